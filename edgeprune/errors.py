@@ -1,0 +1,63 @@
+"""The tree of errors; each class carries the exit status that the command line ends with."""
+
+
+class EdgepruneError(Exception):
+    """An error that a user can act on: one line that says what, where, and what would be right."""
+
+    exit_status = 1
+
+
+class RecipeError(EdgepruneError):
+    """A recipe, target or override is wrong."""
+
+    exit_status = 2
+
+
+class UsageError(EdgepruneError):
+    """The command line is wrong."""
+
+    exit_status = 2
+
+
+class DataError(EdgepruneError):
+    """An image, label or data folder is wrong."""
+
+
+class CheckpointError(EdgepruneError):
+    """A checkpoint cannot be loaded."""
+
+
+class ModelError(EdgepruneError):
+    """A network cannot be built."""
+
+
+class SurgeryError(EdgepruneError):
+    """A network cannot be pruned, or the surgery proof failed."""
+
+
+class BudgetError(EdgepruneError):
+    """A budget cannot be met."""
+
+
+class ExportError(EdgepruneError):
+    """ONNX export or simplification failed."""
+
+
+class EngineError(EdgepruneError):
+    """An engine cannot be compiled or run."""
+
+
+class RunLockedError(EdgepruneError):
+    """Another process is using the run's folder."""
+
+
+class DeviceError(EdgepruneError):
+    """The device is not there to measure on."""
+
+    exit_status = 4
+
+
+class GateFailed(EdgepruneError):
+    """Built and measured, but a gate failed."""
+
+    exit_status = 3

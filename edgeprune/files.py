@@ -1,0 +1,110 @@
+"""Atomic writes, hashes and the run's lock. Files are written beside and renamed, never in place."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprune.errors import EdgepruneError, RunLockedError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def replace_with(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` make a file beside `path`, then rename it into place; nothing half-written stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(beside)
+        with open(beside, "rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise EdgepruneError(f"disk full: cannot write {path}; free some space and run again") from error
+        raise EdgepruneError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write bytes or text."""
+    raw = data.encode() if isinstance(data, str) else data
+    replace_with(Path(path), lambda p: p.write_bytes(raw) and None)
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Write JSON with sorted layout, one key a line."""
+    write_atomic(Path(path), json.dumps(obj, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; a missing or truncated file is named in one line."""
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise EdgepruneError(f"{path}: no such file") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise EdgepruneError(f"{path}: not whole JSON ({error}); delete it and run again") from error
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def hash_obj(obj: Any) -> str:
+    """Hex digest of a JSON-able object, independent of key order."""
+    return hashlib.sha256(json.dumps(obj, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write safetensors atomically."""
+    from safetensors.torch import save_file
+
+    whole = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    replace_with(Path(path), lambda p: save_file(whole, p))
+
+
+def load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read safetensors; a truncated file is named in one line."""
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise EdgepruneError(f"{path}: no such file") from error
+    except Exception as error:
+        raise EdgepruneError(f"{path}: not whole safetensors ({error}); delete it and run again") from error
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold a run's folder; a second run into it is refused. The lock goes with the process, also by kill -9."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a+") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            handle.seek(0)
+            raise RunLockedError(
+                f"{folder}: another run (process {handle.read().strip() or 'unknown'}) is using it; wait for it, or "
+                "choose another --runs-dir"
+            ) from error
+        handle.seek(0)
+        handle.truncate()
+        handle.write(str(os.getpid()))
+        handle.flush()
+        yield

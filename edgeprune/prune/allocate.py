@@ -1,0 +1,123 @@
+"""How many channels each group keeps under a budget.
+
+`global`: all scores compete; the lowest go first until the cost is met (SIRFP, CAP: one threshold for all layers, with a
+floor a layer). `uniform`: every group keeps the same share. Widths fall on the target's step; what rounding leaves of
+the budget is given back, step by step, to the groups where a step's score is worth most.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from edgeprune.errors import BudgetError
+from edgeprune.prune.cost import Cost, Widths
+
+Scores = dict[str, np.ndarray]
+
+
+def allocate(
+    scores: Scores, cost: Cost, limit: float, *, how: str = "global", min_keep: float = 0.02, step: int = 1
+) -> Widths:
+    """Widths whose cost is at most `limit`, as close to it as the step allows.
+
+    Args:
+        scores: group -> (units,) score, higher = keep, comparable between groups for `how="global"`.
+        min_keep: the share of each group that always stays (at least one unit).
+        step: widths are multiples of it where a group is wide enough; 1 gives budgets to within a channel.
+
+    Raises:
+        BudgetError: the limit cannot be reached; the message gives the smallest cost.
+    """
+    floors = {n: _floor(len(s), min_keep, step) for n, s in scores.items()}
+    smallest = cost(floors)
+    if smallest > limit:
+        full = cost({n: len(s) for n, s in scores.items()})
+        raise BudgetError(
+            f"budget: {limit:.4g} cannot be reached; the smallest that min_keep {min_keep:g} and steps of {step} allow is "
+            f"{smallest:.4g} ({smallest / full:.2f}x of the dense network)"
+        )
+    widths_at = _ALLOCATORS[how](scores, floors)
+    low, high = 0, sum(len(s) for s in scores.values())
+    while low < high:  # the largest count of kept units whose rounded widths fit
+        middle = (low + high + 1) // 2
+        if cost(_rounded(widths_at(middle), scores, floors, step)) <= limit:
+            low = middle
+        else:
+            high = middle - 1
+    return _fill(_rounded(widths_at(low), scores, floors, step), scores, cost, limit, step)
+
+
+def select(scores: Scores, widths: Widths) -> dict[str, np.ndarray]:
+    """The kept units: the highest scores of each group, ties to the lower index."""
+    return {n: np.sort(np.argsort(-s, kind="stable")[: widths[n]]) for n, s in scores.items()}
+
+
+def _floor(size: int, share: float, step: int) -> int:
+    least = max(1, math.ceil(size * share))
+    return min(size, math.ceil(least / step) * step) if step > 1 else least
+
+
+def _global(scores: Scores, floors: Widths) -> Callable[[int], Widths]:
+    names = list(scores)
+    values, owners = [], []
+    for number, name in enumerate(names):
+        ordered = np.sort(scores[name])[::-1]
+        ordered = np.concatenate([np.full(floors[name], np.inf), ordered[floors[name] :]])  # the floor goes first
+        values.append(ordered)
+        owners.append(np.full(len(ordered), number))
+    rank = np.argsort(-np.concatenate(values), kind="stable")
+    owner = np.concatenate(owners)[rank]
+
+    def at(count: int) -> Widths:
+        kept = np.bincount(owner[:count], minlength=len(names))
+        return {n: max(int(k), floors[n]) for n, k in zip(names, kept, strict=True)}
+
+    return at
+
+
+def _uniform(scores: Scores, floors: Widths) -> Callable[[int], Widths]:
+    total = sum(len(s) for s in scores.values())
+
+    def at(count: int) -> Widths:
+        return {n: max(floors[n], round(len(s) * count / total)) for n, s in scores.items()}
+
+    return at
+
+
+_ALLOCATORS: dict[str, Callable[[Scores, Widths], Callable[[int], Widths]]] = {"global": _global, "uniform": _uniform}
+
+
+def _rounded(widths: Widths, scores: Scores, floors: Widths, step: int) -> Widths:
+    """Down to the step (never under the floor); a full group keeps its own width."""
+    return {
+        n: w if step == 1 or w == len(scores[n]) else max(floors[n], w // step * step) for n, w in widths.items()
+    }
+
+
+def _fill(widths: Widths, scores: Scores, cost: Cost, limit: float, step: int) -> Widths:
+    """Give back what is left of the budget: the step with the most score a cost, as long as one fits."""
+    widths = dict(widths)
+    lowest = min(float(s.min()) for s in scores.values())  # scores may be negative; a channel is worth its lead
+    ordered = {n: np.sort(s)[::-1] - lowest for n, s in scores.items()}
+    now = cost(widths)
+    open_ = {n for n, s in scores.items() if widths[n] < len(s)}
+    while open_:
+        best: tuple[float, str, int, float] | None = None
+        for name in sorted(open_):  # a copy: names that no longer fit are dropped
+            wider = min(len(scores[name]), (widths[name] // step + 1) * step)
+            then = cost({**widths, name: wider})
+            if then > limit:
+                open_.discard(name)  # costs only grow while the budget is filled
+                continue
+            gain = float(ordered[name][widths[name] : wider].sum()) / max(then - now, 1e-9)
+            if best is None or gain > best[0]:
+                best = (gain, name, wider, then)
+        if best is None:
+            break
+        _, name, widths[name], now = best
+        if widths[name] == len(scores[name]):
+            open_.discard(name)
+    return widths

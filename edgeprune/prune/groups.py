@@ -1,0 +1,233 @@
+"""Channel groups of a network, found by walking the ATen graph that `torch.export` captures.
+
+Every parameter's every axis gets one id a channel; the operators (see `operators.py`) tie ids that must live or die
+together. What an unknown operator touches is kept. What comes out is a `ChannelGraph` of groups, places and costs.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.fx import Node
+
+from edgeprune.errors import SurgeryError
+from edgeprune.prune.channels import ChannelGraph, Group, Member, Operation, UnionFind, Width
+from edgeprune.prune.operators import HANDLERS, Value, shape_of
+
+__all__ = ["ChannelGraph", "Group", "Member", "find_groups"]
+
+
+class Trace:
+    """The walk's state: the ids of every value and of every parameter axis."""
+
+    def __init__(self, parameters: dict[Node, str]) -> None:
+        self.union = UnionFind()
+        self.parameters = parameters
+        self.values: dict[Any, Any] = {}
+        self.axes: dict[tuple[str, int], np.ndarray] = {}
+        self.counted: list[tuple[str, str, int, np.ndarray, np.ndarray | None]] = []
+        self.norms: dict[str, str] = {}
+
+    def axis(self, tensor: Any, axis: int) -> np.ndarray:
+        """The ids of one axis of a parameter or buffer (a computed weight has fixed ones)."""
+        if tensor not in self.parameters:
+            ids = self.union.new(shape_of(tensor)[axis])
+            self.union.fix(ids, "a weight that is computed")
+            return ids
+        key = (self.parameters[tensor], axis)
+        if key not in self.axes:
+            self.axes[key] = self.union.new(shape_of(tensor)[axis])
+        return self.axes[key]
+
+    def value(self, node: Any, axis: int = 1) -> Value:
+        found = self.values.get(node)
+        return found if isinstance(found, Value) else self.fresh(node, "not followed", axis)
+
+    def fresh(self, node: Node, reason: str, axis: int = 1) -> Value:
+        shape = shape_of(node)
+        axis = min(axis, len(shape) - 1)
+        ids = self.union.new(shape[axis] if shape else 1)
+        self.union.fix(ids, reason)
+        return Value(ids, axis)
+
+    def flat(self, x: Value, reason: str) -> np.ndarray:
+        """Ids of a value whose channels are the whole of axis 1; anything else is fixed."""
+        if x.axis != 1 or x.ids.ndim != 1:
+            self.union.fix(x.ids, reason)
+        return x.ids.ravel()
+
+    def note_norm(self, node: Node) -> None:
+        """Remember a batch norm that is the only reader of a convolution's result."""
+        source = node.args[0] if node.args else None
+        if "batch_norm" not in str(node.target) or not isinstance(source, Node) or len(source.users) != 1:
+            return
+        if len(source.args) > 1 and source.args[1] in self.parameters and node.args[1] in self.parameters:
+            conv, norm = (self.parameters[n].rpartition(".")[0] for n in (source.args[1], node.args[1]))
+            self.norms[conv] = norm
+
+    def count(
+        self, node: Node, kind: str, scale: int, outputs: np.ndarray, inputs: np.ndarray | None = None
+    ) -> None:
+        self.counted.append((node.name, kind, scale, outputs, inputs))
+
+
+def find_groups(
+    net: nn.Module, example: torch.Tensor | Sequence[torch.Tensor], never: Sequence[str] = ()
+) -> ChannelGraph:
+    """Find the channel groups of `net`.
+
+    Args:
+        net: any network that `torch.export` captures; its mode and its weights are left as they were.
+        example: input(s), (B, 3, H, W).
+        never: glob patterns of module names whose output channels stay.
+
+    Raises:
+        SurgeryError: the network cannot be captured.
+    """
+    inputs = (example,) if isinstance(example, torch.Tensor) else tuple(example)
+    modes = {name: m.training for name, m in net.named_modules()}
+    try:
+        program = torch.export.export(net.eval(), inputs, strict=False)
+    except Exception as error:
+        line = (str(error).strip().splitlines() or [""])[0]
+        raise SurgeryError(
+            f"network {type(net).__name__}: torch.export cannot capture it ({line[:200]}); "
+            "its forward must not branch on tensor values"
+        ) from error
+    finally:
+        for name, m in net.named_modules():
+            m.training = modes[name]
+
+    signature = program.graph_signature
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+    nodes = list(program.graph.nodes)
+    trace = Trace({n: names[n.name] for n in nodes if n.op == "placeholder" and n.name in names})
+    for node in nodes:
+        if node.op == "call_function":
+            trace.values[node] = _step(trace, node)
+            trace.note_norm(node)
+        elif node.op == "output":
+            for result in node.all_input_nodes:
+                if isinstance(trace.values.get(result), Value):
+                    trace.union.fix(trace.values[result].ids, "an output of the network")
+    _keep_named(trace, net, never)
+    return _assemble(trace, net)
+
+
+def _step(trace: Trace, node: Node) -> Any:
+    target = node.target
+    name = f"aten.{target.overloadpacket.__name__}" if isinstance(target, torch._ops.OpOverload) else str(target)
+    handler = HANDLERS.get(name)
+    if handler is not None:
+        return handler(trace, node)
+    for source in node.all_input_nodes:
+        found = trace.values.get(source)
+        for v in found if isinstance(found, tuple) else (found,):
+            if isinstance(v, Value):
+                trace.union.fix(v.ids, f"operator {name} is not known")
+        if source in trace.parameters:
+            for axis in range(len(shape_of(source))):
+                trace.union.fix(trace.axis(source, axis), f"operator {name} is not known")
+    return None
+
+
+def _keep_named(trace: Trace, net: nn.Module, never: Sequence[str]) -> None:
+    frozen = {name for name, p in net.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    for (tensor, axis), ids in trace.axes.items():
+        module = tensor.rpartition(".")[0]
+        if tensor in frozen:
+            trace.union.fix(ids, "frozen")
+        elif axis == _out_axis(net, module) and any(fnmatch.fnmatch(module, p) for p in never):
+            trace.union.fix(ids, "named in prune.never")
+
+
+def _out_axis(net: nn.Module, module: str) -> int:
+    return 1 if isinstance(net.get_submodule(module), nn.ConvTranspose2d) else 0
+
+
+def _kind(net: nn.Module, tensor: str, axis: int) -> str | None:
+    module, _, leaf = tensor.rpartition(".")
+    owner = net.get_submodule(module)
+    if leaf != "weight":
+        return None
+    if isinstance(owner, nn.modules.batchnorm._NormBase):
+        return "norm"
+    if isinstance(owner, (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+        return "out" if axis == _out_axis(net, module) else "in"
+    return None
+
+
+def _assemble(trace: Trace, net: nn.Module) -> ChannelGraph:
+    keys = list(trace.axes)
+    roots = {key: trace.union.roots(ids) for key, ids in trace.axes.items()}
+    homes: dict[int, list[tuple[int, int]]] = {}  # root -> (axis number, how often it stands there), in order
+    for number, key in enumerate(keys):
+        for root, times in zip(*(a.tolist() for a in np.unique(roots[key], return_counts=True)), strict=True):
+            homes.setdefault(root, []).append((number, times))
+    families: dict[tuple[tuple[int, int], ...], list[int]] = {}
+    why: dict[str, str] = {}
+    for root, places in homes.items():
+        producers = [keys[n][0].rpartition(".")[0] for n, _ in places if _kind(net, *keys[n]) == "out"]
+        if root in trace.union.reason:
+            for module in producers:
+                if trace.union.reason[root]:
+                    why.setdefault(module, trace.union.reason[root])
+        elif producers:
+            families.setdefault(tuple(places), []).append(root)
+
+    groups: list[Group] = []
+    owner: dict[int, tuple[int, int]] = {}  # root -> (group, unit)
+    taken: Counter[str] = Counter()
+    for places, units in sorted(families.items()):
+        units = sorted(units)
+        members = []
+        for number, _ in places:
+            kind = _kind(net, *keys[number])
+            if kind is not None:
+                members.append(Member(keys[number][0].rpartition(".")[0], kind, _index(roots[keys[number]], units)))
+        name = next(m.module for m in members if m.kind == "out")
+        taken[name] += 1
+        if taken[name] > 1:
+            name = f"{name}#{taken[name]}"
+        owner.update({root: (len(groups), i) for i, root in enumerate(units)})
+        groups.append(Group(name, len(units), members))
+
+    places_of: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
+    for (tensor, axis), ids in roots.items():
+        pairs = [owner.get(r, (-1, -1)) for r in ids.tolist()]
+        if any(g >= 0 for g, _ in pairs):
+            table = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+            places_of.setdefault(tensor, {})[axis] = (table[:, 1], table[:, 0])
+
+    def width(ids: np.ndarray) -> Width:
+        numbers = Counter(owner.get(r, (-1, -1))[0] for r in trace.union.roots(ids).tolist())
+        fixed = numbers.pop(-1, 0)
+        return Width(fixed, {groups[g].name: n // groups[g].size for g, n in sorted(numbers.items())})
+
+    operations = [
+        Operation(name, kind, scale, width(out), None if inp is None else width(inp))
+        for name, kind, scale, out, inp in trace.counted
+    ]
+    tensors: dict[str, list[Width | int]] = {}
+    for name, p in net.named_parameters():
+        shape: list[Width | int] = []
+        for axis, size in enumerate(p.shape):
+            found = trace.axes.get((name, axis))
+            shape.append(int(size) if found is None else width(found))
+        tensors[name] = shape
+    return ChannelGraph(groups, places_of, operations, tensors, why, trace.norms)
+
+
+def _index(roots: np.ndarray, units: list[int]) -> np.ndarray:
+    """Positions of every unit in an axis: (units,) or (units, m)."""
+    order = np.argsort(roots, kind="stable")
+    ordered = roots[order]
+    rows = [order[np.searchsorted(ordered, u, "left") : np.searchsorted(ordered, u, "right")] for u in units]
+    table = np.array(rows, dtype=np.int64)
+    return table[:, 0] if table.shape[1] == 1 else table

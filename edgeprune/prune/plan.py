@@ -1,0 +1,99 @@
+"""The plan: which units of each group stay. It is what surgery does, readable and replayable on a fresh network."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from edgeprune.errors import SurgeryError
+from edgeprune.files import read_json, write_json
+from edgeprune.prune.channels import ChannelGraph
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """group -> sorted kept units; `sizes` are the dense ones, `source` the dense network's structure hash.
+
+    `tensors` says, for each tensor axis that is cut, the positions that stay: enough to replay without the graph.
+    """
+
+    keep: dict[str, list[int]]
+    sizes: dict[str, int]
+    tensors: dict[str, dict[int, list[int]]]
+    source: str
+
+    @property
+    def widths(self) -> dict[str, int]:
+        return {name: len(kept) for name, kept in self.keep.items()}
+
+
+def structure_hash(net: nn.Module) -> str:
+    """Hash of every tensor's name and shape: a plan fits only the structure that it was made for."""
+    text = "\n".join(f"{k} {tuple(v.shape)}" for k, v in net.state_dict().items())
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def make_plan(net: nn.Module, graph: ChannelGraph, keep: dict[str, np.ndarray]) -> Plan:
+    """Translate kept units (group -> indices) into kept positions of every tensor.
+
+    Raises:
+        SurgeryError: an unknown group, an index out of range or a group left empty.
+    """
+    alive = []
+    for g in graph.groups:
+        kept = np.unique(np.asarray(keep.get(g.name, np.arange(g.size)), dtype=np.int64))
+        if len(kept) == 0:
+            raise SurgeryError(f"plan: group {g.name} would vanish; keep at least one of its {g.size} channels")
+        if kept[0] < 0 or kept[-1] >= g.size:
+            raise SurgeryError(f"plan: group {g.name} has channels 0 to {g.size - 1}, the plan names {kept[-1]}")
+        mask = np.zeros(g.size, dtype=bool)
+        mask[kept] = True
+        alive.append(mask)
+    unknown = set(keep) - {g.name for g in graph.groups}
+    if unknown:
+        raise SurgeryError(f"plan: no group is called {sorted(unknown)[0]}")
+    tensors: dict[str, dict[int, list[int]]] = {}
+    for tensor, axes in graph.places.items():
+        for axis, (unit, group) in axes.items():
+            stays = np.array([g < 0 or alive[g][u] for u, g in zip(unit, group, strict=True)])
+            if not stays.all():
+                tensors.setdefault(tensor, {})[axis] = np.flatnonzero(stays).tolist()
+    kept_units = {g.name: np.flatnonzero(m).tolist() for g, m in zip(graph.groups, alive, strict=True)}
+    return Plan(kept_units, graph.widths(), tensors, structure_hash(net))
+
+
+def save_plan(path: Path, plan: Plan, network: dict[str, Any]) -> None:
+    """Write `plan.json`; `network` is what `models.build` needs to make the dense network again."""
+    write_json(
+        path,
+        {
+            "schema": SCHEMA,
+            "network": network,
+            "source": plan.source,
+            "groups": {n: {"channels": plan.sizes[n], "keep": k} for n, k in plan.keep.items()},
+            "tensors": {t: {str(a): k for a, k in axes.items()} for t, axes in plan.tensors.items()},
+        },
+    )
+
+
+def read_plan(path: Path) -> tuple[Plan, dict[str, Any]]:
+    """The plan and the network's description."""
+    doc = read_json(path)
+    try:
+        groups = doc["groups"]
+        plan = Plan(
+            {n: list(g["keep"]) for n, g in groups.items()},
+            {n: int(g["channels"]) for n, g in groups.items()},
+            {t: {int(a): list(k) for a, k in axes.items()} for t, axes in doc["tensors"].items()},
+            str(doc["source"]),
+        )
+        return plan, dict(doc["network"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise SurgeryError(f"{path}: not a plan of schema {SCHEMA} ({error}); make it again") from error

@@ -1,0 +1,118 @@
+"""The surgery proof: before anything is trained, the masked full network and the shrunk one must agree.
+
+Two runs on noise, with randomised norms (a fresh network's betas are zero and would hide faults):
+1. removed channels silenced: exact everywhere;
+2. constants folded, with zero padding replaced by edge padding in both: exact everywhere too, since a constant map
+   stays constant. (With zero padding the folded network differs at padded borders; see `surgery`.)
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgeprune.errors import SurgeryError
+from edgeprune.prune.channels import ChannelGraph
+from edgeprune.prune.plan import Plan
+from edgeprune.prune.surgery import fold_constants, masked, shrink
+
+TOLERANCE = 1e-4  # of the largest output, f32
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Largest relative differences of the two runs."""
+
+    silenced: float
+    folded: float
+
+
+def prove(
+    net: nn.Module,
+    graph: ChannelGraph,
+    plan: Plan,
+    example: torch.Tensor | tuple[torch.Tensor, ...],
+    seed: int = 0,
+    tolerance: float = TOLERANCE,
+) -> Proof:
+    """Check the plan's surgery on `net` (left untouched).
+
+    Raises:
+        SurgeryError: the shrunk network fails to run, or its outputs differ from the masked network's.
+    """
+    noisy = _randomised(net, seed)
+    first = masked(noisy, graph, plan)
+    silenced = _compare(first, shrink(first, plan), example, seed, tolerance, "channels silenced")
+    edges = _edge_padded(noisy)
+    small, full = fold_constants(edges, graph, plan, example)
+    folded = _compare(full, small, example, seed, tolerance, "constants folded")
+    return Proof(silenced, folded)
+
+
+def _randomised(net: nn.Module, seed: int) -> nn.Module:
+    copy_ = copy.deepcopy(net).eval()
+    generator = torch.Generator().manual_seed(seed)
+    for module in copy_.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            for name, low, high in (("weight", 0.5, 1.5), ("bias", -0.5, 0.5), ("running_mean", -0.3, 0.3), ("running_var", 0.5, 1.5)):
+                tensor = getattr(module, name)
+                if tensor is not None:
+                    drawn = torch.rand(tensor.shape, generator=generator) * (high - low) + low
+                    tensor.data.copy_(drawn)
+    return copy_
+
+
+def _edge_padded(net: nn.Module) -> nn.Module:
+    copy_ = copy.deepcopy(net)
+    for module in copy_.modules():
+        if isinstance(module, (nn.Conv1d, nn.Conv2d)) and module.padding_mode == "zeros" and module.padding != "valid":
+            module.padding_mode = "replicate"
+            if not isinstance(module.padding, str):
+                module._reversed_padding_repeated_twice = [p for p in reversed(module.padding) for _ in range(2)]
+    return copy_
+
+
+def outputs_of(result: object) -> list[torch.Tensor]:
+    """Every tensor of a network's result, in a fixed order."""
+    if isinstance(result, torch.Tensor):
+        return [result]
+    if isinstance(result, dict):
+        return [t for key in sorted(result, key=str) for t in outputs_of(result[key])]
+    if isinstance(result, (list, tuple)):
+        return [t for part in result for t in outputs_of(part)]
+    return []
+
+
+def _compare(full: nn.Module, small: nn.Module, example: object, seed: int, tolerance: float, what: str) -> float:
+    inputs = (example,) if isinstance(example, torch.Tensor) else tuple(example)  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(seed + 1)
+    noise = [torch.randn(x.shape, generator=generator) for x in inputs]
+    with torch.no_grad():
+        expected = outputs_of(full.eval()(*noise))
+        try:
+            found = outputs_of(small.eval()(*noise))
+        except Exception as error:
+            line = (str(error).strip().splitlines() or [""])[0]
+            raise SurgeryError(
+                f"surgery proof ({what}): the pruned network does not run ({line[:200]}); a width is probably written "
+                "in its forward: name those modules in prune.never"
+            ) from error
+    worst = 0.0
+    for i, (a, b) in enumerate(zip(expected, found, strict=True)):
+        if a.shape != b.shape:
+            raise SurgeryError(f"surgery proof ({what}): output {i} has shape {tuple(b.shape)}, not {tuple(a.shape)}")
+        scale = max(float(a.abs().max()), 1e-6)
+        difference = float((a - b).abs().max()) / scale
+        if not np.isfinite(difference):
+            raise SurgeryError(f"surgery proof ({what}): output {i} is not finite; the weights may hold NaN")
+        worst = max(worst, difference)
+    if worst > tolerance:
+        raise SurgeryError(
+            f"surgery proof ({what}): masked and pruned network differ by {worst:.1e} of the largest output "
+            f"(allowed {tolerance:.0e}); this network is refused: name the modules in question in prune.never"
+        )
+    return worst

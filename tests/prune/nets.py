@@ -1,0 +1,173 @@
+"""Small networks, one for each awkward operator."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def block(inp: int, out: int, k: int = 3, **kw) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inp, out, k, padding=k // 2, bias=False, **kw), nn.BatchNorm2d(out), nn.ReLU())
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = block(3, 16), block(16, 24), nn.Conv2d(16, 5, 1)
+        self.c = nn.Sequential(nn.Conv2d(24, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16))
+
+    def forward(self, x):
+        x = self.a(x)
+        return F.interpolate(self.head(F.relu(x + self.c(self.b(x)))), scale_factor=2, mode="bilinear")
+
+
+class Unpool(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c, self.head = block(3, 16), block(16, 16), block(16, 12), nn.Conv2d(12, 5, 1)
+        self.pool, self.unpool = nn.MaxPool2d(2, 2, return_indices=True), nn.MaxUnpool2d(2, 2)
+
+    def forward(self, x):
+        x, places = self.pool(self.a(x))
+        return self.head(self.c(self.unpool(self.b(x), places)))
+
+
+class Grouped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.g, self.head = block(3, 16), block(16, 32, groups=4), nn.Conv2d(32, 5, 1)
+        self.d = block(32, 32, groups=32)
+
+    def forward(self, x):
+        return self.head(self.d(self.g(self.a(x))))
+
+
+class ChannelShuffle(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = block(3, 16), block(16, 12), nn.Conv2d(12, 5, 1)
+
+    def forward(self, x):
+        x = self.a(x)
+        n, c, h, w = x.shape
+        return self.head(self.b(x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)))
+
+
+class ChunkCat(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = block(3, 16), block(8, 8), nn.Conv2d(16, 5, 1)
+
+    def forward(self, x):
+        left, right = self.a(x).chunk(2, 1)
+        return self.head(torch.cat([self.b(left), right], 1))
+
+
+class SplitFixed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = block(3, 16), block(6, 8), nn.Conv2d(8, 5, 1)
+
+    def forward(self, x):
+        small, _ = self.a(x).split([6, 10], 1)
+        return self.head(self.b(small))
+
+
+class PixelShuffle(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.up, self.head = block(3, 16), block(4, 8), nn.PixelShuffle(2), nn.Conv2d(8, 5, 1)
+
+    def forward(self, x):
+        return self.head(self.b(self.up(self.a(x))))
+
+
+class Transposed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.up, self.head = block(3, 16), nn.ConvTranspose2d(16, 8, 2, 2), nn.Conv2d(24, 5, 1)
+        self.side = block(3, 16)
+
+    def forward(self, x):
+        return self.head(torch.cat([F.relu(self.up(self.a(F.max_pool2d(x, 2)))), self.side(x)], 1))
+
+
+class Twice(nn.Module):
+    """One tensor concatenated with itself, and one module called twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = block(3, 8), block(8, 8), nn.Conv2d(16, 5, 1)
+
+    def forward(self, x):
+        x = self.b(self.b(self.a(x)))
+        return self.head(torch.cat([x, x], 1))
+
+
+class SqueezeExcite(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.s1, self.s2, self.head = block(3, 16), nn.Conv2d(16, 4, 1), nn.Conv2d(4, 16, 1), nn.Conv2d(16, 5, 1)
+        self.fc = nn.Linear(16, 16)
+
+    def forward(self, x):
+        x = self.a(x)
+        x = x * torch.sigmoid(self.s2(F.relu(self.s1(x.mean((2, 3), keepdim=True)))))
+        return self.head(x * torch.sigmoid(self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1)))[:, :, None, None])
+
+
+class ZeroPadded(nn.Module):
+    """ENet's residual: zero channels padded beside the narrower branch."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = block(3, 8), block(8, 12), nn.Conv2d(12, 5, 1)
+
+    def forward(self, x):
+        x = self.a(x)
+        return self.head(F.relu(self.b(x) + F.pad(x, (0, 0, 0, 0, 0, 4))))
+
+
+class TwoOutputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.out, self.aux = block(3, 16), block(16, 8), nn.Conv2d(8, 5, 1), nn.Conv2d(16, 5, 1)
+
+    def forward(self, x):
+        x = self.a(x)
+        return {"out": self.out(self.b(x)), "aux": self.aux(x)}
+
+
+class Flattened(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.fc = block(3, 8), nn.Linear(8 * 16 * 16, 5)
+
+    def forward(self, x):
+        return self.fc(F.max_pool2d(self.a(x), 2).flatten(1))
+
+
+class UnknownOperator(nn.Module):
+    """cumsum over the channels is on no list: its channels must stay."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = block(3, 8), block(8, 8), nn.Conv2d(8, 5, 1)
+
+    def forward(self, x):
+        return self.head(self.b(torch.cumsum(self.a(x), 1)))
+
+
+class Normed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 5, 1)
+        self.gn, self.inorm, self.act = nn.GroupNorm(2, 8), nn.InstanceNorm2d(8, affine=True), nn.PReLU(8)
+
+    def forward(self, x):
+        return self.head(self.act(self.inorm(self.b(F.silu(self.gn(self.a(x)))))))
+
+
+NETS = [
+    Residual, Unpool, Grouped, ChannelShuffle, ChunkCat, SplitFixed, PixelShuffle, Transposed, Twice, SqueezeExcite,
+    ZeroPadded, TwoOutputs, Flattened, UnknownOperator, Normed,
+]  # fmt: skip

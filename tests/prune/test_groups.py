@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgeprune.errors import SurgeryError
+from edgeprune.prune import cost
+from edgeprune.prune.groups import find_groups
+from edgeprune.prune.plan import Plan, make_plan, read_plan, save_plan
+from edgeprune.prune.proof import prove
+from edgeprune.prune.surgery import shrink
+from tests.prune import nets
+
+EXAMPLE = torch.zeros(2, 3, 32, 32)
+
+
+def random_plan(net, graph, seed=0):
+    rng = np.random.default_rng(seed)
+    keep = {g.name: rng.permutation(g.size)[: rng.integers(1, g.size + 1)] for g in graph.groups}
+    return make_plan(net, graph, keep)
+
+
+def names(graph):
+    return {g.name: g.size for g in graph.groups}
+
+
+@pytest.mark.parametrize("build", nets.NETS, ids=lambda n: n.__name__)
+@pytest.mark.parametrize("seed", range(3))
+def test_proof_holds_for_random_plans(build, seed):
+    net = build()
+    graph = find_groups(net, EXAMPLE)
+    plan = random_plan(net, graph, seed)
+    proof = prove(net, graph, plan, EXAMPLE)
+    assert max(proof.silenced, proof.folded) < 1e-5
+    small = shrink(net, plan)
+    assert cost.params(graph)(plan.widths) == sum(p.numel() for p in small.parameters())
+
+
+def test_unpool_indices_keep_pairs_together():
+    assert names(find_groups(nets.Unpool(), EXAMPLE)) == {"a.0": 16, "c.0": 12}
+
+
+def test_residual_add_ties_the_branches():
+    group = find_groups(nets.Residual(), EXAMPLE).groups[0]
+    assert group.producers == ["a.0", "c.0"]
+
+
+def test_grouped_convolution_prunes_the_same_place_in_every_group():
+    assert names(find_groups(nets.Grouped(), EXAMPLE)) == {"a.0": 4, "g.0": 8}
+
+
+def test_channel_shuffle_ties_its_rows():
+    assert names(find_groups(nets.ChannelShuffle(), EXAMPLE)) == {"a.0": 8, "b.0": 12}
+
+
+def test_fixed_split_unknown_operator_and_group_norm_are_not_pruned():
+    for build, module in ((nets.SplitFixed, "a.0"), (nets.UnknownOperator, "a.0"), (nets.Normed, "a")):
+        graph = find_groups(build(), EXAMPLE)
+        assert module in graph.unprunable
+        assert module not in names(graph)
+
+
+def test_classifier_frozen_and_named_layers_stay():
+    net = nets.Residual()
+    assert "head" in find_groups(net, EXAMPLE).unprunable
+    assert names(find_groups(net, EXAMPLE, never=["b.*"])) == {"a.0": 16}
+    net.b[0].weight.requires_grad_(False)
+    # b.0's own channels and the channels that it reads are both part of the frozen weight
+    assert names(find_groups(net, EXAMPLE)) == {}
+
+
+def test_modes_and_weights_are_left_alone():
+    net = nets.Residual().train()
+    net.b.eval()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    graph = find_groups(net, EXAMPLE)
+    prove(net, graph, random_plan(net, graph), EXAMPLE)
+    assert net.training and not net.b.training and net.a.training
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_a_broken_surgery_is_caught():
+    net = nets.Residual()
+    graph = find_groups(net, EXAMPLE)
+    plan = make_plan(net, graph, {"b.0": np.arange(12)})
+    wrong = {t: {a: list(k) for a, k in axes.items()} for t, axes in plan.tensors.items()}
+    wrong["c.0.weight"][1] = list(range(12, 24))  # the reader keeps other channels than the writer
+    broken = Plan(plan.keep, plan.sizes, wrong, plan.source)
+    with pytest.raises(SurgeryError, match="differ by"):
+        prove(net, graph, broken, EXAMPLE)
+
+
+def test_a_width_written_in_the_code_is_refused():
+    class Hard(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.head = nets.block(3, 16), nn.Conv2d(16, 5, 1)
+
+        def forward(self, x):
+            x = self.a(x)
+            return self.head(x.view(x.shape[0], 4, 4, *x.shape[2:]).reshape(x.shape[0], 16, *x.shape[2:]))
+
+    net = Hard()
+    graph = find_groups(net, EXAMPLE)
+    with pytest.raises(SurgeryError, match=r"does not run.*prune\.never"):
+        prove(net, graph, make_plan(net, graph, {"a.0": np.arange(2)}), EXAMPLE)
+
+
+def test_plan_round_trip_and_refusals(tmp_path):
+    net = nets.Twice()
+    graph = find_groups(net, EXAMPLE)
+    plan = random_plan(net, graph)
+    save_plan(tmp_path / "plan.json", plan, {"network": "x"})
+    again, network = read_plan(tmp_path / "plan.json")
+    assert again == plan and network == {"network": "x"}
+    with pytest.raises(SurgeryError, match="another structure"):
+        shrink(nets.Residual(), plan)
+    with pytest.raises(SurgeryError, match="would vanish"):
+        make_plan(net, graph, {graph.groups[0].name: np.array([], dtype=int)})
+    (tmp_path / "plan.json").write_text('{"groups": {}}')
+    with pytest.raises(SurgeryError, match="not a plan"):
+        read_plan(tmp_path / "plan.json")
+
+
+def test_folding_is_exact_away_from_padded_borders_only():
+    from edgeprune.prune.proof import _randomised
+    from edgeprune.prune.surgery import fold_constants
+
+    net = _randomised(nets.TwoOutputs(), 0)
+    graph = find_groups(net, EXAMPLE)
+    small, full = fold_constants(net, graph, make_plan(net, graph, {"a.0": np.arange(5)}), EXAMPLE)
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        difference = (small(x)["out"] - full(x)["out"]).abs()
+    assert difference[..., 1:-1, 1:-1].max() < 1e-5 < difference.max()
