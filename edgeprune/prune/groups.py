@@ -31,7 +31,7 @@ class Trace:
         self.parameters = parameters
         self.values: dict[Any, Any] = {}
         self.axes: dict[tuple[str, int], np.ndarray] = {}
-        self.counted: list[tuple[str, str, int, np.ndarray, np.ndarray | None]] = []
+        self.counted: list[tuple[Node, str, int, np.ndarray, np.ndarray | None]] = []
         self.norms: dict[str, str] = {}
 
     def axis(self, tensor: Any, axis: int) -> np.ndarray:
@@ -74,7 +74,7 @@ class Trace:
     def count(
         self, node: Node, kind: str, scale: int, outputs: np.ndarray, inputs: np.ndarray | None = None
     ) -> None:
-        self.counted.append((node.name, kind, scale, outputs, inputs))
+        self.counted.append((node, kind, scale, outputs, inputs))
 
 
 def find_groups(
@@ -116,8 +116,29 @@ def find_groups(
             for result in node.all_input_nodes:
                 if isinstance(trace.values.get(result), Value):
                     trace.union.fix(trace.values[result].ids, "an output of the network")
+    shipped = _ancestors(_main_output(program))
+    trace.counted = [c for c in trace.counted if c[0] in shipped]
     _keep_named(trace, net, never)
     return _assemble(trace, net)
+
+
+def _main_output(program: torch.export.ExportedProgram) -> Node:
+    """The output that ships: "out" of a dict, else the first."""
+    results = next(n for n in program.graph.nodes if n.op == "output").args[0]
+    tree = torch.utils._pytree.tree_unflatten(list(results)[-program.call_spec.out_spec.num_leaves :], program.call_spec.out_spec)  # type: ignore[union-attr]
+    while not isinstance(tree, Node):
+        tree = (tree["out"] if "out" in tree else next(iter(tree.values()))) if isinstance(tree, dict) else tree[0]
+    return tree
+
+
+def _ancestors(node: Node) -> set[Node]:
+    found, todo = {node}, [node]
+    while todo:
+        for source in todo.pop().all_input_nodes:
+            if source not in found:
+                found.add(source)
+                todo.append(source)
+    return found
 
 
 def _step(trace: Trace, node: Node) -> Any:
@@ -211,8 +232,8 @@ def _assemble(trace: Trace, net: nn.Module) -> ChannelGraph:
         return Width(fixed, {groups[g].name: n // groups[g].size for g, n in sorted(numbers.items())})
 
     operations = [
-        Operation(name, kind, scale, width(out), None if inp is None else width(inp))
-        for name, kind, scale, out, inp in trace.counted
+        Operation(node.name, kind, scale, width(out), None if inp is None else width(inp))
+        for node, kind, scale, out, inp in trace.counted
     ]
     tensors: dict[str, list[Width | int]] = {}
     for name, p in net.named_parameters():

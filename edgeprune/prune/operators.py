@@ -112,7 +112,7 @@ def batch_norm(trace: Trace, node: Node) -> Value:
     for tensor in node.args[1:5]:
         if isinstance(tensor, Node):
             trace.union.union(trace.axis(tensor, 0), source)
-    trace.count(node, "norm", math.prod(shape_of(node)) // shape_of(node)[1], outputs=source)
+    trace.count(node, "norm", 2 * math.prod(shape_of(node)) // shape_of(node)[1], outputs=source)  # as fvcore
     return Value(source)
 
 

@@ -1,0 +1,1 @@
+"""What a network costs: MACs (fvcore) here; device tables come with latency budgets."""

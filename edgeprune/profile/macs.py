@@ -1,0 +1,53 @@
+"""MACs and parameters of a network, counted by fvcore (one multiply-add is one)."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from fvcore.nn import FlopCountAnalysis
+from torch import nn
+
+
+class _Out(nn.Module):
+    """Only what ships: the main logits, without auxiliary heads."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result = self.net(x)
+        return result["out"] if isinstance(result, dict) else result
+
+
+def count_macs(net: nn.Module, size: tuple[int, int]) -> int:
+    """MACs of one image of `size` (H, W), whole network as called, auxiliary heads included."""
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
+    device = next(net.parameters()).device
+    training = net.training
+    count = FlopCountAnalysis(_Out(net).eval(), torch.zeros(1, 3, *size, device=device))
+    count.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    with mock.patch.object(F, "max_unpool2d", _unpool):
+        total = int(count.total())
+    net.train(training)
+    return total
+
+
+def _unpool(x: torch.Tensor, indices: torch.Tensor, kernel: Any, stride: Any = None, padding: Any = 0, output_size: Any = None) -> torch.Tensor:
+    """torch 2.13's own `max_unpool2d` checks its sizes in a way that fvcore's tracer cannot pass."""
+    if output_size is None:
+        step = stride or kernel
+        steps = step if isinstance(step, (tuple, list)) else (step, step)
+        output_size = [int(n) * int(s) for n, s in zip(x.shape[-2:], steps, strict=True)]
+    return torch.ops.aten.max_unpool2d(x, indices, [int(n) for n in output_size[-2:]])
+
+
+def count_params(net: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(p.numel() for p in net.parameters())

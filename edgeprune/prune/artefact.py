@@ -1,0 +1,52 @@
+"""The pruned network on disk: `plan.json` + `weights.safetensors`, no pickle, read back bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgeprune.errors import CheckpointError
+from edgeprune.files import load_tensors, save_tensors
+from edgeprune.prune.plan import Plan, read_plan, save_plan
+from edgeprune.prune.surgery import shrink
+
+
+def save_pruned(folder: Path, net: nn.Module, plan: Plan, network: dict[str, Any]) -> None:
+    """Write a pruned network; `network` are `models.build`'s arguments for the dense one."""
+    save_tensors(folder / "weights.safetensors", dict(net.state_dict()))
+    save_plan(folder / "plan.json", plan, network)
+
+
+def restore(dense: nn.Module, plan: Plan, weights: Path) -> nn.Module:
+    """Replay the plan on a fresh dense network and load the pruned weights.
+
+    Raises:
+        CheckpointError: the weights belong to another plan.
+    """
+    small = shrink(dense, plan)
+    tensors = load_tensors(weights)
+    for name, value in tensors.items():  # biases that folding has added
+        path, _, leaf = name.rpartition(".")
+        module = small.get_submodule(path)
+        if leaf == "bias" and getattr(module, "bias", None) is None:
+            module.bias = nn.Parameter(torch.zeros_like(value))
+    try:
+        small.load_state_dict(tensors)
+    except RuntimeError as error:
+        line = str(error).strip().splitlines()[-1].strip()
+        raise CheckpointError(f"{weights}: does not fit the plan beside it ({line})") from error
+    return small.eval()
+
+
+def load_pruned(folder: str | Path) -> nn.Module:
+    """The pruned network of a run's folder (or of the folder that holds `plan.json`), in evaluation mode."""
+    from edgeprune import models
+
+    folder = Path(folder)
+    home = next((f for f in (folder, folder / "pruned") if (f / "plan.json").exists()), folder)
+    plan, network = read_plan(home / "plan.json")
+    dense = models.build(network.get("network"), network.get("args", {}), network.get("factory"), network["classes"])
+    return restore(dense, plan, home / "weights.safetensors")
