@@ -366,10 +366,7 @@ def group_norm(trace: Trace, node: Node) -> Value:
     return Value(source)
 
 
-_SAME = """relu relu_ relu6 relu6_ leaky_relu leaky_relu_ elu elu_ silu silu_ gelu hardswish hardswish_ hardsigmoid hardsigmoid_
-hardtanh hardtanh_ sigmoid sigmoid_ tanh tanh_ softplus mish mish_ clamp clamp_ clamp_min neg abs exp sqrt pow dropout
-dropout_ feature_dropout alpha_dropout max_pool2d avg_pool2d upsample_nearest2d _upsample_nearest_exact2d contiguous
-clone detach detach_ _to_copy to alias lift_fresh_copy rsub""".split()
+_SAME = ["relu", "relu_", "relu6", "relu6_", "leaky_relu", "leaky_relu_", "elu", "elu_", "silu", "silu_", "gelu", "hardswish", "hardswish_", "hardsigmoid", "hardsigmoid_", "hardtanh", "hardtanh_", "sigmoid", "sigmoid_", "tanh", "tanh_", "softplus", "mish", "mish_", "clamp", "clamp_", "clamp_min", "neg", "abs", "exp", "sqrt", "pow", "dropout", "dropout_", "feature_dropout", "alpha_dropout", "max_pool2d", "avg_pool2d", "upsample_nearest2d", "_upsample_nearest_exact2d", "contiguous", "clone", "detach", "detach_", "_to_copy", "to", "alias", "lift_fresh_copy", "rsub"]
 
 HANDLERS: dict[str, Handler] = {
     **dict.fromkeys((f"aten.{n}" for n in _SAME), same),
