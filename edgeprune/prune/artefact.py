@@ -46,7 +46,7 @@ def load_pruned(folder: str | Path) -> nn.Module:
     from edgeprune import models
 
     folder = Path(folder)
-    home = next((f for f in (folder, folder / "pruned") if (f / "plan.json").exists()), folder)
+    home = next((f for f in (folder, folder / "finetune") if (f / "plan.json").exists()), folder)
     plan, network = read_plan(home / "plan.json")
     dense = models.build(network.get("network"), network.get("args", {}), network.get("factory"), network["classes"])
     return restore(dense, plan, home / "weights.safetensors")

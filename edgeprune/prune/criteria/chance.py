@@ -1,0 +1,30 @@
+"""Random scores: the floor that every method has to beat."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import nn
+
+from edgeprune.prune.channels import Group
+
+
+class Random:
+    """Independent uniform scores from a seed."""
+
+    needs_data = False
+    needs_gradient = False
+
+    def __init__(self, seed: int = 0) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._groups: list[Group] = []
+
+    def attach(self, net: nn.Module, groups: list[Group]) -> None:
+        """Remember the groups."""
+        self._groups = groups
+
+    def detach(self) -> None:
+        """Nothing is attached."""
+
+    def scores(self) -> dict[str, np.ndarray]:
+        """group -> (units,) scores in [0, 1)."""
+        return {g.name: self._rng.random(g.size) for g in self._groups}
