@@ -1,0 +1,117 @@
+"""The stages from a recipe and a target to a verified engine, in order: the table of contents of the program.
+
+Each stage reads files and writes files under `runs/<recipe>@<target>/`. The manifest keeps, for every finished stage, a
+key (hash of what went in), its files' hashes, its facts and its seconds. A stage whose key and files still fit is
+skipped, so a killed run goes on behind its last whole stage.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+import edgeprune
+from edgeprune.files import hash_obj, lock, read_json, sha256, write_json
+from edgeprune.recipe import Recipe
+from edgeprune.stages import deploy, finetune, load, prune
+from edgeprune.target import Target
+
+
+@dataclass
+class Run:
+    """What a stage gets: the recipe, the target, its folder and the facts of the stages before it."""
+
+    recipe: Recipe
+    target: Target
+    folder: Path
+    console: Console
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    kept: dict[str, Any] = field(default_factory=dict)  # open data sets; nothing that a later process would need
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage's name, its work, and the parts of the recipe that it depends on (besides the stages before it)."""
+
+    name: str
+    work: Callable[[Run], dict[str, Any]]
+    depends: tuple[str, ...]
+
+
+STAGES = [
+    Stage("load", load.load, ("seed", "model", "data", "train")),
+    Stage("prune", prune.prune, ("prune", "budget")),
+    Stage("finetune", finetune.finetune, ("finetune",)),
+    Stage("export", deploy.export, ("deploy",)),
+    Stage("simplify", deploy.simplify, ()),
+    Stage("compile", deploy.compile, ()),
+    Stage("verify", deploy.verify, ()),
+    Stage("report", deploy.report, ()),
+]
+
+
+def run(recipe: Recipe, target: Target, runs_dir: Path, console: Console | None = None) -> int:
+    """Run every stage; returns the exit status (0 gates met, 3 a gate failed, 4 no device to measure on).
+
+    Raises:
+        EdgepruneError: one clear line; finished stages stay finished.
+    """
+    console = console or Console(stderr=True)
+    folder = Path(runs_dir) / f"{recipe.name}@{target.name}"
+    torch.manual_seed(recipe.seed)
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    torch.set_flush_denormal(True)  # near-zero weights of a pruned network otherwise cost up to 35x on CPUs
+    with lock(folder):
+        job = Run(recipe, target, folder, console)
+        write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
+        write_json(folder / "target.json", target.model_dump(mode="json"))
+        key = hash_obj([edgeprune.__version__, torch.__version__, target.model_dump(mode="json")])
+        for stage in STAGES:
+            key = hash_obj([key, stage.name, {d: _plain(getattr(recipe, d)) for d in stage.depends}])
+            _do(job, stage, key)
+        return int(job.facts["report"]["exit_status"])
+
+
+def _plain(part: Any) -> Any:
+    return part.model_dump(mode="json") if hasattr(part, "model_dump") else part
+
+
+def _do(job: Run, stage: Stage, key: str) -> None:
+    path = job.folder / "manifest.json"
+    manifest = read_json(path) if path.exists() else {"schema": 1, "stages": {}}
+    record = manifest["stages"].get(stage.name)
+    if record and record["key"] == key:
+        damaged = _damaged(job.folder, record["files"])
+        if damaged is None:
+            job.facts[stage.name] = record["facts"]
+            job.console.print(f"[dim]{stage.name:<9} done before ({record['seconds']:.0f} s), skipped[/dim]")
+            manifest["stages"][stage.name]["skipped"] = True
+            write_json(path, manifest)
+            return
+        job.console.print(f"[yellow]{job.folder / damaged}: missing or damaged; stage {stage.name} is done again[/yellow]")
+    job.console.print(f"[bold]{stage.name}[/bold]")
+    started = time.perf_counter()
+    job.facts[stage.name] = facts = stage.work(job)
+    seconds = time.perf_counter() - started
+    home = job.folder / stage.name
+    files = {str(f.relative_to(job.folder)): sha256(f) for f in sorted(home.rglob("*")) if _is_result(f)}
+    manifest["stages"][stage.name] = {"key": key, "seconds": seconds, "skipped": False, "facts": facts, "files": files}
+    write_json(path, manifest)
+
+
+def _is_result(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".") and "checkpoint" not in path.name
+
+
+def _damaged(folder: Path, files: dict[str, str]) -> str | None:
+    for name, digest in files.items():
+        if not (folder / name).is_file() or sha256(folder / name) != digest:
+            return name
+    return None

@@ -1,0 +1,107 @@
+"""Load: the data sets, the dense network (from a checkpoint, or trained here), and what it scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgeprune import models
+from edgeprune.data import open_dataset
+from edgeprune.data.loader import train_loader
+from edgeprune.data.transforms import normalised
+from edgeprune.errors import RecipeError
+from edgeprune.files import load_tensors, save_tensors, write_json
+from edgeprune.measure.miou import Evaluation, evaluate
+from edgeprune.profile.macs import count_macs, count_params
+from edgeprune.train.loop import train
+
+if TYPE_CHECKING:
+    from edgeprune.pipeline import Run
+
+
+def dataset(run: Run, split: str) -> Any:
+    """The recipe's data set; opened once a process."""
+    if split not in run.kept:
+        d = run.recipe.data
+        limit = d.train_images if split == "train" else d.val_images
+        run.kept[split] = open_dataset(d.name, d.root, split, tuple(d.size), limit=limit, **d.args)
+    return run.kept[split]
+
+
+def build(run: Run) -> nn.Module:
+    """The dense network, freshly initialised from the recipe's seed."""
+    torch.manual_seed(run.recipe.seed)
+    return models.build(**network_spec(run))
+
+
+def network_spec(run: Run) -> dict[str, Any]:
+    """What `models.build` needs; it stands in plan.json too."""
+    m = run.recipe.model
+    return {"network": m.network, "args": m.args, "factory": m.factory, "classes": len(dataset(run, "train").classes)}
+
+
+def dense(run: Run) -> nn.Module:
+    """The trained dense network of this run."""
+    net = build(run)
+    net.load_state_dict(load_tensors(run.folder / "load" / "weights.safetensors"))
+    return net.eval()
+
+
+def predictor(net: nn.Module) -> Any:
+    """(B, H, W, 3) uint8 images to (B, H, W) uint8 classes, by PyTorch."""
+    net = net.eval()
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return models.logits_of(net(normalised(images))).argmax(1).to(torch.uint8).numpy()
+
+    return predict
+
+
+def score(run: Run, net: nn.Module) -> Evaluation:
+    """mIoU, per class, boundary IoU on the validation images."""
+    return evaluate(predictor(net), dataset(run, "val"))
+
+
+def facts_of(run: Run, net: nn.Module, found: Evaluation) -> dict[str, Any]:
+    """A network's row of the report."""
+    return {
+        "miou": found.miou,
+        "iou_per_class": found.iou,
+        "boundary_iou": found.boundary_iou,
+        "params": count_params(net),
+        "macs": count_macs(net, tuple(run.recipe.data.size)),
+        "input": list(run.recipe.data.size),
+    }
+
+
+def example(run: Run) -> torch.Tensor:
+    """An input of the recipe's size, for tracing."""
+    return torch.zeros(1, 3, *run.recipe.data.size)
+
+
+def load(run: Run) -> dict[str, Any]:
+    """Train or read the dense network; writes `load/weights.safetensors` and `load/dense.json`."""
+    recipe, home = run.recipe, run.folder / "load"
+    net = build(run)
+    if recipe.model.checkpoint:
+        models.load_checkpoint(net, Path(recipe.model.checkpoint))
+    elif recipe.train is None:
+        raise RecipeError("model.checkpoint and train are both missing: give a checkpoint or a training schedule")
+    if recipe.train is not None:
+        data = dataset(run, "train")
+        loader = train_loader(data, recipe.train, seed=recipe.seed, workers=recipe.data.workers)
+        train(
+            net, loader, recipe.train, home, classes=len(data.classes), seed=recipe.seed,
+            evaluate=lambda n: score(run, n).miou, title="dense",
+        )  # fmt: skip
+    found = score(run, net)
+    save_tensors(home / "weights.safetensors", dict(net.state_dict()))
+    facts = facts_of(run, net, found)
+    write_json(home / "dense.json", facts)
+    run.console.print(f"dense: mIoU {100 * found.miou:.2f}, {facts['params']:,} parameters, {facts['macs'] / 1e9:.3f} GMACs")
+    return facts
