@@ -38,7 +38,11 @@ def replace_with(path: Path, write: Callable[[Path], None]) -> None:
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write bytes or text."""
     raw = data.encode() if isinstance(data, str) else data
-    replace_with(Path(path), lambda p: p.write_bytes(raw) and None)
+
+    def write(beside: Path) -> None:
+        beside.write_bytes(raw)
+
+    replace_with(Path(path), write)
 
 
 def write_json(path: Path, obj: Any) -> None:

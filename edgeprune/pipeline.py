@@ -95,7 +95,9 @@ def _do(job: Run, stage: Stage, key: str) -> None:
             manifest["stages"][stage.name]["skipped"] = True
             write_json(path, manifest)
             return
-        job.console.print(f"[yellow]{job.folder / damaged}: missing or damaged; stage {stage.name} is done again[/yellow]")
+        job.console.print(
+            f"[yellow]{job.folder / damaged}: missing or damaged; stage {stage.name} is done again[/yellow]"
+        )
     job.console.print(f"[bold]{stage.name}[/bold]")
     started = time.perf_counter()
     job.facts[stage.name] = facts = stage.work(job)

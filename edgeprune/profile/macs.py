@@ -39,7 +39,9 @@ def count_macs(net: nn.Module, size: tuple[int, int]) -> int:
     return total
 
 
-def _unpool(x: torch.Tensor, indices: torch.Tensor, kernel: Any, stride: Any = None, padding: Any = 0, output_size: Any = None) -> torch.Tensor:
+def _unpool(
+    x: torch.Tensor, indices: torch.Tensor, kernel: Any, stride: Any = None, padding: Any = 0, output_size: Any = None
+) -> torch.Tensor:
     """torch 2.13's own `max_unpool2d` checks its sizes in a way that fvcore's tracer cannot pass."""
     if output_size is None:
         step = stride or kernel

@@ -92,9 +92,7 @@ _ALLOCATORS: dict[str, Callable[[Scores, Widths], Callable[[int], Widths]]] = {"
 
 def _rounded(widths: Widths, scores: Scores, floors: Widths, step: int) -> Widths:
     """Down to the step (never under the floor); a full group keeps its own width."""
-    return {
-        n: w if step == 1 or w == len(scores[n]) else max(floors[n], w // step * step) for n, w in widths.items()
-    }
+    return {n: w if step == 1 or w == len(scores[n]) else max(floors[n], w // step * step) for n, w in widths.items()}
 
 
 def _fill(widths: Widths, scores: Scores, cost: Cost, limit: float, step: int) -> Widths:

@@ -71,9 +71,7 @@ class Trace:
             conv, norm = (self.parameters[n].rpartition(".")[0] for n in (source.args[1], node.args[1]))
             self.norms[conv] = norm
 
-    def count(
-        self, node: Node, kind: str, scale: int, outputs: np.ndarray, inputs: np.ndarray | None = None
-    ) -> None:
+    def count(self, node: Node, kind: str, scale: int, outputs: np.ndarray, inputs: np.ndarray | None = None) -> None:
         self.counted.append((node, kind, scale, outputs, inputs))
 
 
@@ -105,7 +103,11 @@ def find_groups(
             m.training = modes[name]
 
     signature = program.graph_signature
-    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
+    names = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
     nodes = list(program.graph.nodes)
     trace = Trace({n: names[n.name] for n in nodes if n.op == "placeholder" and n.name in names})
     for node in nodes:
@@ -125,7 +127,9 @@ def find_groups(
 def _main_output(program: torch.export.ExportedProgram) -> Node:
     """The output that ships: "out" of a dict, else the first."""
     results = next(n for n in program.graph.nodes if n.op == "output").args[0]
-    tree = torch.utils._pytree.tree_unflatten(list(results)[-program.call_spec.out_spec.num_leaves :], program.call_spec.out_spec)  # type: ignore[union-attr]
+    tree = torch.utils._pytree.tree_unflatten(
+        list(results)[-program.call_spec.out_spec.num_leaves :], program.call_spec.out_spec
+    )  # type: ignore[union-attr]
     while not isinstance(tree, Node):
         tree = (tree["out"] if "out" in tree else next(iter(tree.values()))) if isinstance(tree, dict) else tree[0]
     return tree

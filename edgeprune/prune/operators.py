@@ -29,25 +29,26 @@ class Value:
     axis: int = 1
 
 
-Handler = Callable[["Trace", Node], Value | tuple[Value | None, ...] | None]
+Call = Any  # a torch.fx.Node; the union type of its arguments is nothing that a checker can follow
+Handler = Callable[["Trace", Call], Value | tuple[Value | None, ...] | None]
 
 
-def shape_of(node: Node) -> tuple[int, ...]:
+def shape_of(node: Call) -> tuple[int, ...]:
     return tuple(int(s) for s in node.meta["val"].shape)
 
 
-def argument(node: Node, position: int, name: str, default: Any = None) -> Any:
+def argument(node: Call, position: int, name: str, default: Any = None) -> Any:
     if len(node.args) > position:
         return node.args[position]
     return node.kwargs.get(name, default)
 
 
-def same(trace: Trace, node: Node) -> Value:
+def same(trace: Trace, node: Call) -> Value:
     """The result has the channels of the first argument."""
     return trace.value(node.args[0])
 
 
-def conv(trace: Trace, node: Node) -> Value:
+def conv(trace: Trace, node: Call) -> Value:
     """(Grouped, depthwise) convolution; in grouped ones position j of every group stands or falls together."""
     x, weight, bias = trace.value(node.args[0]), node.args[1], argument(node, 2, "bias")
     groups = int(argument(node, 6, "groups", 1))
@@ -59,7 +60,7 @@ def conv(trace: Trace, node: Node) -> Value:
     return Value(ids)
 
 
-def deconv(trace: Trace, node: Node) -> Value:
+def deconv(trace: Trace, node: Call) -> Value:
     """Transposed convolution: the weight is (in, out / groups, kh, kw)."""
     x, weight, bias = trace.value(node.args[0]), node.args[1], argument(node, 2, "bias")
     groups = int(argument(node, 6, "groups", 1))
@@ -74,7 +75,7 @@ def deconv(trace: Trace, node: Node) -> Value:
     return Value(ids)
 
 
-def linear(trace: Trace, node: Node) -> Value:
+def linear(trace: Trace, node: Call) -> Value:
     weight, bias = node.args[1], argument(node, 2, "bias")
     x, rank = trace.value(node.args[0], axis=len(shape_of(node.args[0])) - 1), len(shape_of(node))
     ids = trace.axis(weight, 0)
@@ -89,9 +90,7 @@ def linear(trace: Trace, node: Node) -> Value:
     return Value(ids, axis=rank - 1)
 
 
-def _weighted(
-    trace: Trace, x: Value, weight: Any, bias: Any, groups: int, out_axis: int, in_axis: int
-) -> np.ndarray:
+def _weighted(trace: Trace, x: Value, weight: Any, bias: Any, groups: int, out_axis: int, in_axis: int) -> np.ndarray:
     out_ids, in_ids = trace.axis(weight, out_axis), trace.axis(weight, in_axis)
     source = trace.flat(x, "convolution over another axis")
     if len(source) == groups:  # depthwise: each input channel owns its outputs, and the weight's axis 1 has length 1
@@ -105,7 +104,7 @@ def _weighted(
     return out_ids
 
 
-def batch_norm(trace: Trace, node: Node) -> Value:
+def batch_norm(trace: Trace, node: Call) -> Value:
     """Batch and instance norm: weight, bias and running statistics have the channels of the input."""
     x = trace.value(node.args[0])
     source = trace.flat(x, "norm over another axis")
@@ -116,7 +115,7 @@ def batch_norm(trace: Trace, node: Node) -> Value:
     return Value(source)
 
 
-def prelu(trace: Trace, node: Node) -> Value:
+def prelu(trace: Trace, node: Call) -> Value:
     x = trace.value(node.args[0])
     weight = trace.axis(node.args[1], 0)
     if len(weight) > 1:
@@ -126,7 +125,7 @@ def prelu(trace: Trace, node: Node) -> Value:
     return x
 
 
-def elementwise(trace: Trace, node: Node) -> Value | None:
+def elementwise(trace: Trace, node: Call) -> Value | None:
     """add, sub, mul, div: channels at the same place are tied; an operand of length 1 there is broadcast."""
     tensors = [a for a in node.args[:2] if isinstance(a, Node) and hasattr(a.meta.get("val"), "shape")]
     out = shape_of(node)
@@ -167,7 +166,7 @@ def elementwise(trace: Trace, node: Node) -> Value | None:
     return Value(ref.ids, lead_axis)
 
 
-def cat(trace: Trace, node: Node) -> Value:
+def cat(trace: Trace, node: Call) -> Value:
     parts = [trace.value(t) for t in node.args[0]]
     axis = int(argument(node, 1, "dim", 0)) % len(shape_of(node))
     if axis == parts[0].axis and all(p.ids.ndim == 1 and p.axis == axis for p in parts):
@@ -181,37 +180,37 @@ def cat(trace: Trace, node: Node) -> Value:
     return trace.fresh(node, "concatenated across axes")
 
 
-def max_pool_with_indices(trace: Trace, node: Node) -> tuple[Value | None, ...]:
+def max_pool_with_indices(trace: Trace, node: Call) -> tuple[Value | None, ...]:
     x = trace.value(node.args[0])
     return x, x
 
 
-def max_unpool(trace: Trace, node: Node) -> Value:
+def max_unpool(trace: Trace, node: Call) -> Value:
     """The values and the indices that place them belong together, channel by channel."""
     x, indices = trace.value(node.args[0]), trace.value(node.args[1])
     trace.union.union(x.ids, indices.ids)
     return x
 
 
-def getitem(trace: Trace, node: Node) -> Value | None:
+def getitem(trace: Trace, node: Call) -> Value | None:
     whole = trace.values.get(node.args[0])
     return whole[node.args[1]] if isinstance(whole, tuple) else None
 
 
-def resize(trace: Trace, node: Node) -> Value:
+def resize(trace: Trace, node: Call) -> Value:
     x = trace.value(node.args[0])
     if "bilinear" in str(node.target):
         trace.count(node, "resize", 4 * math.prod(shape_of(node)) // shape_of(node)[1], outputs=x.ids)
     return x
 
 
-def adaptive_pool(trace: Trace, node: Node) -> Value:
+def adaptive_pool(trace: Trace, node: Call) -> Value:
     x = trace.value(node.args[0])
     trace.count(node, "pool", math.prod(shape_of(node.args[0])) // shape_of(node.args[0])[1], outputs=x.ids)
     return x
 
 
-def reduce(trace: Trace, node: Node) -> Value | None:
+def reduce(trace: Trace, node: Call) -> Value | None:
     """mean / amax over space keeps the channels; over the channels themselves it fixes them."""
     x, shape = trace.value(node.args[0]), shape_of(node.args[0])
     dims = argument(node, 1, "dim")
@@ -224,14 +223,14 @@ def reduce(trace: Trace, node: Node) -> Value | None:
     return Value(x.ids, x.axis if keep else x.axis - sum(d < x.axis for d in dims))
 
 
-def softmax(trace: Trace, node: Node) -> Value:
+def softmax(trace: Trace, node: Call) -> Value:
     x, axis = trace.value(node.args[0]), int(node.args[1]) % len(shape_of(node))
     if x.axis <= axis < x.axis + x.ids.ndim:
         trace.union.fix(x.ids, "softmax over the channels")
     return x
 
 
-def slice_(trace: Trace, node: Node) -> Value:
+def slice_(trace: Trace, node: Call) -> Value:
     """A slice of the channels has its bounds written in the code, so the sliced tensor must keep its width."""
     x, shape = trace.value(node.args[0]), shape_of(node.args[0])
     axis = int(argument(node, 1, "dim", 0)) % len(shape)
@@ -242,7 +241,7 @@ def slice_(trace: Trace, node: Node) -> Value:
     return Value(x.ids.take(range(*slice(start, end, step).indices(shape[axis])), axis - x.axis), x.axis)
 
 
-def chunk(trace: Trace, node: Node) -> tuple[Value | None, ...]:
+def chunk(trace: Trace, node: Call) -> tuple[Value | None, ...]:
     """`chunk` divides what is there: position j of every chunk stands or falls together."""
     x, shape = trace.value(node.args[0]), shape_of(node.args[0])
     count, axis = int(node.args[1]), int(argument(node, 2, "dim", 0)) % len(shape)
@@ -258,7 +257,7 @@ def chunk(trace: Trace, node: Node) -> tuple[Value | None, ...]:
     return tuple(Value(row, axis) for row in table)
 
 
-def split(trace: Trace, node: Node) -> tuple[Value | None, ...]:
+def split(trace: Trace, node: Call) -> tuple[Value | None, ...]:
     """`split` has its sizes written in the code: the tensor must keep its width."""
     x, shape = trace.value(node.args[0]), shape_of(node.args[0])
     axis = int(argument(node, 2, "dim", 0)) % len(shape)
@@ -269,7 +268,7 @@ def split(trace: Trace, node: Node) -> tuple[Value | None, ...]:
     return tuple(Value(p, x.axis) for p in np.split(x.ids, bounds, axis - x.axis))
 
 
-def view(trace: Trace, node: Node) -> Value:
+def view(trace: Trace, node: Call) -> Value:
     """reshape, view, flatten: the channel axis may be divided, merged again, or merged with the space behind it."""
     x, before, after = trace.value(node.args[0]), shape_of(node.args[0]), shape_of(node)
     if before == after:
@@ -301,7 +300,7 @@ def _axis_after(lead: int, shape: tuple[int, ...]) -> int | None:
     return None
 
 
-def permute(trace: Trace, node: Node) -> Value:
+def permute(trace: Trace, node: Call) -> Value:
     x, rank = trace.value(node.args[0]), len(shape_of(node))
     if node.target is aten.permute.default:
         order = [int(d) % rank for d in node.args[1]]
@@ -318,7 +317,7 @@ def permute(trace: Trace, node: Node) -> Value:
     return Value(x.ids.transpose(inner), min(places))
 
 
-def pixel_shuffle(trace: Trace, node: Node) -> Value:
+def pixel_shuffle(trace: Trace, node: Call) -> Value:
     """(C r², H, W) to (C, rH, rW): the r² channels behind an output channel go together."""
     x, factor = trace.value(node.args[0]), int(node.args[1]) ** 2
     table = trace.flat(x, "shuffled over another axis").reshape(-1, factor)
@@ -326,11 +325,11 @@ def pixel_shuffle(trace: Trace, node: Node) -> Value:
     return Value(table[:, 0])
 
 
-def pixel_unshuffle(trace: Trace, node: Node) -> Value:
+def pixel_unshuffle(trace: Trace, node: Call) -> Value:
     return Value(np.repeat(trace.value(node.args[0]).ids, int(node.args[1]) ** 2))
 
 
-def pad(trace: Trace, node: Node) -> Value:
+def pad(trace: Trace, node: Call) -> Value:
     """Spatial padding keeps the channels; zeros put beside the channels are channels that stay."""
     x, shape, after = trace.value(node.args[0]), shape_of(node.args[0]), shape_of(node)
     if shape[x.axis] == after[x.axis]:
@@ -347,7 +346,7 @@ def pad(trace: Trace, node: Node) -> Value:
     return Value(np.concatenate([extra[0], x.ids, extra[1]]), x.axis)
 
 
-def squeeze(trace: Trace, node: Node) -> Value:
+def squeeze(trace: Trace, node: Call) -> Value:
     """Spatial axes of length 1 vanish (they stand behind the channels)."""
     x, before, after = trace.value(node.args[0]), shape_of(node.args[0]), shape_of(node)
     if before[: x.axis + x.ids.ndim] == after[: x.axis + x.ids.ndim]:
@@ -356,7 +355,7 @@ def squeeze(trace: Trace, node: Node) -> Value:
     return trace.fresh(node, "squeezed before the channels")
 
 
-def group_norm(trace: Trace, node: Node) -> Value:
+def group_norm(trace: Trace, node: Call) -> Value:
     x, groups = trace.value(node.args[0]), int(node.args[1])
     source = trace.flat(x, "norm over another axis")
     for tensor in node.args[2:4]:
@@ -366,7 +365,57 @@ def group_norm(trace: Trace, node: Node) -> Value:
     return Value(source)
 
 
-_SAME = ["relu", "relu_", "relu6", "relu6_", "leaky_relu", "leaky_relu_", "elu", "elu_", "silu", "silu_", "gelu", "hardswish", "hardswish_", "hardsigmoid", "hardsigmoid_", "hardtanh", "hardtanh_", "sigmoid", "sigmoid_", "tanh", "tanh_", "softplus", "mish", "mish_", "clamp", "clamp_", "clamp_min", "neg", "abs", "exp", "sqrt", "pow", "dropout", "dropout_", "feature_dropout", "alpha_dropout", "max_pool2d", "avg_pool2d", "upsample_nearest2d", "_upsample_nearest_exact2d", "contiguous", "clone", "detach", "detach_", "_to_copy", "to", "alias", "lift_fresh_copy", "rsub"]
+_SAME = [
+    "relu",
+    "relu_",
+    "relu6",
+    "relu6_",
+    "leaky_relu",
+    "leaky_relu_",
+    "elu",
+    "elu_",
+    "silu",
+    "silu_",
+    "gelu",
+    "hardswish",
+    "hardswish_",
+    "hardsigmoid",
+    "hardsigmoid_",
+    "hardtanh",
+    "hardtanh_",
+    "sigmoid",
+    "sigmoid_",
+    "tanh",
+    "tanh_",
+    "softplus",
+    "mish",
+    "mish_",
+    "clamp",
+    "clamp_",
+    "clamp_min",
+    "neg",
+    "abs",
+    "exp",
+    "sqrt",
+    "pow",
+    "dropout",
+    "dropout_",
+    "feature_dropout",
+    "alpha_dropout",
+    "max_pool2d",
+    "avg_pool2d",
+    "upsample_nearest2d",
+    "_upsample_nearest_exact2d",
+    "contiguous",
+    "clone",
+    "detach",
+    "detach_",
+    "_to_copy",
+    "to",
+    "alias",
+    "lift_fresh_copy",
+    "rsub",
+]
 
 HANDLERS: dict[str, Handler] = {
     **dict.fromkeys((f"aten.{n}" for n in _SAME), same),

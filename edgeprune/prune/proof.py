@@ -58,7 +58,12 @@ def _randomised(net: nn.Module, seed: int) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     for module in copy_.modules():
         if isinstance(module, nn.modules.batchnorm._NormBase):
-            for name, low, high in (("weight", 0.5, 1.5), ("bias", -0.5, 0.5), ("running_mean", -0.3, 0.3), ("running_var", 0.5, 1.5)):
+            for name, low, high in (
+                ("weight", 0.5, 1.5),
+                ("bias", -0.5, 0.5),
+                ("running_mean", -0.3, 0.3),
+                ("running_var", 0.5, 1.5),
+            ):
                 tensor = getattr(module, name)
                 if tensor is not None:
                     drawn = torch.rand(tensor.shape, generator=generator) * (high - low) + low

@@ -124,7 +124,7 @@ def silent_units(
                 if isinstance(net.get_submodule(member.module), nn.ConvTranspose2d):
                     constant = constant & (np.abs(values) == 0)  # its output is not constant for a constant input
                 table = constant[_blocked(net, member.module, member.index)]
-                bad = ~(table if table.ndim == 1 else table.all(axis=1))
+                bad: np.ndarray = np.logical_not(table if table.ndim == 1 else table.all(axis=1))
                 bad[plan.keep[g.name]] = False
                 if (bad & ~silent[g.name]).any():
                     silent[g.name] |= bad
@@ -244,4 +244,3 @@ def _removed_inputs(net: nn.Module, graph: ChannelGraph, plan: Plan, module: str
             if member.kind == "in" and member.module == module:
                 gone[_blocked(net, module, member.index)[out].ravel()] = True
     return gone
-

@@ -103,5 +103,7 @@ def load(run: Run) -> dict[str, Any]:
     save_tensors(home / "weights.safetensors", dict(net.state_dict()))
     facts = facts_of(run, net, found)
     write_json(home / "dense.json", facts)
-    run.console.print(f"dense: mIoU {100 * found.miou:.2f}, {facts['params']:,} parameters, {facts['macs'] / 1e9:.3f} GMACs")
+    run.console.print(
+        f"dense: mIoU {100 * found.miou:.2f}, {facts['params']:,} parameters, {facts['macs'] / 1e9:.3f} GMACs"
+    )
     return facts

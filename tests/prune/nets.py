@@ -106,7 +106,12 @@ class Twice(nn.Module):
 class SqueezeExcite(nn.Module):
     def __init__(self):
         super().__init__()
-        self.a, self.s1, self.s2, self.head = block(3, 16), nn.Conv2d(16, 4, 1), nn.Conv2d(4, 16, 1), nn.Conv2d(16, 5, 1)
+        self.a, self.s1, self.s2, self.head = (
+            block(3, 16),
+            nn.Conv2d(16, 4, 1),
+            nn.Conv2d(4, 16, 1),
+            nn.Conv2d(16, 5, 1),
+        )
         self.fc = nn.Linear(16, 16)
 
     def forward(self, x):

@@ -1,0 +1,57 @@
+"""The networks, by the name that a recipe uses. A user's own is built from its import path."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgeprune.errors import ModelError
+from edgeprune.models import deeplabv3, segnet
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "deeplabv3": deeplabv3.DeepLabV3,
+    "deeplabv3plus": deeplabv3.DeepLabV3Plus,
+    "segnet": segnet.SegNet,
+}
+
+
+def build(network: str | None, args: dict[str, Any], factory: str | None, classes: int) -> nn.Module:
+    """Build a network of `NETWORKS`, or call the user's `factory` ("package.module:function").
+
+    Raises:
+        ModelError: unknown network, factory that cannot be imported, arguments that it does not take.
+    """
+    if factory:
+        return _from_factory(factory, {"classes": classes, **args})
+    if network not in NETWORKS:
+        raise ModelError(f"model.network: {network!r} is not one of {', '.join(NETWORKS)}")
+    try:
+        return NETWORKS[network](classes=classes, **args)
+    except (TypeError, KeyError) as error:
+        raise ModelError(f"model.args: {network} does not take them ({error})") from error
+
+
+def _from_factory(factory: str, args: dict[str, Any]) -> nn.Module:
+    module, _, function = factory.partition(":")
+    try:
+        made = getattr(importlib.import_module(module), function)(**args)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ModelError(
+            f"model.factory: {factory!r} cannot be imported ({error}); write package.module:function"
+        ) from error
+    except TypeError as error:
+        raise ModelError(f"model.args: {factory} does not take them ({error})") from error
+    if not isinstance(made, nn.Module):
+        raise ModelError(f"model.factory: {factory} gave {type(made).__name__}, not a torch.nn.Module")
+    return made
+
+
+def logits_of(output: Any) -> torch.Tensor:
+    """The main logits of a network's output: the tensor, a dict's "out", or the first of a tuple."""
+    if isinstance(output, dict):
+        return output["out"]
+    return output[0] if isinstance(output, (tuple, list)) else output
