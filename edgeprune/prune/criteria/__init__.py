@@ -8,7 +8,7 @@ import numpy as np
 from torch import nn
 
 from edgeprune.prune.channels import Group
-from edgeprune.prune.criteria import chance, magnitude, sirfp
+from edgeprune.prune.criteria import cap, chance, magnitude, sirfp
 
 
 class Criterion(Protocol):
@@ -24,6 +24,7 @@ class Criterion(Protocol):
 
 CRITERIA: dict[str, Any] = {
     "sirfp": sirfp.SIRFP,
+    "cap": cap.CAP,
     "l1": magnitude.L1,
     "l2": magnitude.L2,
     "random": chance.Random,

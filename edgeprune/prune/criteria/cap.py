@@ -1,0 +1,101 @@
+"""CAP: context-aware pruning (He, Wu, Liang, Lam, WACV 2021).
+
+Known of the paper (its README and figures; no code was released): a C x C channel affinity matrix from each BN's
+activated output, a C x 1 context guiding vector, sparsity on the BN scales under that guidance, one global threshold
+over |gamma|, at least 10 % of every layer kept.
+
+Everything else is our reading, with a switch each, and no reproduction is claimed:
+    A = F reshaped to (C, N);  E = A A^T / sqrt(N);  X = row softmax of E   (affinity="danet": of rowmax(E) - E)
+    g_i = mean_j X_ji   (columns: how strongly the others attend to i; the row sums are 1 and say nothing)
+    L = L_seg + strength * sum_i (1 - g_i) |gamma_i|, g min-max scaled to [0, 1] and taken as constant,
+applied as a subgradient on gamma after the backward pass (`after_backward`); score = |gamma|.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from edgeprune.prune.channels import Group
+
+
+def affinity(maps: torch.Tensor, kind: str = "softmax", scaled: bool = True) -> torch.Tensor:
+    """X of each image: (B, C, H, W) activated maps to (B, C, C), rows sum to 1."""
+    a = maps.detach().float().flatten(2)
+    e = a @ a.transpose(1, 2)
+    if scaled:
+        e = e / a.shape[2] ** 0.5
+    if kind == "danet":
+        e = e.amax(dim=2, keepdim=True) - e
+    return e.softmax(dim=2)  # torch subtracts the row maximum, so nothing overflows
+
+
+def guidance(maps: torch.Tensor, kind: str = "softmax", scaled: bool = True) -> torch.Tensor:
+    """g of a batch: (C,), the columns' mean over channels and images."""
+    return affinity(maps, kind, scaled).mean(dim=(0, 1))
+
+
+class CAP:
+    """|gamma| after sparsity training guided by the channels' affinity.
+
+    Args:
+        strength: of the sparsity term (1e-5 to 1e-4 is usual for L1 on BN scales).
+        cagm_affinity: "softmax" or "danet" (rowmax - E).
+        cagm_scaled: divide E by sqrt(N) first.
+    """
+
+    needs_data = False
+    needs_gradient = False
+
+    def __init__(self, strength: float = 1e-4, cagm_affinity: str = "softmax", cagm_scaled: bool = True) -> None:
+        self.strength, self.kind, self.scaled = strength, cagm_affinity, cagm_scaled
+        self._guides: dict[str, torch.Tensor] = {}
+        self._norms: dict[str, nn.Module] = {}
+        self._hooks: list[Any] = []
+        self._groups: list[Group] = []
+
+    def attach(self, net: nn.Module, groups: list[Group]) -> None:
+        """Watch the groups' norms; during training each batch leaves its guiding vectors behind."""
+        self._groups = groups
+        for name in {m.module for g in groups for m in g.members if m.kind == "norm"}:
+            module = net.get_submodule(name)
+            self._norms[name] = module
+            self._hooks.append(module.register_forward_hook(self._watch(name)))
+
+    def _watch(self, name: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: torch.Tensor) -> None:
+            if module.training and output.ndim == 4:
+                with torch.no_grad(), torch.autocast(output.device.type, enabled=False):
+                    g = guidance(F.relu(output), self.kind, self.scaled)
+                    self._guides[name] = (g - g.min()) / (g.max() - g.min()).clamp_min(1e-12)
+
+        return hook
+
+    def after_backward(self) -> None:
+        """Add the sparsity subgradient to the scales' gradients."""
+        for name, g in self._guides.items():
+            gamma = self._norms[name].weight
+            if isinstance(gamma, nn.Parameter) and gamma.grad is not None:
+                gamma.grad += self.strength * (1 - g) * gamma.detach().sign()
+
+    def detach(self) -> None:
+        """Take the hooks off."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+    def scores(self) -> dict[str, np.ndarray]:
+        """group -> (units,) |gamma|; residual groups take the highest of their norms (the union of the masks)."""
+        return {g.name: np.max(self._readings(g), axis=0) for g in self._groups}
+
+    def _readings(self, group: Group) -> list[np.ndarray]:
+        found = []
+        for m in group.members:
+            if m.kind == "norm":
+                gamma = self._norms[m.module].weight.detach().abs().cpu().numpy()  # type: ignore[union-attr]
+                found.append(gamma[m.index].reshape(group.size, -1).mean(axis=1))
+        return found or [np.full(group.size, np.inf)]  # no scale, nothing to judge by: it stays
