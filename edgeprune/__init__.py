@@ -1,0 +1,25 @@
+"""From a trained segmentation network and a device to a pruned, compiled and verified engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+
+def load(folder: str | Path) -> nn.Module:
+    """The pruned network of a run's folder, in evaluation mode, bit for bit as it was saved.
+
+    >>> net = edgeprune.load("runs/quickstart@cpu")
+
+    Raises:
+        EdgepruneError: the folder holds no whole pruned network.
+    """
+    from edgeprune.prune.artefact import load_pruned  # torch takes seconds to import; `edgeprune recipes` needs none
+
+    return load_pruned(folder)

@@ -10,12 +10,16 @@ import torch
 from torch import nn
 
 from edgeprune.errors import ModelError
-from edgeprune.models import deeplabv3, segnet
+from edgeprune.models import deeplabv3, segnet, streetnet
+from edgeprune.models.checkpoint import load_checkpoint
+
+__all__ = ["NETWORKS", "build", "load_checkpoint", "logits_of"]
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "deeplabv3": deeplabv3.DeepLabV3,
     "deeplabv3plus": deeplabv3.DeepLabV3Plus,
     "segnet": segnet.SegNet,
+    "streetnet": streetnet.StreetNet,
 }
 
 

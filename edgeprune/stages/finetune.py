@@ -11,7 +11,7 @@ from edgeprune.files import save_tensors, write_json
 from edgeprune.prune.artefact import restore
 from edgeprune.prune.plan import read_plan, save_plan
 from edgeprune.stages import load
-from edgeprune.train.loop import train
+from edgeprune.train.loop import Hooks, train
 from edgeprune.train.recalibrate import recalibrate
 
 if TYPE_CHECKING:
@@ -33,13 +33,13 @@ def finetune(run: Run) -> dict[str, Any]:
     loader = train_loader(data, cfg, seed=recipe.seed + 1, workers=recipe.data.workers)
     cut = load.score(run, net)
     if cfg.recalibrate_batches:
-        recalibrate(net, loader, cfg.recalibrate_batches)
+        recalibrate(net, loader.stream(), cfg.recalibrate_batches)
     recalibrated = load.score(run, net)
     run.console.print(f"pruned: mIoU {100 * cut.miou:.2f}, after recalibration {100 * recalibrated.miou:.2f}")
     teacher = load.dense(run) if cfg.distill else None
     train(
-        net, loader, cfg, home, classes=len(data.classes), seed=recipe.seed + 1, teacher=teacher,
-        evaluate=lambda n: load.score(run, n).miou, title="finetune",
+        net, loader, cfg, home, classes=len(data.classes), seed=recipe.seed + 1, title="finetune",
+        hooks=Hooks(teacher=teacher, evaluate=lambda n: load.score(run, n).miou),
     )  # fmt: skip
     found = load.score(run, net)
     plan, network = read_plan(run.folder / "prune" / "plan.json")

@@ -17,7 +17,7 @@ from edgeprune.errors import RecipeError
 from edgeprune.files import load_tensors, save_tensors, write_json
 from edgeprune.measure.miou import Evaluation, evaluate
 from edgeprune.profile.macs import count_macs, count_params
-from edgeprune.train.loop import train
+from edgeprune.train.loop import Hooks, train
 
 if TYPE_CHECKING:
     from edgeprune.pipeline import Run
@@ -54,10 +54,11 @@ def dense(run: Run) -> nn.Module:
 def predictor(net: nn.Module) -> Any:
     """(B, H, W, 3) uint8 images to (B, H, W) uint8 classes, by PyTorch."""
     net = net.eval()
+    device = next(net.parameters()).device
 
     def predict(images: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            return models.logits_of(net(normalised(images))).argmax(1).to(torch.uint8).numpy()
+            return models.logits_of(net(normalised(images).to(device))).argmax(1).to(torch.uint8).cpu().numpy()
 
     return predict
 
@@ -89,15 +90,15 @@ def load(run: Run) -> dict[str, Any]:
     recipe, home = run.recipe, run.folder / "load"
     net = build(run)
     if recipe.model.checkpoint:
-        models.load_checkpoint(net, Path(recipe.model.checkpoint))
+        models.load_checkpoint(net, Path(recipe.model.checkpoint), recipe.model.checkpoint_head)
     elif recipe.train is None:
         raise RecipeError("model.checkpoint and train are both missing: give a checkpoint or a training schedule")
     if recipe.train is not None:
         data = dataset(run, "train")
         loader = train_loader(data, recipe.train, seed=recipe.seed, workers=recipe.data.workers)
         train(
-            net, loader, recipe.train, home, classes=len(data.classes), seed=recipe.seed,
-            evaluate=lambda n: score(run, n).miou, title="dense",
+            net, loader, recipe.train, home, classes=len(data.classes), seed=recipe.seed, title="dense",
+            hooks=Hooks(evaluate=lambda n: score(run, n).miou),
         )  # fmt: skip
     found = score(run, net)
     save_tensors(home / "weights.safetensors", dict(net.state_dict()))

@@ -1,0 +1,91 @@
+"""Training batches as a function of (seed, number): a resumed run sees exactly what the killed one would have seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from edgeprune.data.dataset import Dataset
+from edgeprune.data.transforms import Augment, augmented
+from edgeprune.errors import DataError
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass
+class _Views(TorchDataset[Batch]):
+    """Sample number n of the endless stream; each epoch is a permutation of the images."""
+
+    data: Dataset
+    augment: Augment
+    crop: tuple[int, int]
+    seed: int
+
+    def __getitem__(self, number: int) -> Batch:
+        epoch, place = divmod(number, len(self.data))
+        index = int(np.random.default_rng([self.seed, epoch]).permutation(len(self.data))[place])
+        generator = torch.Generator().manual_seed(int(np.random.SeedSequence([self.seed, 1, number]).generate_state(1)[0]))
+        return augmented(*self.data[index], self.augment, self.crop, generator)
+
+
+@dataclass
+class _Numbers:
+    """Batches of sample numbers from batch `start` on, of one process among `world`."""
+
+    batch: int
+    start: int
+    rank: int
+    world: int
+
+    def __iter__(self) -> Iterator[list[int]]:
+        at = self.start
+        while True:
+            first = (at * self.world + self.rank) * self.batch
+            yield list(range(first, first + self.batch))
+            at += 1
+
+
+@dataclass
+class Batches:
+    """The endless stream of augmented training batches.
+
+    Args:
+        batch: images a batch and process.
+        workers: loading processes; 0 loads in this one.
+    """
+
+    data: Dataset
+    augment: Augment
+    crop: tuple[int, int]
+    batch: int
+    seed: int
+    workers: int = 0
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches that see as many images as there are."""
+        return max(1, round(len(self.data) / self.batch))
+
+    def stream(self, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """(B, 3, h, w) float32 and (B, h, w) int64, from batch number `start` on, without end."""
+        views: Any = _Views(self.data, self.augment, self.crop, self.seed)
+        numbers: Any = _Numbers(self.batch, start, rank, world)
+        return iter(DataLoader(views, batch_sampler=numbers, num_workers=self.workers, persistent_workers=False))
+
+
+def train_loader(data: Dataset, cfg: Any, seed: int, workers: int = 0) -> Batches:
+    """The batches of a training schedule (`recipe.Train`).
+
+    Raises:
+        DataError: a batch of one image with nothing to normalise over.
+    """
+    if not len(data):
+        raise DataError("data: no training images")
+    height, width = data[0][1].shape
+    return Batches(data, cfg.augment, cfg.augment.crop or (height, width), cfg.batch, seed, workers)

@@ -1,0 +1,82 @@
+"""From images and labels to what a network sees; image and label move together. Warping and colours by kornia."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from edgeprune.data.dataset import IGNORE
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, on values of 0 to 1
+
+
+class Augment(Protocol):
+    """`recipe.Augment`."""
+
+    @property
+    def scale(self) -> tuple[float, float]: ...
+    @property
+    def flip(self) -> float: ...
+    @property
+    def color(self) -> float: ...
+
+
+def normalised(images: np.ndarray) -> torch.Tensor:
+    """(B, H, W, 3) uint8 to (B, 3, H, W) float32, ImageNet's mean and spread taken off."""
+    return _normal(torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255)
+
+
+def _normal(x: torch.Tensor) -> torch.Tensor:
+    return (x - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
+
+
+def augmented(
+    image: np.ndarray, label: np.ndarray, cfg: Augment, crop: tuple[int, int], generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A random view: (3, h, w) float32 normalised, (h, w) int64.
+
+    Colours change first; then one warp scales, crops and flips. What lies outside the image is mean grey and not judged.
+    Deterministic in `generator`.
+    """
+    from kornia.geometry.transform import warp_affine
+
+    x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
+    x = _normal(_recolored(x, cfg.color, generator))
+    y = torch.from_numpy(np.ascontiguousarray(label))[None, None].float() + 1  # so that 0 is "outside"
+    matrix = _view(image.shape[:2], crop, cfg, generator)
+    x = warp_affine(x, matrix, crop, mode="bilinear", padding_mode="zeros", align_corners=True)
+    y = warp_affine(y, matrix, crop, mode="nearest", padding_mode="zeros", align_corners=True)
+    y = y.round().long()[0, 0] - 1
+    return x[0], y.masked_fill(y < 0, IGNORE)
+
+
+def _uniform(low: float, high: float, generator: torch.Generator) -> float:
+    return low + (high - low) * float(torch.rand((), generator=generator))
+
+
+def _view(
+    size: tuple[int, ...], crop: tuple[int, int], cfg: Augment, generator: torch.Generator
+) -> torch.Tensor:
+    """(1, 2, 3) matrix from the image's pixels to the crop's."""
+    scale = float(np.exp(_uniform(np.log(cfg.scale[0]), np.log(cfg.scale[1]), generator)))
+    shifts = []
+    for have, want in zip(size, crop, strict=True):
+        room = want - 1 - scale * (have - 1)  # negative: the crop is a part of the image; else the image lies in the crop
+        shifts.append(_uniform(min(room, 0), max(room, 0), generator))
+    matrix = torch.tensor([[[scale, 0.0, shifts[1]], [0.0, scale, shifts[0]]]])
+    if _uniform(0, 1, generator) < cfg.flip:
+        matrix[0, 0] = torch.tensor([0.0, 0.0, crop[1] - 1.0]) - matrix[0, 0]
+    return matrix
+
+
+def _recolored(x: torch.Tensor, strength: float, generator: torch.Generator) -> torch.Tensor:
+    """Brightness, contrast and saturation, each times 1 +- strength."""
+    if not strength:
+        return x
+    from kornia import enhance
+
+    b, c, s = (_uniform(1 - strength, 1 + strength, generator) for _ in range(3))
+    x = enhance.adjust_contrast_with_mean_subtraction(x * b, c)
+    return enhance.adjust_saturation_with_gray_subtraction(x, s).clamp(0, 1)

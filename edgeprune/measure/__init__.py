@@ -1,0 +1,1 @@
+"""Measuring: mIoU, boundary IoU, bootstrap intervals, interleaved timing."""

@@ -1,0 +1,58 @@
+"""The target: the device that the engine is for, as one YAML file of facts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from edgeprune import documents
+from edgeprune.shipped import shipped
+
+
+class Catalogue(BaseModel):
+    """The maker's figures. They are for reading and for planning; nothing in a report is computed from them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    chip: str
+    compute_capability: str | None = None
+    fp16_tflops: float | None = Field(None, description="dense, without sparsity")
+    int8_tops: float | None = Field(None, description="dense, without sparsity")
+    bandwidth_gb_s: float | None = None
+    memory_gb: float | None = None
+    power_modes: list[str] = []
+    source: str = Field(description="where the figures are from")
+
+
+class Target(BaseModel):
+    """A device, its backend and the widths that it likes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    title: str
+    backend: Literal["openvino", "tensorrt", "tensorrt_rtx", "onnxruntime"]
+    device: str = Field("CPU", description="the backend's name of the device")
+    precision: Literal["f32", "f16", "bf16", "int8"] = Field(description="what `precision: auto` means here")
+    precisions: list[Literal["f32", "f16", "bf16", "int8"]] = Field(description="what may be asked for")
+    channel_step: Annotated[int, Field(gt=0)] = Field(1, description="widths that are multiples of it run well")
+    threads: Annotated[int, Field(ge=0)] = Field(0, description="of the engine; 0: the backend decides")
+    host: str | None = Field(None, description="ssh address of the device; null: this machine")
+    catalogue: Catalogue | None = None
+
+
+def load_target(name: str) -> Target:
+    """The target of that shipped name or path.
+
+    Raises:
+        RecipeError: one line with file, line, key and what would be right.
+    """
+    path = documents.find(name, shipped("deploy/targets"), "target")
+    content, lines = documents.read(path)
+
+    def where(key: documents.Key) -> str:
+        line = next((lines[key[:end]] for end in range(len(key), 0, -1) if key[:end] in lines), None)
+        return f"{path}:{line}" if line else str(path)
+
+    return documents.validated(Target, content, where)

@@ -1,0 +1,86 @@
+"""Distillation from the dense network: its logits, pixel by pixel, and how alike its classes' features are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+IGNORE = 255
+
+
+def logits_loss(student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
+    """KL(teacher || student) of the classes, mean over judged pixels, times T^2 (Hinton et al., 2015)."""
+    t = temperature
+    log_s, p_t = F.log_softmax(student.float() / t, dim=1), F.softmax(teacher.float() / t, dim=1)
+    each = F.kl_div(log_s, p_t, reduction="none").sum(dim=1)
+    judged = labels != IGNORE
+    return (each * judged).sum() / judged.sum().clamp_min(1) * t * t
+
+
+def prototypes(features: torch.Tensor, labels: torch.Tensor, classes: int) -> torch.Tensor:
+    """(K, C) unit mean feature of each class; zero where a class is absent. Features (B, C, h, w), labels (B, H, W)."""
+    small = F.interpolate(labels[:, None].float(), size=features.shape[-2:], mode="nearest")[:, 0].long().flatten()
+    rows = features.float().permute(0, 2, 3, 1).flatten(0, 2)
+    judged = small < classes
+    onehot = F.one_hot(small[judged], classes).float()
+    return F.normalize(onehot.T @ rows[judged], dim=1)
+
+
+def relation_loss(student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, classes: int) -> torch.Tensor:
+    """Mean squared difference of the classes' cosine similarities, (K, K), over the classes that are there.
+
+    Our reading of "class-wise features": a pruned network's features have other widths than the dense one's, so not the
+    features but the relations between their class means are compared.
+    """
+    p_s, p_t = prototypes(student, labels, classes), prototypes(teacher, labels, classes)
+    there = p_t.norm(dim=1) > 0
+    return (p_s @ p_s.T - p_t @ p_t.T)[there][:, there].square().mean()
+
+
+class Tap:
+    """Keeps the features that enter the classifier (the last main-head convolution with `classes` outputs)."""
+
+    def __init__(self, net: nn.Module, classes: int) -> None:
+        self.features: torch.Tensor | None = None
+        heads = [
+            m for n, m in net.named_modules()
+            if isinstance(m, nn.Conv2d) and m.out_channels == classes and "aux" not in n
+        ]  # fmt: skip
+        self._hook = heads[-1].register_forward_pre_hook(self._keep) if heads else None
+
+    def _keep(self, module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        self.features = args[0]
+
+    def remove(self) -> None:
+        """Take the hook off."""
+        if self._hook:
+            self._hook.remove()
+
+
+def make_term(
+    cfg: Any, student: nn.Module, teacher: nn.Module, classes: int
+) -> tuple[Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor], Callable[[], None]]:
+    """The distillation term of `recipe.Distill`: (images, student's logits, labels) to a scalar; and what ends it."""
+    teacher = teacher.eval()
+    taps = (Tap(student, classes), Tap(teacher, classes)) if cfg.features else None
+
+    def term(images: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            output = teacher(images)
+        taught = output["out"] if isinstance(output, dict) else output
+        total = logits.new_zeros(())
+        if cfg.logits:
+            total = total + cfg.logits * logits_loss(logits, taught, labels, cfg.temperature)
+        if taps and taps[0].features is not None and taps[1].features is not None:
+            total = total + cfg.features * relation_loss(taps[0].features, taps[1].features, labels, classes)
+        return total
+
+    def end() -> None:
+        for tap in taps or ():
+            tap.remove()
+
+    return term, end

@@ -1,0 +1,206 @@
+"""The training loop: any number of processes (accelerate), mixed precision, checkpoints that resume exactly.
+
+Everything random is a function of (seed, step), so a run that was killed and goes on ends with the same weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgeprune.errors import EdgepruneError
+from edgeprune.files import hash_obj, replace_with, write_json
+from edgeprune.train.distill import make_term
+from edgeprune.train.losses import class_weights, make_loss
+from edgeprune.train.progress import Progress
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass
+class Hooks:
+    """What others add to the loop: each may be left out."""
+
+    teacher: nn.Module | None = None
+    after_backward: Callable[[], None] | None = None  # may change gradients, such as CAP's sparsity term
+    evaluate: Callable[[nn.Module], float] | None = None  # mIoU, 0 to 1
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def train(net: nn.Module, batches: Any, cfg: Any, home: Path, *, classes: int, seed: int, title: str, hooks: Hooks) -> None:
+    """Train `net` in place by the schedule `cfg` (`recipe.Train`) on `batches` (`data.loader.Batches`).
+
+    Writes `home/checkpoint.pt` every `cfg.checkpoint_every` steps and `home/history.json` at the end; a checkpoint of the same
+    schedule, data order and start weights is gone on from.
+
+    Raises:
+        EdgepruneError: the loss is NaN or infinite.
+    """
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    steps = total_steps(cfg, batches.per_epoch)
+    weights = class_weights(cfg.loss.class_weights, _labels(batches.data), classes)
+    loss_of = make_loss(cfg.loss, None if weights is None else weights.to(accelerator.device))
+    key = hash_obj([cfg.model_dump(mode="json"), seed, steps, len(batches.data), fingerprint(net)])
+    wrapped, optimizer = accelerator.prepare(net, _optimizer(net, cfg))
+    scaler = torch.amp.GradScaler(accelerator.device.type, enabled=cfg.autocast == "fp16")
+    ema = _ema(net, cfg.ema)
+    state = _State(home / "checkpoint.pt", key, net, optimizer, scaler, ema, hooks.history)
+    step = state.load()
+    term, end = (None, None)
+    if hooks.teacher is not None:
+        term, end = make_term(cfg.distill, net, hooks.teacher.to(accelerator.device), classes)
+    stream = batches.stream(step * cfg.accumulate, accelerator.process_index, accelerator.num_processes)
+    with Progress(title, steps, step, quiet=not accelerator.is_main_process) as bar:
+        while step < steps:
+            rate = learning_rate(cfg, step, steps)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            torch.manual_seed(int(np.random.SeedSequence([seed, 2, step]).generate_state(1)[0]))  # dropout
+            wrapped.train()
+            loss = 0.0
+            for _ in range(cfg.accumulate):
+                images, labels = (t.to(accelerator.device) for t in next(stream))
+                with _autocast(cfg.autocast, accelerator.device.type):
+                    output = wrapped(images)
+                    value = loss_of(output, labels)
+                    if term is not None:
+                        value = value + term(images, output["out"] if isinstance(output, dict) else output, labels)
+                loss += float(value.detach()) / cfg.accumulate
+                accelerator.backward(scaler.scale(value / cfg.accumulate))
+            if not math.isfinite(loss):
+                raise EdgepruneError(f"{title}: the loss is {loss} at step {step}; lower lr or set clip_grad")
+            scaler.unscale_(optimizer)
+            if hooks.after_backward:
+                hooks.after_backward()
+            if cfg.clip_grad:
+                accelerator.clip_grad_norm_(net.parameters(), cfg.clip_grad)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+            if ema is not None:
+                ema.update_parameters(net)
+            step += 1
+            note = {"step": step, "loss": loss, "lr": rate}
+            if _due(cfg.val_every * batches.per_epoch, step) and step < steps and hooks.evaluate:
+                note["miou"] = hooks.evaluate(net)
+                bar.say(f"step {step}: mIoU {100 * note['miou']:.2f}")
+            hooks.history.append(note)
+            bar.advance(loss)
+            if accelerator.is_main_process and _due(cfg.checkpoint_every, step) and step < steps:
+                state.save(step)
+    if end:
+        end()
+    if ema is not None:
+        net.load_state_dict(ema.module.state_dict())
+    net.cpu().eval()
+    write_json(home / "history.json", hooks.history)
+
+
+def total_steps(cfg: Any, per_epoch: int) -> int:
+    """Optimiser steps of a schedule."""
+    return cfg.steps or max(1, math.ceil(cfg.epochs * per_epoch / cfg.accumulate))
+
+
+def learning_rate(cfg: Any, step: int, steps: int) -> float:
+    """The rate of a step: linear warm-up, then poly, cosine or constant over what is left."""
+    if step < cfg.warmup_steps:
+        return cfg.lr * (step + 1) / cfg.warmup_steps
+    done = (step - cfg.warmup_steps) / max(1, steps - cfg.warmup_steps)
+    if cfg.schedule == "poly":
+        return cfg.lr * (1 - done) ** cfg.power
+    return cfg.lr * 0.5 * (1 + math.cos(math.pi * done)) if cfg.schedule == "cosine" else cfg.lr
+
+
+def fingerprint(net: nn.Module) -> str:
+    """Hash of all weights."""
+    digest = hashlib.sha256()
+    for name, value in net.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _labels(data: Any, most: int = 200) -> Any:
+    """Labels spread over the data set."""
+    return (data[i * len(data) // min(most, len(data))][1] for i in range(min(most, len(data))))
+
+
+def _optimizer(net: nn.Module, cfg: Any) -> torch.optim.Optimizer:
+    """Weight decay on matrices and kernels only, not on norms' scales and biases."""
+    moving = [p for p in net.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in moving if p.ndim > 1], "weight_decay": cfg.weight_decay},
+        {"params": [p for p in moving if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if cfg.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=cfg.lr)
+    return torch.optim.SGD(groups, lr=cfg.lr, momentum=cfg.momentum, nesterov=cfg.momentum > 0)
+
+
+def _ema(net: nn.Module, decay: float | None) -> Any:
+    if decay is None:
+        return None
+    average = torch.optim.swa_utils.get_ema_multi_avg_fn(decay)
+    return torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=average, use_buffers=True)
+
+
+def _autocast(kind: str, device: str) -> Any:
+    return contextlib.nullcontext() if kind == "none" else torch.autocast(device, _DTYPES[kind])
+
+
+def _due(every: int, step: int) -> bool:
+    return bool(every) and step % every == 0
+
+
+@dataclass
+class _State:
+    """What a killed run goes on from."""
+
+    path: Path
+    key: str
+    net: nn.Module
+    optimizer: Any
+    scaler: Any
+    ema: Any
+    history: list[dict[str, float]]
+
+    def save(self, step: int) -> None:
+        content = {
+            "key": self.key,
+            "step": step,
+            "net": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": self.ema.state_dict() if self.ema is not None else None,
+            "history": self.history,
+        }
+        replace_with(self.path, lambda beside: torch.save(content, beside))
+
+    def load(self) -> int:
+        """The step to go on from; 0 where there is no checkpoint of this very run."""
+        if not self.path.exists():
+            return 0
+        try:
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+        except Exception:  # cut off or foreign: it is only a shortcut, so begin anew
+            return 0
+        if not isinstance(content, dict) or content.get("key") != self.key:
+            return 0
+        self.net.load_state_dict(content["net"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.scaler.load_state_dict(content["scaler"])
+        if self.ema is not None:
+            self.ema.load_state_dict(content["ema"])
+        self.history.extend(content["history"])
+        return int(content["step"])
