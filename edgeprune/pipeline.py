@@ -7,6 +7,7 @@ skipped, so a killed run goes on behind its last whole stage.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from rich.console import Console
 import edgeprune
 from edgeprune.files import hash_obj, lock, read_json, sha256, write_json
 from edgeprune.recipe import Recipe
-from edgeprune.stages import deploy, finetune, load, prune
+from edgeprune.stages import deploy, finetune, load, prune, report, verify
 from edgeprune.target import Target
 
 
@@ -32,6 +33,7 @@ class Run:
     folder: Path
     console: Console
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    timings: list[dict[str, Any]] = field(default_factory=list)
     kept: dict[str, Any] = field(default_factory=dict)  # open data sets; nothing that a later process would need
 
 
@@ -42,6 +44,7 @@ class Stage:
     name: str
     work: Callable[[Run], dict[str, Any]]
     depends: tuple[str, ...]
+    always: bool = False  # done again in every run
 
 
 STAGES = [
@@ -51,8 +54,9 @@ STAGES = [
     Stage("export", deploy.export, ("deploy",)),
     Stage("simplify", deploy.simplify, ()),
     Stage("compile", deploy.compile, ()),
-    Stage("verify", deploy.verify, ()),
-    Stage("report", deploy.report, ()),
+    Stage("verify", verify.verify, ()),
+    Stage("bundle", deploy.bundle, ()),
+    Stage("report", report.report, (), always=True),
 ]
 
 
@@ -62,7 +66,7 @@ def run(recipe: Recipe, target: Target, runs_dir: Path, console: Console | None 
     Raises:
         EdgepruneError: one clear line; finished stages stay finished.
     """
-    console = console or Console(stderr=True)
+    console = console or Console(stderr=True, width=None if sys.stderr.isatty() else 120)
     folder = Path(runs_dir) / f"{recipe.name}@{target.name}"
     torch.manual_seed(recipe.seed)
     if recipe.threads:
@@ -87,13 +91,12 @@ def _do(job: Run, stage: Stage, key: str) -> None:
     path = job.folder / "manifest.json"
     manifest = read_json(path) if path.exists() else {"schema": 1, "stages": {}}
     record = manifest["stages"].get(stage.name)
-    if record and record["key"] == key:
+    if record and record["key"] == key and not stage.always:
         damaged = _damaged(job.folder, record["files"])
         if damaged is None:
             job.facts[stage.name] = record["facts"]
             job.console.print(f"[dim]{stage.name:<9} done before ({record['seconds']:.0f} s), skipped[/dim]")
-            manifest["stages"][stage.name]["skipped"] = True
-            write_json(path, manifest)
+            job.timings.append(_timing(stage.name, record["seconds"], True, record["facts"]))
             return
         job.console.print(
             f"[yellow]{job.folder / damaged}: missing or damaged; stage {stage.name} is done again[/yellow]"
@@ -104,8 +107,13 @@ def _do(job: Run, stage: Stage, key: str) -> None:
     seconds = time.perf_counter() - started
     home = job.folder / stage.name
     files = {str(f.relative_to(job.folder)): sha256(f) for f in sorted(home.rglob("*")) if _is_result(f)}
-    manifest["stages"][stage.name] = {"key": key, "seconds": seconds, "skipped": False, "facts": facts, "files": files}
+    job.timings.append(_timing(stage.name, seconds, False, facts))
+    manifest["stages"][stage.name] = {"key": key, "seconds": seconds, "facts": facts, "files": files}
     write_json(path, manifest)
+
+
+def _timing(name: str, seconds: float, skipped: bool, facts: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "seconds": round(seconds, 3), "skipped": skipped, "miou": facts.get("miou")}
 
 
 def _is_result(path: Path) -> bool:

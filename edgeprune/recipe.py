@@ -195,6 +195,7 @@ class Deploy(Section):
     precision: Literal["auto", "f32", "f16", "bf16", "int8"] = Field("auto", description="auto: the target's own")
     calibration_images: Count = Field(64, description="training images that INT8 is calibrated on")
     opset: Annotated[int, Field(ge=18)] = Field(20, description="of the ONNX graph")
+    logits: bool = Field(False, description="the engine gives float32 logits as a second output")
     simplify: bool = Field(True, description="run onnxsim (with a numeric check)")
     latency_runs: Annotated[int, Field(ge=5)] = Field(50, description="timed pairs dense/pruned")
     parity_images: Count = Field(16, description="images with PyTorch's answers that travel in the bundle")

@@ -21,7 +21,7 @@ from edgeprune.errors import EdgepruneError
 from edgeprune.files import hash_obj, replace_with, write_json
 from edgeprune.train.distill import make_term
 from edgeprune.train.losses import class_weights, make_loss
-from edgeprune.train.progress import Progress
+from edgeprune.progress import Progress
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

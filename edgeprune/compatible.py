@@ -1,0 +1,59 @@
+"""Does a recipe fit a target? Checks that reach across both files and into what the program can do."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from typing import Any
+
+from edgeprune.errors import RecipeError
+from edgeprune.recipe import Recipe, Train
+from edgeprune.target import Target
+
+LATER = ("latency", "latency_ms", "fps")
+METHODS = ("sirfp", "cap", "l1", "l2", "random")
+STRIDES = {"segnet": 1, "streetnet": 16}
+
+
+def check_pair(recipe: Recipe, target: Target) -> None:
+    """Refuse what would fail later.
+
+    Raises:
+        RecipeError: names the key and what would be right.
+    """
+    if recipe.budget.kind in LATER:
+        raise RecipeError(f"budget.{recipe.budget.kind}: latency budgets are not built yet; use macs, params or channels")
+    if recipe.prune.method not in METHODS:
+        near = difflib.get_close_matches(recipe.prune.method, METHODS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(METHODS)}"
+        raise RecipeError(f"prune.method: {recipe.prune.method!r} is unknown; {hint}")
+    _arguments(recipe)
+    asked = recipe.deploy.precision
+    if asked != "auto" and asked not in target.precisions:
+        raise RecipeError(f"deploy.precision: {target.name} has {', '.join(target.precisions)}, not {asked}")
+    stride = STRIDES.get(recipe.model.network or "", 1)
+    if any(side % stride for side in recipe.data.size):
+        raise RecipeError(f"data.size: {recipe.model.network} wants multiples of {stride}, not {list(recipe.data.size)}")
+    for name, schedule in (("train", recipe.train), ("prune.sparsity", recipe.prune.sparsity), ("finetune", recipe.finetune)):
+        if schedule is not None:
+            _schedule(recipe, name, schedule)
+
+
+def _schedule(recipe: Recipe, name: str, schedule: Train) -> None:
+    if schedule.batch < 2 and recipe.model.network in ("deeplabv3", "deeplabv3plus"):
+        raise RecipeError(f"{name}.batch: DeepLab's image pooling is normalised over the batch; it wants 2 or more")
+    stride = STRIDES.get(recipe.model.network or "", 1)
+    if schedule.augment.crop and any(side % stride for side in schedule.augment.crop):
+        raise RecipeError(f"{name}.augment.crop: {recipe.model.network} wants multiples of {stride}")
+
+
+def _arguments(recipe: Recipe) -> None:
+    """The criterion's switches, by its constructor."""
+    from edgeprune.prune.criteria import CRITERIA
+
+    takes: dict[str, Any] = dict(inspect.signature(CRITERIA[recipe.prune.method]).parameters)
+    for key in recipe.prune.args:
+        if key not in takes:
+            near = difflib.get_close_matches(key, list(takes), n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(takes) or 'none'}"
+            raise RecipeError(f"prune.args.{key}: {recipe.prune.method} has no such switch; {hint}")

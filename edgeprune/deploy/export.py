@@ -1,0 +1,56 @@
+"""Export: the graph that ships, with pre-processing and argmax inside: uint8 images in, uint8 classes out, one file."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgeprune.errors import ExportError
+from edgeprune.files import replace_with
+
+
+class Shipped(nn.Module):
+    """uint8 (1, H, W, 3) RGB to uint8 (1, H, W) classes, with float32 (1, K, H, W) logits behind it if asked for."""
+
+    def __init__(self, net: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], logits: bool = False) -> None:
+        super().__init__()
+        self.net, self.logits = net.eval(), logits
+        self.register_buffer("scale", 1 / (255 * torch.tensor(std)).view(1, 3, 1, 1))
+        self.register_buffer("shift", (-torch.tensor(mean) / torch.tensor(std)).view(1, 3, 1, 1))
+
+    def forward(self, image: torch.Tensor) -> Any:
+        x = image.permute(0, 3, 1, 2).to(torch.float32) * self.scale + self.shift
+        output = self.net(x)
+        logits = output["out"] if isinstance(output, dict) else output[0] if isinstance(output, (tuple, list)) else output
+        if logits.shape[-2:] != image.shape[1:3]:
+            logits = nn.functional.interpolate(logits, size=image.shape[1:3], mode="bilinear", align_corners=False)
+        classes = logits.argmax(1).to(torch.uint8)
+        return (classes, logits) if self.logits else classes
+
+
+def export(shipped: Shipped, size: tuple[int, int], path: Path, opset: int) -> None:
+    """Write the ONNX file of `shipped` for (1, H, W, 3) images.
+
+    Raises:
+        ExportError: the exporter does not take the network.
+    """
+    image = torch.zeros(1, *size, 3, dtype=torch.uint8)
+    names = ["classes", "logits"] if shipped.logits else ["classes"]
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                shipped.eval(), (image,), dynamo=True, opset_version=opset, input_names=["image"], output_names=names
+            )
+        replace_with(path, lambda beside: program.save(str(beside), external_data=False))  # type: ignore[union-attr]
+    except Exception as error:
+        line = next((text for text in reversed(str(error).splitlines()) if text.strip()), type(error).__name__)
+        raise ExportError(f"export: PyTorch cannot export the network to ONNX: {line.strip()[:200]}") from error

@@ -1,0 +1,87 @@
+"""The report's plots, as inline SVG."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+
+DENSE, PRUNED, ENGINE = "#9aa5b1", "#2f6fb0", "#e08a1e"
+
+
+def _svg(figure: Any) -> str:
+    from matplotlib import pyplot as plt
+
+    held = io.StringIO()
+    figure.savefig(held, format="svg", bbox_inches="tight")
+    plt.close(figure)
+    text = held.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _axes(width: float, height: float) -> tuple[Any, Any]:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none"})
+    return plt.subplots(figsize=(width, height))
+
+
+def classes(report: dict[str, Any]) -> str:
+    """Bars of IoU per class: dense, pruned, engine."""
+    names = report["data"]["classes"]
+    figure, axes = _axes(max(6, 0.75 * len(names)), 2.8)
+    for k, (role, color) in enumerate((("dense", DENSE), ("pruned", PRUNED), ("engine", ENGINE))):
+        values = [100 * (report[role]["iou_per_class"][n] or 0) for n in names]
+        axes.bar(np.arange(len(names)) + 0.27 * (k - 1), values, 0.25, label=role, color=color)
+    axes.set_xticks(range(len(names)), names, rotation=25, ha="right")
+    axes.set_ylabel("IoU, %")
+    axes.set_ylim(0, 100)
+    axes.legend(frameon=False, ncol=3, loc="upper right")
+    return _svg(figure)
+
+
+def widths(report: dict[str, Any]) -> str:
+    """Channels of each group before and after."""
+    table = report["widths"]["widths"]
+    figure, axes = _axes(8, max(2.0, 0.22 * len(table)))
+    places = np.arange(len(table))[::-1]
+    axes.barh(places, [w["before"] for w in table], 0.75, color=DENSE, label="dense")
+    axes.barh(places, [w["after"] for w in table], 0.75, color=PRUNED, label="pruned")
+    for place, w in zip(places, table, strict=True):
+        axes.text(w["before"], place, f" {w['after']} of {w['before']}", va="center", fontsize=7)
+    axes.set_yticks(places, [w["group"] for w in table], fontsize=7)
+    axes.set_xlabel("channels")
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.0 + 1.2 / max(6, len(table))), ncol=2)
+    return _svg(figure)
+
+
+def latency(report: dict[str, Any]) -> str:
+    """Histograms of the interleaved times."""
+    figure, axes = _axes(6, 2.4)
+    series = [(np.array(report["engine"][k]["times_ms"]), n, c) for k, n, c in (
+        ("dense_latency", "dense engine", DENSE), ("latency", "pruned engine", PRUNED))]  # fmt: skip
+    top = max(float(np.percentile(times, 99)) for times, _, _ in series)
+    bins = np.linspace(min(float(times.min()) for times, _, _ in series), top, 50).tolist()
+    for times, name, color in series:
+        axes.hist(np.clip(times, None, top), bins, color=color, alpha=0.85, label=f"{name}: p50 {np.median(times):.2f} ms")
+    axes.set_xlabel("milliseconds an image (the last bin holds everything above p99)")
+    axes.set_ylabel("runs")
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def stages(report: dict[str, Any]) -> str:
+    """How long each stage took."""
+    rows = report["stages"]
+    figure, axes = _axes(6, max(1.4, 0.24 * len(rows)))
+    places = np.arange(len(rows))[::-1]
+    axes.barh(places, [r["seconds"] for r in rows], 0.7, color=[DENSE if r["skipped"] else PRUNED for r in rows])
+    for place, r in zip(places, rows, strict=True):
+        axes.text(r["seconds"], place, f" {r['seconds']:.1f} s{' (earlier run)' if r['skipped'] else ''}", va="center", fontsize=8)
+    axes.set_yticks(places, [r["name"] for r in rows])
+    axes.set_xlabel("seconds")
+    return _svg(figure)

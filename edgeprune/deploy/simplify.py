@@ -1,0 +1,96 @@
+"""Simplify an ONNX graph by onnxsim, in a process of its own (it may crash or hang), and believe it only after a check.
+
+onnxsim says ok without comparing anything unless it is told to; here both graphs run on real images, and the logits before
+the argmax are compared as well as the classes. Whatever fails, the unsimplified graph is kept, and said so.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from edgeprune.files import replace_with
+from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
+
+_CODE = "import sys, onnx, onnxsim; m, ok = onnxsim.simplify(sys.argv[1], check_n=0); assert ok; onnx.save(m, sys.argv[2])"
+_TOLERANCE = 1e-3  # of the logits' spread
+
+
+@dataclass(frozen=True)
+class Simplified:
+    """What became of it. `kept` says why the unsimplified graph was kept; `difference` is of the logits' spread."""
+
+    nodes_before: int
+    nodes_after: int
+    difference: float | None
+    agreement: float | None
+    kept: str | None
+
+
+def simplify(source: Path, target: Path, images: np.ndarray, seconds: float = 600) -> Simplified:
+    """Write the simplified graph of `source` to `target`, or `source` itself where simplifying fails the check.
+
+    Args:
+        images: (N, H, W, 3) uint8, real ones, for the check.
+        seconds: time limit.
+    """
+    before = len(onnx.load(source).graph.node)
+    attempt = target.with_name(f".{target.name}.onnxsim")
+    attempt.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        why = _run(source, attempt, seconds)
+        difference = agreement = None
+        if why is None:
+            difference, agreement = compare(source, attempt, images)
+            if difference > _TOLERANCE or agreement < 0.999:
+                why = f"the simplified graph differs: {difference:.1e} of the logits, {agreement:.4%} of the pixels agree"
+        chosen = source if why else attempt
+        replace_with(target, lambda beside: shutil.copyfile(chosen, beside))
+        return Simplified(before, len(onnx.load(target).graph.node), difference, agreement, why)
+    finally:
+        attempt.unlink(missing_ok=True)
+
+
+def _run(source: Path, attempt: Path, seconds: float) -> str | None:
+    command = [sys.executable, "-c", _CODE, str(source), str(attempt)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        return f"onnxsim took longer than {seconds:.0f} s"
+    if done.returncode == 0 and attempt.exists():
+        return None
+    last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    return f"onnxsim ended with status {done.returncode}: {last[:160]}"
+
+
+def compare(a: Path, b: Path, images: np.ndarray) -> tuple[float, float]:
+    """(greatest difference of the logits over their spread, share of pixels with the same class), by ONNX Runtime."""
+    engines = []
+    for path in (a, b):
+        beside = path.with_name(f".{path.name}.logits")
+        try:
+            onnx.save(with_logits(onnx.load(path)), beside)
+            engines.append(OnnxRuntimeEngine(beside))
+        finally:
+            beside.unlink(missing_ok=True)
+    worst, same = 0.0, []
+    for image in images:
+        (classes_a, logits_a), (classes_b, logits_b) = (e.outputs(image[None])[:2] for e in engines)
+        worst = max(worst, float(np.abs(logits_a - logits_b).max() / max(float(logits_a.std()), 1e-12)))
+        same.append(float((classes_a == classes_b).mean()))
+    return worst, float(np.mean(same))
+
+
+def with_logits(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with what enters its argmax as a second output."""
+    if len(model.graph.output) > 1:
+        return model
+    argmax = next(node for node in reversed(model.graph.node) if node.op_type == "ArgMax")
+    model.graph.output.append(onnx.helper.make_tensor_value_info(argmax.input[0], onnx.TensorProto.FLOAT, None))
+    return model

@@ -1,0 +1,73 @@
+"""The report's table in the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def show(console: Console, report: dict[str, Any], folder: Path) -> None:
+    """Print what came out, the gates, and where things lie."""
+    console.print(_networks(report))
+    console.print(_classes(report))
+    console.print(_gates(report))
+    speed = report["speedup"]
+    if report["engine"]["measured"]:
+        low, high = speed["ci95"]
+        console.print(
+            f"speed-up {speed['median']:.2f} [95 % {low:.2f}, {high:.2f}], measured in {report['engine']['latency']['count']} "
+            f"interleaved pairs; MACs fell {speed['macs_ratio']:.2f} times"
+        )
+    else:
+        console.print(
+            f"[yellow]not measured: {report['engine']['why_not']}.[/yellow] The graph was checked by ONNX Runtime.\n"
+            f"Next: copy {report['bundle']} to the device, unpack it, and run `python3 check.py` there."
+        )
+    console.print(f"report: {folder / 'report.html'}   numbers: {folder / 'report.json'}", soft_wrap=True)
+
+
+def _networks(report: dict[str, Any]) -> Table:
+    size = "x".join(map(str, report["data"]["size"]))
+    made = report["engine"]
+    table = Table(title=f"{report['recipe']}@{report['target']}: {report['title']} ({size}, {report['data']['val_images']} images)")
+    for column in ("", "mIoU", "boundary IoU", "parameters", "MACs", "latency p50 (p99)", "FPS"):
+        table.add_column(column, justify="right" if column else "left")
+    for name in ("dense", "pruned"):
+        row = report[name]
+        table.add_row(
+            f"{name} (PyTorch)", f"{100 * row['miou']:.2f}", f"{100 * row['boundary_iou']:.2f}", f"{row['params'] / 1e6:.3f} M",
+            f"{row['macs'] / 1e9:.3f} G", "", "",
+        )  # fmt: skip
+    found = made["precision_found"] or "not built"
+    for name, latency in ((f"dense engine, {found}", made["dense_latency"]), (f"pruned engine, {found}", made["latency"])):
+        judged = name.startswith("pruned")
+        table.add_row(
+            name, f"{100 * made['miou']:.2f}" if judged else "", f"{100 * made['boundary_iou']:.2f}" if judged else "", "", "",
+            f"{latency['p50']:.2f} ({latency['p99']:.2f}) ms" if latency else "not measured",
+            f"{1000 / latency['p50']:.1f}" if latency else "",
+        )  # fmt: skip
+    return table
+
+
+def _classes(report: dict[str, Any]) -> Table:
+    table = Table(title="IoU per class")
+    for column in ("class", "dense", "pruned", "engine"):
+        table.add_column(column, justify="left" if column == "class" else "right")
+    for name in report["data"]["classes"]:
+        rows = (report[r]["iou_per_class"][name] for r in ("dense", "pruned", "engine"))
+        table.add_row(name, *("-" if v is None else f"{100 * v:.1f}" for v in rows))
+    return table
+
+
+def _gates(report: dict[str, Any]) -> Table:
+    table = Table(title="gates")
+    for column in ("gate", "limit", "value", ""):
+        table.add_column(column, justify="right" if column in ("limit", "value") else "left")
+    for g in report["gates"]:
+        value = "nothing to check" if g["value"] is None else f"{g['value']:+.3f}" if "drop" in g["name"] else f"{g['value']:.4g}"
+        mark = "[green]passed[/green]" if g["passed"] else "[bold red]FAILED[/bold red]"
+        table.add_row(g["name"], f"{g['limit']:g}", value, f"{mark} {g['note']}")
+    return table

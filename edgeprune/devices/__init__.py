@@ -1,0 +1,1 @@
+"""Where a backend runs: this machine (and, by a bundle, a board)."""

@@ -1,0 +1,111 @@
+"""OpenVINO: compile an ONNX graph for a CPU, GPU or NPU at an explicit precision, and read back what it really uses."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeprune.errors import EngineError
+from edgeprune.runtime.engine import one_by_one
+
+_FLOATS = {"f32": "f32", "f16": "f16", "bf16": "bf16", "int8": "f32"}  # what int8 graphs use between quantised layers
+
+
+def available() -> list[str]:
+    """The devices here, such as ["CPU", "GPU"]."""
+    import openvino
+
+    return list(openvino.Core().available_devices)
+
+
+class OpenVINOEngine:
+    """An engine; see `runtime.engine.Engine`."""
+
+    def __init__(self, path: Path, device: str, precision: str, threads: int) -> None:
+        import openvino as ov
+
+        core, kind = ov.Core(), getattr(ov.Type, _FLOATS[precision])
+        settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
+        if device != "NPU":
+            settings["INFERENCE_PRECISION_HINT"] = kind
+        if device == "CPU":
+            settings["CPU_DENORMALS_OPTIMIZATION"] = True  # near-zero weights otherwise cost up to 35x
+            if threads:
+                settings["INFERENCE_NUM_THREADS"] = threads
+        try:
+            self._compiled = core.compile_model(str(path), device, settings)
+        except RuntimeError as error:
+            raise EngineError(f"OpenVINO cannot compile {path} for {device}: {str(error).strip().splitlines()[-1]}") from error
+        self._request = self._compiled.create_infer_request()
+        self.backend = f"openvino {ov.__version__.split('-')[0]}"
+        self.device = f"{core.get_property(device, 'FULL_DEVICE_NAME')} ({device})"
+        self.path, self.precision = path, self._found()
+
+    def _found(self) -> str:
+        """The precision that most convolutions run at, as the compiled graph says."""
+        names: Counter[str] = Counter()
+        for node in self._compiled.get_runtime_model().get_ops():
+            info = node.get_rt_info()
+            if "layerType" in info and info["layerType"].astype(str).startswith("Convolution"):
+                names[info["runtimePrecision"].astype(str).lower()] += 1
+        most = names.most_common(1)[0][0] if names else str(self._compiled.get_property("INFERENCE_PRECISION_HINT"))
+        return "int8" if most in ("u8", "i8") else most.strip("<>").split("'")[-2] if "'" in most else most
+
+    def _one(self, image: np.ndarray) -> np.ndarray:
+        return np.array(self._request.infer({0: image})[self._compiled.output(0)], dtype=np.uint8)
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        return one_by_one(self._one, images)
+
+    def bind(self, image: np.ndarray) -> Callable[[], Any]:
+        import openvino as ov
+
+        kept = np.ascontiguousarray(image)
+        self._request.set_input_tensor(ov.Tensor(kept, shared_memory=True))
+        request = self._request
+
+        def call() -> Any:
+            request.infer()
+            return kept
+
+        return call
+
+
+def compile(
+    onnx: Path, home: Path, *, precision: str, device: str = "CPU", threads: int = 0, calibration: Iterable[np.ndarray] = ()
+) -> OpenVINOEngine:
+    """Convert to OpenVINO's IR (`home/engine.xml` + `.bin`), INT8 by NNCF on `calibration` images, and load it.
+
+    Args:
+        calibration: (H, W, 3) uint8 images; used for "int8" only.
+
+    Raises:
+        EngineError: the graph cannot be read, quantised or compiled.
+    """
+    import openvino as ov
+
+    home.mkdir(parents=True, exist_ok=True)
+    try:
+        model = ov.convert_model(str(onnx))
+        if precision == "int8":
+            model = _quantised(model, list(calibration))
+        ov.save_model(model, str(home / "engine.xml"), compress_to_fp16=False)
+    except RuntimeError as error:
+        raise EngineError(f"OpenVINO cannot read {onnx}: {str(error).strip().splitlines()[-1]}") from error
+    return OpenVINOEngine(home / "engine.xml", device, precision, threads)
+
+
+def _quantised(model: Any, images: list[np.ndarray]) -> Any:
+    import logging
+
+    import nncf
+
+    if not images:
+        raise EngineError("INT8 needs calibration images; deploy.calibration_images")
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    data = nncf.Dataset([image[None] for image in images])
+    return nncf.quantize(model, data, preset=nncf.QuantizationPreset.MIXED, subset_size=len(images), fast_bias_correction=True)

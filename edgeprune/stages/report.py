@@ -1,0 +1,86 @@
+"""Report: `report.json` (the contract for other programs), `report.html`, and a table in the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import edgeprune
+from edgeprune.deploy import page, table
+from edgeprune.files import read_json, sha256, write_atomic, write_json
+from edgeprune.stages import load
+from edgeprune.stages.deploy import precision
+
+if TYPE_CHECKING:
+    from edgeprune.pipeline import Run
+
+
+def report(run: Run) -> dict[str, Any]:
+    """Writes `report.json` and `report.html` into the run's folder; `exit_status` is the command's."""
+    content = assemble(run)
+    write_json(run.folder / "report.json", content)
+    with np.load(run.folder / "verify" / "masks.npz", allow_pickle=False) as kept:
+        pictures = {name: kept[name] for name in kept.files}
+    data = load.dataset(run, "val")
+    write_atomic(run.folder / "report.html", page.render(content, pictures, data.palette))
+    table.show(run.console, content, run.folder)
+    files = {name: sha256(run.folder / name) for name in ("report.json", "report.html")}
+    return {"exit_status": exit_status(content), "files": files}
+
+
+def exit_status(content: dict[str, Any]) -> int:
+    """0 all gates met, 3 a gate failed, 4 nothing could be measured here."""
+    if not all(gate["passed"] for gate in content["gates"]):
+        return 3
+    return 0 if content["engine"]["measured"] else 4
+
+
+def assemble(run: Run) -> dict[str, Any]:
+    """The whole report as JSON; the contract of schema 1."""
+    facts, data = run.facts, load.dataset(run, "val")
+    dense, pruned, verified = facts["load"], facts["finetune"], facts["verify"]
+    made, budget = facts["compile"].get("pruned", {}), facts["prune"]["budget"]
+    speedup = verified["speedup"] or {"median": None, "ci95": None}
+    return {
+        "schema": 1,
+        "edgeprune": edgeprune.__version__,
+        "recipe": run.recipe.name,
+        "title": run.recipe.title,
+        "target": run.target.name,
+        "target_title": run.target.title,
+        "seed": run.recipe.seed,
+        "data": {
+            "name": run.recipe.data.name, "size": list(run.recipe.data.size), "classes": data.classes,
+            "train_images": len(load.dataset(run, "train")), "val_images": len(data),
+        },
+        "method": run.recipe.prune.method,
+        "dense": {**dense, "latency": verified["dense_latency"]},
+        "pruned": {**pruned, "latency": verified["latency"], "against_dense": verified["pruning"]},
+        "engine": {
+            "measured": verified["measured"],
+            "why_not": facts["compile"]["why_not"],
+            "path": made.get("path"),
+            "backend": made.get("backend") or run.target.backend,
+            "device": made.get("device"),
+            "precision_asked": precision(run),
+            "precision_found": made.get("precision_found"),
+            "judged_by": "engine" if verified["measured"] else "onnxruntime, f32, on the host",
+            **verified["judged"],
+            **verified["parity"],
+            "dense_latency": verified["dense_latency"],
+            "latency": verified["latency"],
+        },
+        "speedup": {**speedup, "macs_ratio": dense["macs"] / pruned["macs"]},
+        "budget": {
+            "kind": budget["kind"], "limit": budget["limit"], "achieved": budget["achieved"], "dense": budget["dense"],
+            "measured": False, "met": budget["achieved"] <= budget["limit"], "engines_built": 1 if verified["measured"] else 0,
+        },
+        "widths": read_json(run.folder / "prune" / "widths.json"),
+        "attribution": verified["attribution"],
+        "stages": run.timings,
+        "gates": verified["gates"],
+        "proof": facts["prune"]["proof"],
+        "machine": verified.get("machine"),
+        "bundle": facts["bundle"].get("archive"),
+    }  # fmt: skip

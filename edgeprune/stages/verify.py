@@ -1,0 +1,128 @@
+"""Verify: the engine itself on real images against PyTorch, the losses by stage, latency in pairs, and the gates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeprune.deploy import gates as gating
+from edgeprune.deploy.parity import agreement_per_image, parity
+from edgeprune.devices import local
+from edgeprune.errors import EngineError
+from edgeprune.files import replace_with, write_json
+from edgeprune.measure.bootstrap import miou_difference, time_ratio
+from edgeprune.measure.miou import Evaluation, evaluate
+from edgeprune.measure.timing import interleaved, measurement
+from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
+from edgeprune.stages import load
+from edgeprune.stages.deploy import engine, network
+from edgeprune.progress import Progress
+
+if TYPE_CHECKING:
+    from edgeprune.pipeline import Run
+
+
+def verify(run: Run) -> dict[str, Any]:
+    """Writes `verify/{parity,gates}.json` and `verify/masks.npz` (for the report's pictures).
+
+    Where no engine could be built here, ONNX Runtime runs the very graph that the device will get, and nothing is timed.
+    """
+    home, data = run.folder / "verify", load.dataset(run, "val")
+    here = run.facts["compile"]["why_not"] is None
+    runners: dict[str, Any] = {
+        "dense": load.predictor(network(run, "dense")),
+        "pruned": load.predictor(network(run, "pruned")),
+        "onnx": OnnxRuntimeEngine(run.folder / "export" / "pruned.onnx").predict,
+        "simplified": OnnxRuntimeEngine(run.folder / "simplify" / "pruned.onnx").predict,
+    }
+    if here:
+        runners["engine"] = engine(run, "pruned").predict
+    found: dict[str, Evaluation] = {}
+    for name, predict in runners.items():
+        with Progress(f"judging {name}", len(data), unit="images") as bar:
+            found[name] = evaluate(predict, data, tick=bar.move)
+    last = found["engine" if here else "simplified"]
+    facts: dict[str, Any] = {
+        "measured": here,
+        "attribution": [{"stage": n, "miou": e.miou, "boundary_iou": e.boundary_iou} for n, e in found.items()],
+        "judged": _row(last),
+        "parity": parity(found["pruned"], last, data.classes),
+        "pruning": _interval(found["dense"], found["pruned"]),
+    }
+    facts |= _latency(run) if here else {"latency": None, "dense_latency": None, "speedup": None}
+    facts["gates"] = [g.record() for g in _gates(run, facts)]
+    _keep_pictures(run, found, last)
+    write_json(home / "parity.json", {k: facts[k] for k in ("parity", "pruning", "attribution", "judged")})
+    write_json(home / "gates.json", facts["gates"])
+    return facts
+
+
+def _row(e: Evaluation) -> dict[str, Any]:
+    return {
+        "miou": e.miou,
+        "iou_per_class": e.iou,
+        "boundary_iou": e.boundary_iou,
+        "boundary_iou_per_class": e.boundary,
+        "pixel_accuracy": e.pixel_accuracy,
+    }
+
+
+def _interval(a: Evaluation, b: Evaluation) -> dict[str, Any]:
+    difference, low, high = miou_difference(a.matrices, b.matrices)
+    return {"miou_difference": 100 * difference, "ci95": [100 * low, 100 * high]}
+
+
+def _latency(run: Run) -> dict[str, Any]:
+    """Interleaved pairs dense / pruned on a real image, with the interval of the ratio."""
+    dense, small = engine(run, "dense"), engine(run, "pruned")
+    if dense.precision != small.precision:
+        raise EngineError(f"the dense engine runs at {dense.precision}, the pruned one at {small.precision}: not compared")
+    image = load.dataset(run, "val")[0][0][None]
+    slow, fast, warm = interleaved(dense.bind(image), small.bind(image), run.recipe.deploy.latency_runs)
+    median, low, high = time_ratio(slow, fast)
+    records = [
+        measurement(times, w, backend=e.backend, precision=e.precision, device=e.device).record()
+        for e, times, w in ((dense, slow, warm[0]), (small, fast, warm[1]))
+    ]
+    return {
+        "dense_latency": records[0],
+        "latency": records[1],
+        "speedup": {"median": median, "ci95": [low, high]},
+        "machine": local.fingerprint(),
+    }
+
+
+def _gates(run: Run, facts: dict[str, Any]) -> list[gating.Gate]:
+    limits, p, judged = run.recipe.deploy.gates, facts["parity"], facts["judged"]
+    ci = p["miou_difference_ci95"]
+    found = gating.at_most("miou_drop", limits.miou_drop, p["miou_difference"], f"95 % [{ci[0]:+.3f}, {ci[1]:+.3f}]")
+    found += gating.at_most("class_drop", limits.class_drop, p["worst_class_difference"], p["worst_class"])
+    found += gating.at_most("boundary_drop", limits.boundary_drop, p["boundary_difference"])
+    found += gating.at_least("pixel_agreement", limits.pixel_agreement, p["pixel_agreement"])
+    found += gating.no_drop("pruning_drop", limits.pruning_drop, facts["pruning"]["miou_difference"])
+    found += gating.at_least("min_miou", limits.min_miou, 100 * judged["miou"])
+    if facts["measured"]:
+        found += gating.at_least("min_speedup", limits.min_speedup, facts["speedup"]["ci95"][0], "lower end of 95 %")
+    return found
+
+
+def _keep_pictures(run: Run, found: dict[str, Evaluation], last: Evaluation, count: int = 4) -> None:
+    """Masks of the images where the engine agrees least with the dense network: those are worth looking at."""
+    data = load.dataset(run, "val")
+    order = np.argsort(agreement_per_image(found["dense"], last), kind="stable")
+    chosen = [int(order[i]) for i in np.linspace(0, len(order) - 1, min(count, len(order))).astype(int)]
+    arrays = {
+        "index": np.array(chosen),
+        "images": np.stack([data[i][0] for i in chosen]),
+        "labels": np.stack([data[i][1] for i in chosen]),
+        "dense": found["dense"].masks[chosen],
+        "pruned": found["pruned"].masks[chosen],
+        "engine": last.masks[chosen],
+    }
+
+    def save(beside: Any) -> None:
+        with open(beside, "wb") as handle:
+            np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]
+
+    replace_with(run.folder / "verify" / "masks.npz", save)
