@@ -1,6 +1,7 @@
 # edgeprune: `make help` lists what can be made.
 PYTHON ?= python3
-# Which torch: the CPU build here; a CUDA build or Jetson wheel by `make TORCH="torch --index-url …"` (see README).
+# Which torch. The default is 2.13.0 from the package index; see README for CUDA and Jetson, for example
+#   make TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 TORCH  ?= torch==2.13.0
 recipe ?= quickstart
 target ?= cpu
@@ -9,9 +10,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: run test lint help clean
+.PHONY: run test lint format bench docs clean help
 run: $(STAMP)  ## recipe + target -> verified engine: make recipe=R target=T [set="key=value …"]
-	$(BIN)/edgeprune run $(recipe) --target $(target) $(foreach s,$(set),--set $(s))
+	$(BIN)/edgeprune run $(recipe) --target $(target) $(foreach s,$(set),--set '$(s)')
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -22,11 +23,24 @@ $(STAMP): pyproject.toml
 test: $(STAMP)  ## all tests
 	$(BIN)/python -m pytest
 
-lint: $(STAMP)  ## ruff, types, import contract
-	$(BIN)/ruff check edgeprune tests
+lint: $(STAMP)  ## ruff, format, types, import contract
+	$(BIN)/ruff check edgeprune tests deploy benchmarks docs
+	$(BIN)/ruff format --check edgeprune tests deploy benchmarks docs
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
 
-clean:  ## remove the environment (runs/ is kept)
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+format: $(STAMP)  ## format the code
+	$(BIN)/ruff check --fix edgeprune tests deploy benchmarks docs
+	$(BIN)/ruff format edgeprune tests deploy benchmarks docs
 
-help:
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
+bench: $(STAMP)  ## the benchmarks; tables on the terminal, results beside the scripts
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+docs: $(STAMP)  ## write the reference of recipe keys from the schema
+	$(BIN)/python docs/make_reference.py
+
+clean:  ## remove the environment and caches (runs/ is kept)
+	rm -rf $(VENV) .pytest_cache .ruff_cache build dist
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'

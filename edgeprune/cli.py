@@ -32,7 +32,7 @@ SetOpt = Annotated[list[str], typer.Option("--set", "-s", help="change a key: --
 def run(
     recipe: RecipeArg,
     target: TargetOpt = "cpu",
-    set: SetOpt = [],  # noqa: A002, B006
+    set: SetOpt = [],  # noqa: B006
     runs_dir: Annotated[Path, typer.Option(help="where the runs' folders lie")] = Path("runs"),
 ) -> None:
     """Go all the way: load or train, prune, fine-tune, export, compile, verify, report.
@@ -49,7 +49,7 @@ def run(
 
 
 @app.command()
-def check(recipe: RecipeArg, target: TargetOpt = "cpu", set: SetOpt = []) -> None:  # noqa: A002, B006
+def check(recipe: RecipeArg, target: TargetOpt = "cpu", set: SetOpt = []) -> None:  # noqa: B006
     """Check a recipe against a target without running anything, and print it with all defaults."""
     import yaml
 
@@ -117,5 +117,8 @@ def main() -> None:
         if debug:
             raise
         line = (str(error).strip().splitlines() or [""])[0][:300]
-        print(f"error: unexpected {type(error).__name__}: {line} (--debug before the command shows the trace)", file=sys.stderr)
+        print(
+            f"error: unexpected {type(error).__name__}: {line} (--debug before the command shows the trace)",
+            file=sys.stderr,
+        )
         sys.exit(1)

@@ -22,7 +22,9 @@ def check_pair(recipe: Recipe, target: Target) -> None:
         RecipeError: names the key and what would be right.
     """
     if recipe.budget.kind in LATER:
-        raise RecipeError(f"budget.{recipe.budget.kind}: latency budgets are not built yet; use macs, params or channels")
+        raise RecipeError(
+            f"budget.{recipe.budget.kind}: latency budgets are not built yet; use macs, params or channels"
+        )
     if recipe.prune.method not in METHODS:
         near = difflib.get_close_matches(recipe.prune.method, METHODS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(METHODS)}"
@@ -33,8 +35,14 @@ def check_pair(recipe: Recipe, target: Target) -> None:
         raise RecipeError(f"deploy.precision: {target.name} has {', '.join(target.precisions)}, not {asked}")
     stride = STRIDES.get(recipe.model.network or "", 1)
     if any(side % stride for side in recipe.data.size):
-        raise RecipeError(f"data.size: {recipe.model.network} wants multiples of {stride}, not {list(recipe.data.size)}")
-    for name, schedule in (("train", recipe.train), ("prune.sparsity", recipe.prune.sparsity), ("finetune", recipe.finetune)):
+        raise RecipeError(
+            f"data.size: {recipe.model.network} wants multiples of {stride}, not {list(recipe.data.size)}"
+        )
+    for name, schedule in (
+        ("train", recipe.train),
+        ("prune.sparsity", recipe.prune.sparsity),
+        ("finetune", recipe.finetune),
+    ):
         if schedule is not None:
             _schedule(recipe, name, schedule)
 

@@ -22,7 +22,9 @@ class _Loader(yaml.SafeLoader):
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)$|^[-+]?(\d+\.\d*|\.\d+)$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
+    re.compile(
+        r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)$|^[-+]?(\d+\.\d*|\.\d+)$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"
+    ),
     list("-+0123456789."),
 )
 
@@ -51,7 +53,9 @@ def read(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
         line = f":{mark.line + 1}" if mark else ""
         raise RecipeError(f"{path}{line}: not YAML: {getattr(error, 'problem', None) or error}") from error
     if not isinstance(content, dict):
-        raise RecipeError(f"{path}: must be `key: value` lines, not {'empty' if content is None else type(content).__name__}")
+        raise RecipeError(
+            f"{path}: must be `key: value` lines, not {'empty' if content is None else type(content).__name__}"
+        )
     lines: dict[Key, int] = {}
     _lines(node, (), lines, path)
     return content, lines

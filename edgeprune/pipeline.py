@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,8 @@ import edgeprune
 from edgeprune.files import hash_obj, lock, read_json, sha256, write_json
 from edgeprune.recipe import Recipe
 from edgeprune.stages import deploy, finetune, load, prune, report, verify
+from edgeprune.stages.run import Run
 from edgeprune.target import Target
-
-
-@dataclass
-class Run:
-    """What a stage gets: the recipe, the target, its folder and the facts of the stages before it."""
-
-    recipe: Recipe
-    target: Target
-    folder: Path
-    console: Console
-    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    timings: list[dict[str, Any]] = field(default_factory=list)
-    kept: dict[str, Any] = field(default_factory=dict)  # open data sets; nothing that a later process would need
 
 
 @dataclass(frozen=True)

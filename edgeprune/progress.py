@@ -30,7 +30,9 @@ class Progress:
         self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bar.stop()
 
     def advance(self, loss: float) -> None:
@@ -40,7 +42,9 @@ class Progress:
         self._bar.update(self._task, completed=self.done, loss=f", loss {self._loss:.3f}")
         if not self.console.is_terminal and not self.quiet and (self.done - self._told) * 10 >= self.total:
             left = (time.monotonic() - self._began) / (self.done - self._first) * (self.total - self.done)
-            self.console.print(f"{self.title}: step {self.done} of {self.total}, loss {self._loss:.3f}, {left:.0f} s left")
+            self.console.print(
+                f"{self.title}: step {self.done} of {self.total}, loss {self._loss:.3f}, {left:.0f} s left"
+            )
             self._told = self.done
 
     def move(self, count: int) -> None:

@@ -28,11 +28,19 @@ class Section(BaseModel):
 class Model(Section):
     """The network: one of ours by name, or your own by its import path."""
 
-    network: str | None = Field(None, description="deeplabv3, deeplabv3plus, segnet or streetnet")
-    args: dict[str, Any] = Field({}, description="what the network's constructor takes (backbone, output_stride, …)")
-    factory: str | None = Field(None, description='your own network: "package.module:function", called with classes and args')
-    checkpoint: str | None = Field(None, description="trained weights: .safetensors, or .pt/.pth (read without running code)")
-    checkpoint_head: bool = Field(True, description="false: leave out weights whose shape differs (another number of classes)")
+    network: str | None = Field(default=None, description="deeplabv3, deeplabv3plus, segnet or streetnet")
+    args: dict[str, Any] = Field(
+        default={}, description="what the network's constructor takes (backbone, output_stride, …)"
+    )
+    factory: str | None = Field(
+        default=None, description='your own network: "package.module:function", called with classes and args'
+    )
+    checkpoint: str | None = Field(
+        default=None, description="trained weights: .safetensors, or .pt/.pth (read without running code)"
+    )
+    checkpoint_head: bool = Field(
+        default=True, description="false: leave out weights whose shape differs (another number of classes)"
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Model:
@@ -45,62 +53,78 @@ class Data(Section):
     """The images and labels."""
 
     name: Literal["streets", "camvid", "cityscapes", "folder"] = Field(description="the kind of data set")
-    root: str | None = Field(None, description="its folder; streets is generated and needs none")
+    root: str | None = Field(default=None, description="its folder; streets is generated and needs none")
     size: Size = Field(description="[height, width] that images are resized to; the engine's input size")
-    args: dict[str, Any] = Field({}, description="what the data set takes (folder: classes, ignore; streets: train, val)")
-    train_images: Count | None = Field(None, description="use only so many training images, evenly spread")
-    val_images: Count | None = Field(None, description="use only so many validation images, evenly spread")
-    workers: Annotated[int, Field(ge=0)] = Field(0, description="processes that load data; 0 loads in the main one")
+    args: dict[str, Any] = Field(
+        default={}, description="what the data set takes (folder: classes, ignore; streets: train, val)"
+    )
+    train_images: Count | None = Field(default=None, description="use only so many training images, evenly spread")
+    val_images: Count | None = Field(default=None, description="use only so many validation images, evenly spread")
+    workers: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="processes that load data; 0 loads in the main one"
+    )
 
     @model_validator(mode="after")
     def _root(self) -> Data:
         if self.name != "streets" and self.root is None:
-            raise ValueError(f"data.root is missing: the folder of {self.name}, for example --set data.root=/data/{self.name}")
+            raise ValueError(
+                f"data.root is missing: the folder of {self.name}, for example --set data.root=/data/{self.name}"
+            )
         return self
 
 
 class Loss(Section):
     """What is minimised."""
 
-    kind: Literal["ce", "ohem"] = Field("ce", description="cross entropy, or its mean over the hard pixels only (OHEM)")
-    class_weights: Literal["none", "median", "enet", "inverse_sqrt"] = Field(
-        "none", description="weights from the classes' frequencies in the training labels"
+    kind: Literal["ce", "ohem"] = Field(
+        default="ce", description="cross entropy, or its mean over the hard pixels only (OHEM)"
     )
-    ohem_threshold: Share = Field(0.7, description="pixels whose true class has less than this probability are hard")
-    ohem_min_kept: Share = Field(0.0625, description="the least share of pixels that counts as hard")
-    aux_weight: NotNegative = Field(0.4, description="weight of the auxiliary head's loss")
+    class_weights: Literal["none", "median", "enet", "inverse_sqrt"] = Field(
+        default="none", description="weights from the classes' frequencies in the training labels"
+    )
+    ohem_threshold: Share = Field(
+        default=0.7, description="pixels whose true class has less than this probability are hard"
+    )
+    ohem_min_kept: Share = Field(default=0.0625, description="the least share of pixels that counts as hard")
+    aux_weight: NotNegative = Field(default=0.4, description="weight of the auxiliary head's loss")
 
 
 class Augment(Section):
     """Joint augmentation of image and label."""
 
-    scale: tuple[Positive, Positive] = Field((0.5, 2.0), description="random scale, least and most")
-    crop: Size | None = Field(None, description="[height, width] of the random crop; null: data.size")
-    flip: Share = Field(0.5, description="probability of a left-right flip")
-    color: Share = Field(0.3, description="strength of brightness, contrast and saturation changes")
+    scale: tuple[Positive, Positive] = Field(default=(0.5, 2.0), description="random scale, least and most")
+    crop: Size | None = Field(default=None, description="[height, width] of the random crop; null: data.size")
+    flip: Share = Field(default=0.5, description="probability of a left-right flip")
+    color: Share = Field(default=0.3, description="strength of brightness, contrast and saturation changes")
 
 
 class Train(Section):
     """A training schedule."""
 
-    epochs: Positive | None = Field(None, description="length in epochs")
-    steps: Count | None = Field(None, description="length in optimiser steps; wins over epochs")
-    batch: Count = Field(8, description="images a step and process")
-    accumulate: Count = Field(1, description="batches whose gradients are summed for one step")
-    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="SGD with Nesterov momentum, or AdamW")
-    lr: Positive = Field(0.01, description="the peak learning rate")
-    momentum: Share = Field(0.9, description="of SGD")
-    weight_decay: NotNegative = Field(5e-4, description="not applied to norms and biases")
-    schedule: Literal["poly", "cosine", "constant"] = Field("poly", description="how the learning rate falls")
-    power: Positive = Field(0.9, description="of poly")
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="steps of linear warm-up")
+    epochs: Positive | None = Field(default=None, description="length in epochs")
+    steps: Count | None = Field(default=None, description="length in optimiser steps; wins over epochs")
+    batch: Count = Field(default=8, description="images a step and process")
+    accumulate: Count = Field(default=1, description="batches whose gradients are summed for one step")
+    optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="SGD with Nesterov momentum, or AdamW")
+    lr: Positive = Field(default=0.01, description="the peak learning rate")
+    momentum: Share = Field(default=0.9, description="of SGD")
+    weight_decay: NotNegative = Field(default=5e-4, description="not applied to norms and biases")
+    schedule: Literal["poly", "cosine", "constant"] = Field(default="poly", description="how the learning rate falls")
+    power: Positive = Field(default=0.9, description="of poly")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(default=0, description="steps of linear warm-up")
     loss: Loss = Loss()
-    autocast: Literal["none", "bf16", "fp16"] = Field("none", description="mixed precision of training")
-    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="decay of averaged weights, such as 0.999")
+    autocast: Literal["none", "bf16", "fp16"] = Field(default="none", description="mixed precision of training")
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="decay of averaged weights, such as 0.999"
+    )
     augment: Augment = Augment()
-    clip_grad: Positive | None = Field(None, description="the gradients' greatest norm")
-    val_every: Annotated[int, Field(ge=0)] = Field(0, description="epochs between validations; 0: only at the end")
-    checkpoint_every: Count = Field(100, description="steps between checkpoints (a killed run goes on from the last)")
+    clip_grad: Positive | None = Field(default=None, description="the gradients' greatest norm")
+    val_every: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="epochs between validations; 0: only at the end"
+    )
+    checkpoint_every: Count = Field(
+        default=100, description="steps between checkpoints (a killed run goes on from the last)"
+    )
 
     @model_validator(mode="after")
     def _length(self) -> Train:
@@ -112,40 +136,48 @@ class Train(Section):
 class Distill(Section):
     """Distillation from the dense network."""
 
-    logits: NotNegative = Field(1.0, description="weight of the pixels' KL divergence")
-    temperature: Positive = Field(1.0, description="of the softened logits")
-    features: NotNegative = Field(0.0, description="weight of the class-wise features' cosine distance")
+    logits: NotNegative = Field(default=1.0, description="weight of the pixels' KL divergence")
+    temperature: Positive = Field(default=1.0, description="of the softened logits")
+    features: NotNegative = Field(default=0.0, description="weight of the class-wise features' cosine distance")
 
 
 class Finetune(Train):
     """Recovery after pruning."""
 
-    recalibrate_batches: Annotated[int, Field(ge=0)] = Field(20, description="batches that set the norms' statistics anew")
-    distill: Distill | None = Field(None, description="teach with the dense network; null: labels only")
+    recalibrate_batches: Annotated[int, Field(ge=0)] = Field(
+        default=20, description="batches that set the norms' statistics anew"
+    )
+    distill: Distill | None = Field(default=None, description="teach with the dense network; null: labels only")
 
 
 class Prune(Section):
     """Which channels go."""
 
     method: str = Field(description="the criterion: sirfp, cap, l1, l2 or random")
-    args: dict[str, Any] = Field({}, description="the criterion's switches")
-    allocate: Literal["global", "uniform"] = Field("global", description="all layers compete, or the same share of each")
-    min_keep: Annotated[float, Field(gt=0, le=1)] = Field(0.02, description="the share of each layer that always stays")
-    never: list[str] = Field([], description='module names (globs) that are never pruned, such as "head.*"')
-    batches: Count = Field(16, description="training batches that the criterion watches")
-    step: Count | None = Field(None, description="widths are multiples of it; null: the target's channel_step")
-    sparsity: Train | None = Field(None, description="training under the criterion's sparsity term before it scores (cap)")
+    args: dict[str, Any] = Field(default={}, description="the criterion's switches")
+    allocate: Literal["global", "uniform"] = Field(
+        default="global", description="all layers compete, or the same share of each"
+    )
+    min_keep: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.02, description="the share of each layer that always stays"
+    )
+    never: list[str] = Field(default=[], description='module names (globs) that are never pruned, such as "head.*"')
+    batches: Count = Field(default=16, description="training batches that the criterion watches")
+    step: Count | None = Field(default=None, description="widths are multiples of it; null: the target's channel_step")
+    sparsity: Train | None = Field(
+        default=None, description="training under the criterion's sparsity term before it scores (cap)"
+    )
 
 
 class Budget(Section):
     """What the pruned network may cost: exactly one of these. "0.4x" is a share of the dense network."""
 
-    macs: str | float | None = Field(None, description="multiply-adds of one image (fvcore's count)")
-    params: str | float | None = Field(None, description="parameters")
-    channels: str | float | None = Field(None, description="kept channels of the prunable groups")
-    latency: str | None = Field(None, description="a share of the dense engine's latency")
-    latency_ms: Positive | None = Field(None, description="milliseconds an image on the target")
-    fps: Positive | None = Field(None, description="images a second on the target")
+    macs: str | float | None = Field(default=None, description="multiply-adds of one image (fvcore's count)")
+    params: str | float | None = Field(default=None, description="parameters")
+    channels: str | float | None = Field(default=None, description="kept channels of the prunable groups")
+    latency: str | None = Field(default=None, description="a share of the dense engine's latency")
+    latency_ms: Positive | None = Field(default=None, description="milliseconds an image on the target")
+    fps: Positive | None = Field(default=None, description="images a second on the target")
 
     @field_validator("macs", "params", "channels", "latency")
     @classmethod
@@ -163,7 +195,9 @@ class Budget(Section):
     def _one(self) -> Budget:
         given = [k for k in Budget.model_fields if getattr(self, k) is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of {', '.join(Budget.model_fields)}, not {' and '.join(given) or 'none'}")
+            raise ValueError(
+                f"give exactly one of {', '.join(Budget.model_fields)}, not {' and '.join(given) or 'none'}"
+            )
         return self
 
     @property
@@ -180,25 +214,31 @@ class Budget(Section):
 class Gates(Section):
     """What must hold before an engine ships. Drops are in mIoU points (0 to 100) and two-sided; null: not checked."""
 
-    miou_drop: NotNegative | None = Field(1.0, description="engine against the pruned network in PyTorch: mIoU")
-    class_drop: NotNegative | None = Field(3.0, description="the same for the worst class")
-    boundary_drop: NotNegative | None = Field(2.0, description="the same for boundary IoU")
-    pixel_agreement: Share | None = Field(0.98, description="the least share of pixels with PyTorch's class")
-    pruning_drop: NotNegative | None = Field(None, description="pruned against dense: the most mIoU that may be lost")
-    min_miou: Annotated[float, Field(ge=0, le=100)] | None = Field(None, description="the engine's least mIoU")
-    min_speedup: Positive | None = Field(None, description="the least speed-up (lower end of its 95 % interval)")
+    miou_drop: NotNegative | None = Field(default=1.0, description="engine against the pruned network in PyTorch: mIoU")
+    class_drop: NotNegative | None = Field(default=3.0, description="the same for the worst class")
+    boundary_drop: NotNegative | None = Field(default=2.0, description="the same for boundary IoU")
+    pixel_agreement: Share | None = Field(default=0.98, description="the least share of pixels with PyTorch's class")
+    pruning_drop: NotNegative | None = Field(
+        default=None, description="pruned against dense: the most mIoU that may be lost"
+    )
+    min_miou: Annotated[float, Field(ge=0, le=100)] | None = Field(default=None, description="the engine's least mIoU")
+    min_speedup: Positive | None = Field(
+        default=None, description="the least speed-up (lower end of its 95 % interval)"
+    )
 
 
 class Deploy(Section):
     """The engine."""
 
-    precision: Literal["auto", "f32", "f16", "bf16", "int8"] = Field("auto", description="auto: the target's own")
-    calibration_images: Count = Field(64, description="training images that INT8 is calibrated on")
-    opset: Annotated[int, Field(ge=18)] = Field(20, description="of the ONNX graph")
-    logits: bool = Field(False, description="the engine gives float32 logits as a second output")
-    simplify: bool = Field(True, description="run onnxsim (with a numeric check)")
-    latency_runs: Annotated[int, Field(ge=5)] = Field(50, description="timed pairs dense/pruned")
-    parity_images: Count = Field(16, description="images with PyTorch's answers that travel in the bundle")
+    precision: Literal["auto", "f32", "f16", "bf16", "int8"] = Field(
+        default="auto", description="auto: the target's own"
+    )
+    calibration_images: Count = Field(default=64, description="training images that INT8 is calibrated on")
+    opset: Annotated[int, Field(ge=18)] = Field(default=20, description="of the ONNX graph")
+    logits: bool = Field(default=False, description="the engine gives float32 logits as a second output")
+    simplify: bool = Field(default=True, description="run onnxsim (with a numeric check)")
+    latency_runs: Annotated[int, Field(ge=5)] = Field(default=50, description="timed pairs dense/pruned")
+    parity_images: Count = Field(default=16, description="images with PyTorch's answers that travel in the bundle")
     gates: Gates = Gates()
 
 
@@ -206,12 +246,14 @@ class Recipe(Section):
     """A whole experiment."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = Field(description="names the run's folder")
-    title: str = Field("", description="one line for people")
-    seed: int = Field(0, description="of everything random")
-    threads: Count | None = Field(None, description="PyTorch's threads; null: as many as there are cores")
+    title: str = Field(default="", description="one line for people")
+    seed: int = Field(default=0, description="of everything random")
+    threads: Count | None = Field(default=None, description="PyTorch's threads; null: as many as there are cores")
     model: Model
     data: Data
-    train: Train | None = Field(None, description="training of the dense network; null where there is a checkpoint")
+    train: Train | None = Field(
+        default=None, description="training of the dense network; null where there is a checkpoint"
+    )
     prune: Prune
     budget: Budget
     finetune: Finetune

@@ -92,7 +92,11 @@ def check(folder, backend, precision, runs, out):
     verify(folder)
     with open(os.path.join(folder, "about.json")) as handle:
         about = json.load(handle)
-    backend, precision, runs = backend or about["backend"], precision or about["precision"], runs or about["latency_runs"]
+    backend, precision, runs = (
+        backend or about["backend"],
+        precision or about["precision"],
+        runs or about["latency_runs"],
+    )
     data = dict(np.load(os.path.join(folder, "parity.npz"), allow_pickle=False))
     calibration = os.path.join(folder, "calibration.npz")
     images = np.load(calibration, allow_pickle=False)["images"] if os.path.exists(calibration) else None
@@ -128,14 +132,28 @@ def check(folder, backend, precision, runs, out):
 
 
 def report(result, out):
-    print("%s@%s  %s, asked %s, found %s" % (
-        result["recipe"], result["target"], result["backend"], result["precision_asked"], result["precision_found"]))
-    print("mIoU on %d images: PyTorch %.2f, engine %.2f; pixel agreement %.4f" % (
-        result["images"], 100 * result["pytorch"]["miou"], 100 * result["engine"]["miou"], result["pixel_agreement"]))
-    print("latency p50: dense %.2f ms, pruned %.2f ms; speed-up %.2f [%.2f, %.2f]" % (
-        result["dense_latency"]["p50"], result["latency"]["p50"], result["speedup"]["median"], *result["speedup"]["ci95"]))
+    print(
+        "%s@%s  %s, asked %s, found %s"
+        % (result["recipe"], result["target"], result["backend"], result["precision_asked"], result["precision_found"])
+    )
+    print(
+        "mIoU on %d images: PyTorch %.2f, engine %.2f; pixel agreement %.4f"
+        % (result["images"], 100 * result["pytorch"]["miou"], 100 * result["engine"]["miou"], result["pixel_agreement"])
+    )
+    print(
+        "latency p50: dense %.2f ms, pruned %.2f ms; speed-up %.2f [%.2f, %.2f]"
+        % (
+            result["dense_latency"]["p50"],
+            result["latency"]["p50"],
+            result["speedup"]["median"],
+            *result["speedup"]["ci95"],
+        )
+    )
     for gate in result["gates"]:
-        print("  %s %-16s limit %s, value %s" % ("ok  " if gate["passed"] else "FAIL", gate["name"], gate["limit"], gate["value"]))
+        print(
+            "  %s %-16s limit %s, value %s"
+            % ("ok  " if gate["passed"] else "FAIL", gate["name"], gate["limit"], gate["value"])
+        )
     print("written: %s" % out)
     return 0 if all(gate["passed"] for gate in result["gates"]) else 3
 

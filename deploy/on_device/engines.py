@@ -133,7 +133,13 @@ class Cuda:
     """The five calls of the CUDA runtime that are needed, so that no other package is."""
 
     def __init__(self):
-        names = [ctypes.util.find_library("cudart"), "libcudart.so", "libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0"]
+        names = [
+            ctypes.util.find_library("cudart"),
+            "libcudart.so",
+            "libcudart.so.13",
+            "libcudart.so.12",
+            "libcudart.so.11.0",
+        ]
         for name in filter(None, names):
             try:
                 self.lib = ctypes.CDLL(name)

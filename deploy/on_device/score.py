@@ -62,5 +62,7 @@ def gates(limits, result):
     gate("class_drop", worst, lambda limit: abs(worst) <= limit)
     gate("pixel_agreement", result["pixel_agreement"], lambda limit: result["pixel_agreement"] >= limit)
     speedup = result.get("speedup")
-    gate("min_speedup", speedup and speedup["ci95"][0], lambda limit: speedup is not None and speedup["ci95"][0] >= limit)
+    gate(
+        "min_speedup", speedup and speedup["ci95"][0], lambda limit: speedup is not None and speedup["ci95"][0] >= limit
+    )
     return found

@@ -13,7 +13,7 @@ from edgeprune.data.dataset import Color, Files, folder, ids_table, images_in, p
 from edgeprune.errors import DataError
 
 CLASSES = (
-    "sky building pole road pavement tree sign_symbol fence car pedestrian bicyclist".split()
+    ["sky", "building", "pole", "road", "pavement", "tree", "sign_symbol", "fence", "car", "pedestrian", "bicyclist"]
 )  # fmt: skip
 PALETTE: list[Color] = [
     (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0), (192, 128, 128),

@@ -67,7 +67,9 @@ class Files:
                 f"{label_path}: label is {raw.height}x{raw.width}, its image {image.height}x{image.width} (height x width)"
             )
         if raw.mode not in ("P", "L", "1"):
-            raise DataError(f"{label_path}: label has mode {raw.mode}; one byte a pixel (class ids, mode L or P) is wanted")
+            raise DataError(
+                f"{label_path}: label has mode {raw.mode}; one byte a pixel (class ids, mode L or P) is wanted"
+            )
         height, width = self.size
         values = np.asarray(raw.resize((width, height), Image.Resampling.NEAREST), dtype=np.uint8)
         label = self.ids[values]
@@ -78,7 +80,7 @@ class Files:
                 f"and {', '.join(str(i) for i in np.flatnonzero(self.ids == IGNORE)[:3])} (ignored)"
             )
         rgb = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-        return np.asarray(rgb, dtype=np.uint8), label
+        return np.array(rgb, dtype=np.uint8), label
 
 
 UNKNOWN = 254

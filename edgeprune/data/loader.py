@@ -30,7 +30,9 @@ class _Views(TorchDataset[Batch]):
     def __getitem__(self, number: int) -> Batch:
         epoch, place = divmod(number, len(self.data))
         index = int(np.random.default_rng([self.seed, epoch]).permutation(len(self.data))[place])
-        generator = torch.Generator().manual_seed(int(np.random.SeedSequence([self.seed, 1, number]).generate_state(1)[0]))
+        generator = torch.Generator().manual_seed(
+            int(np.random.SeedSequence([self.seed, 1, number]).generate_state(1)[0])
+        )
         return augmented(*self.data[index], self.augment, self.crop, generator)
 
 

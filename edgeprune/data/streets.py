@@ -80,7 +80,11 @@ def _ground(s: Scene, horizon: float, vanish: float) -> tuple[float, float]:
             a, b = near**2, min(near + 0.07, 1) ** 2
             x = [vanish + (left + (right - left) * lane - vanish) * t for t in (a, b)]
             y = [horizon + (1 - horizon) * t for t in (a, b)]
-            s.polygon([(x[0], y[0]), (x[0] + 0.012 * a, y[0]), (x[1] + 0.012 * b, y[1]), (x[1], y[1])], s.color((215, 215, 205), 15), None)
+            s.polygon(
+                [(x[0], y[0]), (x[0] + 0.012 * a, y[0]), (x[1] + 0.012 * b, y[1]), (x[1], y[1])],
+                s.color((215, 215, 205), 15),
+                None,
+            )
     for _ in range(s.rng.integers(2, 8)):  # shadows and wet patches
         x, y = s.rng.uniform(0, 1), s.rng.uniform(horizon + 0.06, 1)
         depth = (y - horizon) / (1 - horizon)
@@ -93,14 +97,24 @@ def _house(s: Scene, x0: float, x1: float, top: float, foot: float) -> None:
     wall = s.color(base[s.rng.integers(len(base))], 18)
     s.box(x0, top, x1, foot, wall, BUILDING)
     pane = s.color(wall, 45)
-    across, up = max(1, int((x1 - x0) / s.rng.uniform(0.025, 0.06))), max(1, int((foot - top) / s.rng.uniform(0.06, 0.12)))
+    across, up = (
+        max(1, int((x1 - x0) / s.rng.uniform(0.025, 0.06))),
+        max(1, int((foot - top) / s.rng.uniform(0.06, 0.12))),
+    )
     for i in range(across):
         for j in range(up):
             wx, wy = x0 + (x1 - x0) * (i + 0.25) / across, top + (foot - top) * (j + 0.2) / up
             s.box(wx, wy, wx + (x1 - x0) * 0.5 / across, wy + (foot - top) * 0.5 / up, s.color(pane, 14), None)
     if s.rng.random() < 0.45:  # a poster: looks like a sign or a car, is a building
         px, py = s.rng.uniform(x0, x1), s.rng.uniform(top, foot)
-        s.box(px, py, min(px + s.rng.uniform(0.01, 0.05), x1), min(py + s.rng.uniform(0.02, 0.08), foot), s.color((150, 90, 90), 70), None)
+        s.box(
+            px,
+            py,
+            min(px + s.rng.uniform(0.01, 0.05), x1),
+            min(py + s.rng.uniform(0.02, 0.08), foot),
+            s.color((150, 90, 90), 70),
+            None,
+        )
 
 
 def _tree(s: Scene, x: float, foot: float, depth: float) -> None:
@@ -109,14 +123,28 @@ def _tree(s: Scene, x: float, foot: float, depth: float) -> None:
     s.box(x - 0.012 * depth, foot - height * 0.6, x + 0.012 * depth, foot, s.color((80, 65, 50), 12), TREE)
     for _ in range(14):
         dx, dy = s.rng.normal(0, 0.05 * depth), s.rng.normal(-height * 0.75, height * 0.13)
-        s.ellipse(x + dx, foot + dy, 0.045 * depth * s.rng.uniform(0.5, 1.3), 0.08 * depth * s.rng.uniform(0.5, 1.2), s.color(leaf, 14), TREE)
+        s.ellipse(
+            x + dx,
+            foot + dy,
+            0.045 * depth * s.rng.uniform(0.5, 1.3),
+            0.08 * depth * s.rng.uniform(0.5, 1.2),
+            s.color(leaf, 14),
+            TREE,
+        )
 
 
 def _car(s: Scene, x: float, foot: float, depth: float) -> None:
     w, h = 0.17 * depth * s.rng.uniform(0.8, 1.5), 0.17 * depth * s.rng.uniform(0.8, 1.15)
-    paint = s.color([(160, 30, 30), (40, 60, 120), (190, 190, 190), (45, 45, 48), (120, 125, 110)][s.rng.integers(5)], 18)
+    paint = s.color(
+        [(160, 30, 30), (40, 60, 120), (190, 190, 190), (45, 45, 48), (120, 125, 110)][s.rng.integers(5)], 18
+    )
     s.box(x - w / 2, foot - h * 0.62, x + w / 2, foot - h * 0.12, paint, CAR)
-    roof = [(x - w * 0.36, foot - h * 0.6), (x - w * 0.24, foot - h), (x + w * 0.24, foot - h), (x + w * 0.36, foot - h * 0.6)]
+    roof = [
+        (x - w * 0.36, foot - h * 0.6),
+        (x - w * 0.24, foot - h),
+        (x + w * 0.24, foot - h),
+        (x + w * 0.36, foot - h * 0.6),
+    ]
     s.polygon(roof, paint, CAR)
     s.box(x - w * 0.22, foot - h * 0.93, x + w * 0.22, foot - h * 0.64, s.color((70, 85, 95), 20), CAR)
     for side in (-0.32, 0.32):
@@ -144,7 +172,14 @@ def _post(s: Scene, x: float, foot: float, depth: float) -> None:
     elif kind == 1:
         s.box(x - 0.035 * depth, foot - h, x + 0.035 * depth, foot - h + 0.08 * depth, face, SIGN)
     else:
-        s.box(x, foot - h, x + 0.07 * depth * s.rng.choice([-1, 1]), foot - h + 2 * thick, s.color((110, 110, 112), 20), POLE)
+        s.box(
+            x,
+            foot - h,
+            x + 0.07 * depth * s.rng.choice([-1, 1]),
+            foot - h + 2 * thick,
+            s.color((110, 110, 112), 20),
+            POLE,
+        )
 
 
 def draw(size: tuple[int, int], rng: np.random.Generator) -> Pair:
@@ -158,7 +193,10 @@ def draw(size: tuple[int, int], rng: np.random.Generator) -> Pair:
     left, right = _ground(s, horizon, vanish)
     things: list[tuple[float, int, float]] = []  # (depth, kind, offset over the ground), drawn from far to near
     for kind, least, most in ((0, 5, 10), (1, 1, 7), (2, 1, 7), (3, 2, 9), (4, 2, 7)):
-        things += [(float(rng.uniform(0.12, 1) ** 1.4), kind, float(rng.uniform(-1, 1))) for _ in range(rng.integers(least, most))]
+        things += [
+            (float(rng.uniform(0.12, 1) ** 1.4), kind, float(rng.uniform(-1, 1)))
+            for _ in range(rng.integers(least, most))
+        ]
     for depth, kind, offset in sorted(things):
         foot = horizon + (1 - horizon) * depth
         edge = [vanish + (side - vanish) * depth for side in (left, right)]
@@ -176,7 +214,9 @@ def draw(size: tuple[int, int], rng: np.random.Generator) -> Pair:
             _person(s, beside if rng.random() < 0.75 else edge[0] + (edge[1] - edge[0]) * abs(offset), foot, depth)
         else:
             _post(s, side + np.sign(offset) * depth * 0.04, foot, depth)
-    return _photo(s, horizon), np.asarray(s.label.resize((size[1], size[0]), Image.Resampling.NEAREST), dtype=np.uint8).copy()
+    return _photo(s, horizon), np.asarray(
+        s.label.resize((size[1], size[0]), Image.Resampling.NEAREST), dtype=np.uint8
+    ).copy()
 
 
 def _photo(s: Scene, horizon: float) -> np.ndarray:

@@ -56,14 +56,14 @@ def _uniform(low: float, high: float, generator: torch.Generator) -> float:
     return low + (high - low) * float(torch.rand((), generator=generator))
 
 
-def _view(
-    size: tuple[int, ...], crop: tuple[int, int], cfg: Augment, generator: torch.Generator
-) -> torch.Tensor:
+def _view(size: tuple[int, ...], crop: tuple[int, int], cfg: Augment, generator: torch.Generator) -> torch.Tensor:
     """(1, 2, 3) matrix from the image's pixels to the crop's."""
     scale = float(np.exp(_uniform(np.log(cfg.scale[0]), np.log(cfg.scale[1]), generator)))
     shifts = []
     for have, want in zip(size, crop, strict=True):
-        room = want - 1 - scale * (have - 1)  # negative: the crop is a part of the image; else the image lies in the crop
+        room = (
+            want - 1 - scale * (have - 1)
+        )  # negative: the crop is a part of the image; else the image lies in the crop
         shifts.append(_uniform(min(room, 0), max(room, 0), generator))
     matrix = torch.tensor([[[scale, 0.0, shifts[1]], [0.0, scale, shifts[0]]]])
     if _uniform(0, 1, generator) < cfg.flip:

@@ -19,6 +19,9 @@ from edgeprune.files import replace_with
 class Shipped(nn.Module):
     """uint8 (1, H, W, 3) RGB to uint8 (1, H, W) classes, with float32 (1, K, H, W) logits behind it if asked for."""
 
+    scale: torch.Tensor
+    shift: torch.Tensor
+
     def __init__(self, net: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], logits: bool = False) -> None:
         super().__init__()
         self.net, self.logits = net.eval(), logits
@@ -28,7 +31,9 @@ class Shipped(nn.Module):
     def forward(self, image: torch.Tensor) -> Any:
         x = image.permute(0, 3, 1, 2).to(torch.float32) * self.scale + self.shift
         output = self.net(x)
-        logits = output["out"] if isinstance(output, dict) else output[0] if isinstance(output, (tuple, list)) else output
+        logits = (
+            output["out"] if isinstance(output, dict) else output[0] if isinstance(output, (tuple, list)) else output
+        )
         if logits.shape[-2:] != image.shape[1:3]:
             logits = nn.functional.interpolate(logits, size=image.shape[1:3], mode="bilinear", align_corners=False)
         classes = logits.argmax(1).to(torch.uint8)

@@ -18,12 +18,14 @@ Masks = dict[str, np.ndarray]
 
 def render(report: dict[str, Any], pictures: Masks, palette: list[Color]) -> str:
     """The page of a report; `pictures` as `verify/masks.npz` holds them."""
-    environment = Environment(loader=PackageLoader("edgeprune.deploy"), autoescape=select_autoescape(), trim_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("edgeprune.deploy"), autoescape=select_autoescape(), trim_blocks=True
+    )
     classes = report["data"]["classes"]
     return environment.get_template("report.html").render(
         r=report,
         rows=_rows(pictures, palette),
-        legend=[(name, "#%02x%02x%02x" % tuple(color)) for name, color in zip(classes, palette, strict=True)],
+        legend=[(name, "#" + bytes(color).hex()) for name, color in zip(classes, palette, strict=True)],
         classes_plot=plots.classes(report),
         widths_plot=plots.widths(report),
         latency_plot=plots.latency(report) if report["engine"]["measured"] else None,

@@ -67,7 +67,9 @@ def latency(report: dict[str, Any]) -> str:
     top = max(float(np.percentile(times, 99)) for times, _, _ in series)
     bins = np.linspace(min(float(times.min()) for times, _, _ in series), top, 50).tolist()
     for times, name, color in series:
-        axes.hist(np.clip(times, None, top), bins, color=color, alpha=0.85, label=f"{name}: p50 {np.median(times):.2f} ms")
+        axes.hist(
+            np.clip(times, None, top), bins, color=color, alpha=0.85, label=f"{name}: p50 {np.median(times):.2f} ms"
+        )
     axes.set_xlabel("milliseconds an image (the last bin holds everything above p99)")
     axes.set_ylabel("runs")
     axes.legend(frameon=False)
@@ -81,7 +83,13 @@ def stages(report: dict[str, Any]) -> str:
     places = np.arange(len(rows))[::-1]
     axes.barh(places, [r["seconds"] for r in rows], 0.7, color=[DENSE if r["skipped"] else PRUNED for r in rows])
     for place, r in zip(places, rows, strict=True):
-        axes.text(r["seconds"], place, f" {r['seconds']:.1f} s{' (earlier run)' if r['skipped'] else ''}", va="center", fontsize=8)
+        axes.text(
+            r["seconds"],
+            place,
+            f" {r['seconds']:.1f} s{' (earlier run)' if r['skipped'] else ''}",
+            va="center",
+            fontsize=8,
+        )
     axes.set_yticks(places, [r["name"] for r in rows])
     axes.set_xlabel("seconds")
     return _svg(figure)

@@ -6,7 +6,6 @@ the argmax are compared as well as the classes. Whatever fails, the unsimplified
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -15,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from edgeprune.files import replace_with
+from edgeprune.files import write_atomic
 from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
 
-_CODE = "import sys, onnx, onnxsim; m, ok = onnxsim.simplify(sys.argv[1], check_n=0); assert ok; onnx.save(m, sys.argv[2])"
+_CODE = (
+    "import sys, onnx, onnxsim; m, ok = onnxsim.simplify(sys.argv[1], check_n=0); assert ok; onnx.save(m, sys.argv[2])"
+)
 _TOLERANCE = 1e-3  # of the logits' spread
 
 
@@ -49,9 +50,11 @@ def simplify(source: Path, target: Path, images: np.ndarray, seconds: float = 60
         if why is None:
             difference, agreement = compare(source, attempt, images)
             if difference > _TOLERANCE or agreement < 0.999:
-                why = f"the simplified graph differs: {difference:.1e} of the logits, {agreement:.4%} of the pixels agree"
+                why = (
+                    f"the simplified graph differs: {difference:.1e} of the logits, {agreement:.4%} of the pixels agree"
+                )
         chosen = source if why else attempt
-        replace_with(target, lambda beside: shutil.copyfile(chosen, beside))
+        write_atomic(target, chosen.read_bytes())
         return Simplified(before, len(onnx.load(target).graph.node), difference, agreement, why)
     finally:
         attempt.unlink(missing_ok=True)

@@ -32,7 +32,9 @@ def show(console: Console, report: dict[str, Any], folder: Path) -> None:
 def _networks(report: dict[str, Any]) -> Table:
     size = "x".join(map(str, report["data"]["size"]))
     made = report["engine"]
-    table = Table(title=f"{report['recipe']}@{report['target']}: {report['title']} ({size}, {report['data']['val_images']} images)")
+    table = Table(
+        title=f"{report['recipe']}@{report['target']}: {report['title']} ({size}, {report['data']['val_images']} images)"
+    )
     for column in ("", "mIoU", "boundary IoU", "parameters", "MACs", "latency p50 (p99)", "FPS"):
         table.add_column(column, justify="right" if column else "left")
     for name in ("dense", "pruned"):
@@ -42,7 +44,10 @@ def _networks(report: dict[str, Any]) -> Table:
             f"{row['macs'] / 1e9:.3f} G", "", "",
         )  # fmt: skip
     found = made["precision_found"] or "not built"
-    for name, latency in ((f"dense engine, {found}", made["dense_latency"]), (f"pruned engine, {found}", made["latency"])):
+    for name, latency in (
+        (f"dense engine, {found}", made["dense_latency"]),
+        (f"pruned engine, {found}", made["latency"]),
+    ):
         judged = name.startswith("pruned")
         table.add_row(
             name, f"{100 * made['miou']:.2f}" if judged else "", f"{100 * made['boundary_iou']:.2f}" if judged else "", "", "",
@@ -67,7 +72,13 @@ def _gates(report: dict[str, Any]) -> Table:
     for column in ("gate", "limit", "value", ""):
         table.add_column(column, justify="right" if column in ("limit", "value") else "left")
     for g in report["gates"]:
-        value = "nothing to check" if g["value"] is None else f"{g['value']:+.3f}" if "drop" in g["name"] else f"{g['value']:.4g}"
+        value = (
+            "nothing to check"
+            if g["value"] is None
+            else f"{g['value']:+.3f}"
+            if "drop" in g["name"]
+            else f"{g['value']:.4g}"
+        )
         mark = "[green]passed[/green]" if g["passed"] else "[bold red]FAILED[/bold red]"
         table.add_row(g["name"], f"{g['limit']:g}", value, f"{mark} {g['note']}")
     return table

@@ -70,7 +70,13 @@ def interleaved(a: Call, b: Call, runs: int) -> tuple[np.ndarray, np.ndarray, li
 
 
 def measurement(
-    times: np.ndarray, warm: tuple[int, bool], *, backend: str, precision: str, device: str, boundary: str = "image to mask"
+    times: np.ndarray,
+    warm: tuple[int, bool],
+    *,
+    backend: str,
+    precision: str,
+    device: str,
+    boundary: str = "image to mask",
 ) -> Measurement:
     """The record of a series of times."""
     p50, p90, p99 = (float(v) for v in np.percentile(times, [50, 90, 99]))

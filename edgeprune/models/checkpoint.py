@@ -37,10 +37,14 @@ def load_checkpoint(net: nn.Module, path: str | Path, head: bool = True) -> None
         )
     missing = sorted(k for k in want if k not in have and not k.endswith("num_batches_tracked"))
     if missing:
-        raise CheckpointError(f"{path}: {len(missing)} weights are missing, the first is {missing[0]}; another network?")
+        raise CheckpointError(
+            f"{path}: {len(missing)} weights are missing, the first is {missing[0]}; another network?"
+        )
     extra = sorted(set(have) - set(want))
     if extra:
-        raise CheckpointError(f"{path}: {len(extra)} weights are not the network's, the first is {extra[0]}; another network?")
+        raise CheckpointError(
+            f"{path}: {len(extra)} weights are not the network's, the first is {extra[0]}; another network?"
+        )
     for key, value in have.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise CheckpointError(f"{path}: {key} holds NaN or infinity; the training that wrote it has diverged")

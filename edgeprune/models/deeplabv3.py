@@ -23,8 +23,8 @@ class ASPPPooling(nn.Sequential):
     def __init__(self, inp: int, out: int) -> None:
         super().__init__(nn.AdaptiveAvgPool2d(1), *_conv(inp, out))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        size = x.shape[-2:]
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        x, size = input, input.shape[-2:]
         for layer in self:
             x = layer(x)
         return F.interpolate(x, size=size, mode="bilinear", align_corners=False)

@@ -94,6 +94,11 @@ class ResNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        low = self.layer1(x)
-        mid = self.layer3(self.layer2(low))
-        return {"low": low, "mid": mid, "high": self.layer4(mid)}
+        low = self.stages[0](x)
+        mid = self.stages[2](self.stages[1](low))
+        return {"low": low, "mid": mid, "high": self.stages[3](mid)}
+
+    @property
+    def stages(self) -> list[nn.Module]:
+        """layer1 to layer4, under torchvision's names."""
+        return [self.get_submodule(f"layer{number}") for number in range(1, 5)]

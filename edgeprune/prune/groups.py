@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.fx import Node
+from torch.utils._pytree import tree_unflatten
 
 from edgeprune.errors import SurgeryError
 from edgeprune.prune.channels import ChannelGraph, Group, Member, Operation, UnionFind, Width
@@ -127,9 +128,8 @@ def find_groups(
 def _main_output(program: torch.export.ExportedProgram) -> Node:
     """The output that ships: "out" of a dict, else the first."""
     results = next(n for n in program.graph.nodes if n.op == "output").args[0]
-    tree = torch.utils._pytree.tree_unflatten(
-        list(results)[-program.call_spec.out_spec.num_leaves :], program.call_spec.out_spec
-    )  # type: ignore[union-attr]
+    spec: Any = program.call_spec.out_spec
+    tree = tree_unflatten(list(results)[-spec.num_leaves :], spec)
     while not isinstance(tree, Node):
         tree = (tree["out"] if "out" in tree else next(iter(tree.values()))) if isinstance(tree, dict) else tree[0]
     return tree

@@ -47,7 +47,13 @@ class OnnxRuntimeEngine:
 
 
 def compile(
-    onnx: Path, home: Path, *, precision: str, device: str = "CPU", threads: int = 0, calibration: Iterable[np.ndarray] = ()
+    onnx: Path,
+    home: Path,
+    *,
+    precision: str,
+    device: str = "CPU",
+    threads: int = 0,
+    calibration: Iterable[np.ndarray] = (),
 ) -> OnnxRuntimeEngine:
     """Load the graph; ONNX Runtime needs no files of its own.
 

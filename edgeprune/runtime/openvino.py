@@ -39,7 +39,9 @@ class OpenVINOEngine:
         try:
             self._compiled = core.compile_model(str(path), device, settings)
         except RuntimeError as error:
-            raise EngineError(f"OpenVINO cannot compile {path} for {device}: {str(error).strip().splitlines()[-1]}") from error
+            raise EngineError(
+                f"OpenVINO cannot compile {path} for {device}: {str(error).strip().splitlines()[-1]}"
+            ) from error
         self._request = self._compiled.create_infer_request()
         self.backend = f"openvino {ov.__version__.split('-')[0]}"
         self.device = f"{core.get_property(device, 'FULL_DEVICE_NAME')} ({device})"
@@ -76,7 +78,13 @@ class OpenVINOEngine:
 
 
 def compile(
-    onnx: Path, home: Path, *, precision: str, device: str = "CPU", threads: int = 0, calibration: Iterable[np.ndarray] = ()
+    onnx: Path,
+    home: Path,
+    *,
+    precision: str,
+    device: str = "CPU",
+    threads: int = 0,
+    calibration: Iterable[np.ndarray] = (),
 ) -> OpenVINOEngine:
     """Convert to OpenVINO's IR (`home/engine.xml` + `.bin`), INT8 by NNCF on `calibration` images, and load it.
 
@@ -108,4 +116,6 @@ def _quantised(model: Any, images: list[np.ndarray]) -> Any:
         raise EngineError("INT8 needs calibration images; deploy.calibration_images")
     logging.getLogger("nncf").setLevel(logging.ERROR)
     data = nncf.Dataset([image[None] for image in images])
-    return nncf.quantize(model, data, preset=nncf.QuantizationPreset.MIXED, subset_size=len(images), fast_bias_correction=True)
+    return nncf.quantize(
+        model, data, preset=nncf.QuantizationPreset.MIXED, subset_size=len(images), fast_bias_correction=True
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tarfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,13 +14,11 @@ from edgeprune.deploy.export import Shipped
 from edgeprune.deploy.export import export as export_onnx
 from edgeprune.deploy.simplify import simplify as simplify_onnx
 from edgeprune.devices import local
-from edgeprune.files import replace_with
+from edgeprune.files import replace_with, write_atomic
 from edgeprune.runtime import BACKENDS, Engine
 from edgeprune.stages import load
 from edgeprune.stages.finetune import pruned
-
-if TYPE_CHECKING:
-    from edgeprune.pipeline import Run
+from edgeprune.stages.run import Run
 
 ROLES = ("dense", "pruned")
 
@@ -35,7 +33,7 @@ def export(run: Run) -> dict[str, Any]:
     cfg, sizes = run.recipe.deploy, {}
     for role in ROLES:
         path = run.folder / "export" / f"{role}.onnx"
-        export_onnx(Shipped(network(run, role), MEAN, STD, cfg.logits), tuple(run.recipe.data.size), path, cfg.opset)
+        export_onnx(Shipped(network(run, role), MEAN, STD, cfg.logits), run.recipe.data.size, path, cfg.opset)
         sizes[role] = path.stat().st_size
         run.console.print(f"{role}: {sizes[role] / 1e6:.2f} MB of ONNX, opset {cfg.opset}")
     return {"bytes": sizes}
@@ -49,7 +47,7 @@ def simplify(run: Run) -> dict[str, Any]:
     for role in ROLES:
         source, target = run.folder / "export" / f"{role}.onnx", run.folder / "simplify" / f"{role}.onnx"
         if not run.recipe.deploy.simplify:
-            replace_with(target, lambda beside, source=source: beside.write_bytes(source.read_bytes()))
+            write_atomic(target, source.read_bytes())
             continue
         done = simplify_onnx(source, target, images)
         if done.kept:
@@ -90,7 +88,12 @@ def compile(run: Run) -> dict[str, Any]:
     facts: dict[str, Any] = {"why_not": None}
     for role in ROLES:
         made = engine(run, role)
-        facts[role] = {"backend": made.backend, "device": made.device, "precision_found": made.precision, "path": str(made.path)}
+        facts[role] = {
+            "backend": made.backend,
+            "device": made.device,
+            "precision_found": made.precision,
+            "path": str(made.path),
+        }
         run.console.print(f"{role}: {made.backend} on {made.device}, asked {precision(run)}, found {made.precision}")
     return facts
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
@@ -11,11 +11,9 @@ from edgeprune.files import save_tensors, write_json
 from edgeprune.prune.artefact import restore
 from edgeprune.prune.plan import read_plan, save_plan
 from edgeprune.stages import load
+from edgeprune.stages.run import Run
 from edgeprune.train.loop import Hooks, train
 from edgeprune.train.recalibrate import recalibrate
-
-if TYPE_CHECKING:
-    from edgeprune.pipeline import Run
 
 
 def pruned(run: Run, stage: str = "pruned") -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +17,9 @@ from edgeprune.errors import RecipeError
 from edgeprune.files import load_tensors, save_tensors, write_json
 from edgeprune.measure.miou import Evaluation, evaluate
 from edgeprune.profile.macs import count_macs, count_params
+from edgeprune.progress import Progress
+from edgeprune.stages.run import Run
 from edgeprune.train.loop import Hooks, train
-
-if TYPE_CHECKING:
-    from edgeprune.pipeline import Run
 
 
 def dataset(run: Run, split: str) -> Any:
@@ -28,7 +27,7 @@ def dataset(run: Run, split: str) -> Any:
     if split not in run.kept:
         d = run.recipe.data
         limit = d.train_images if split == "train" else d.val_images
-        run.kept[split] = open_dataset(d.name, d.root, split, tuple(d.size), limit=limit, **d.args)
+        run.kept[split] = open_dataset(d.name, d.root, split, d.size, limit=limit, **d.args)
     return run.kept[split]
 
 
@@ -75,7 +74,7 @@ def facts_of(run: Run, net: nn.Module, found: Evaluation) -> dict[str, Any]:
         "iou_per_class": found.iou,
         "boundary_iou": found.boundary_iou,
         "params": count_params(net),
-        "macs": count_macs(net, tuple(run.recipe.data.size)),
+        "macs": count_macs(net, run.recipe.data.size),
         "input": list(run.recipe.data.size),
     }
 
@@ -85,9 +84,21 @@ def example(run: Run) -> torch.Tensor:
     return torch.zeros(1, 3, *run.recipe.data.size)
 
 
+def _read_through(run: Run, split: str, most: int = 2000) -> None:
+    """Read every image once, so that a faulty file is named now and not after hours of training."""
+    data = dataset(run, split)
+    count = min(len(data), most)
+    with Progress(f"reading {split}", count, unit="images") as bar:
+        for index in range(count):
+            data[index]
+            bar.move(1)
+
+
 def load(run: Run) -> dict[str, Any]:
     """Train or read the dense network; writes `load/weights.safetensors` and `load/dense.json`."""
     recipe, home = run.recipe, run.folder / "load"
+    for split in ("train", "val"):
+        _read_through(run, split)
     net = build(run)
     if recipe.model.checkpoint:
         models.load_checkpoint(net, Path(recipe.model.checkpoint), recipe.model.checkpoint_head)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,10 +23,8 @@ from edgeprune.prune.plan import make_plan
 from edgeprune.prune.proof import prove
 from edgeprune.prune.surgery import fold_constants
 from edgeprune.stages import load
+from edgeprune.stages.run import Run
 from edgeprune.train.loop import Hooks, train
-
-if TYPE_CHECKING:
-    from edgeprune.pipeline import Run
 
 
 def prune(run: Run) -> dict[str, Any]:
@@ -50,7 +48,7 @@ def prune(run: Run) -> dict[str, Any]:
     save_pruned(home, small, plan, load.network_spec(run))
     table = [{"group": g.name, "before": g.size, "after": widths[g.name]} for g in graph.groups]
     write_json(home / "widths.json", {"widths": table, "unprunable": graph.unprunable})
-    macs = count_macs(small, tuple(recipe.data.size))
+    macs = count_macs(small, recipe.data.size)
     run.console.print(
         f"pruned: {len(graph.groups)} groups, {recipe.budget.kind} {price(widths) / whole:.3f}x (limit "
         f"{limit / whole:.3f}x), MACs {macs / run.facts['load']['macs']:.3f}x; scoring took {seconds:.1f} s; proof: "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -11,9 +11,7 @@ from edgeprune.deploy import page, table
 from edgeprune.files import read_json, sha256, write_atomic, write_json
 from edgeprune.stages import load
 from edgeprune.stages.deploy import precision
-
-if TYPE_CHECKING:
-    from edgeprune.pipeline import Run
+from edgeprune.stages.run import Run
 
 
 def report(run: Run) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,13 +14,11 @@ from edgeprune.files import replace_with, write_json
 from edgeprune.measure.bootstrap import miou_difference, time_ratio
 from edgeprune.measure.miou import Evaluation, evaluate
 from edgeprune.measure.timing import interleaved, measurement
+from edgeprune.progress import Progress
 from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
 from edgeprune.stages import load
 from edgeprune.stages.deploy import engine, network
-from edgeprune.progress import Progress
-
-if TYPE_CHECKING:
-    from edgeprune.pipeline import Run
+from edgeprune.stages.run import Run
 
 
 def verify(run: Run) -> dict[str, Any]:
@@ -77,7 +75,9 @@ def _latency(run: Run) -> dict[str, Any]:
     """Interleaved pairs dense / pruned on a real image, with the interval of the ratio."""
     dense, small = engine(run, "dense"), engine(run, "pruned")
     if dense.precision != small.precision:
-        raise EngineError(f"the dense engine runs at {dense.precision}, the pruned one at {small.precision}: not compared")
+        raise EngineError(
+            f"the dense engine runs at {dense.precision}, the pruned one at {small.precision}: not compared"
+        )
     image = load.dataset(run, "val")[0][0][None]
     slow, fast, warm = interleaved(dense.bind(image), small.bind(image), run.recipe.deploy.latency_runs)
     median, low, high = time_ratio(slow, fast)

@@ -19,9 +19,9 @@ from torch import nn
 
 from edgeprune.errors import EdgepruneError
 from edgeprune.files import hash_obj, replace_with, write_json
+from edgeprune.progress import Progress
 from edgeprune.train.distill import make_term
 from edgeprune.train.losses import class_weights, make_loss
-from edgeprune.progress import Progress
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -36,7 +36,9 @@ class Hooks:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def train(net: nn.Module, batches: Any, cfg: Any, home: Path, *, classes: int, seed: int, title: str, hooks: Hooks) -> None:
+def train(
+    net: nn.Module, batches: Any, cfg: Any, home: Path, *, classes: int, seed: int, title: str, hooks: Hooks
+) -> None:
     """Train `net` in place by the schedule `cfg` (`recipe.Train`) on `batches` (`data.loader.Batches`).
 
     Writes `home/checkpoint.pt` every `cfg.checkpoint_every` steps and `home/history.json` at the end; a checkpoint of the same

@@ -1,0 +1,38 @@
+"""What many tests need: the real images where they are at hand, and the command line run in this process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def camvid() -> Path:
+    """The real CamVid pack; the test is skipped where it is absent."""
+    root = Path(os.environ.get("EDGEPRUNE_DATA", REPOSITORY.parent / "shared" / "data")) / "camvid"
+    if not root.is_dir():
+        pytest.skip("skipped, no data")
+    return root
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs `edgeprune ARGS`: (exit status, standard output, standard error)."""
+
+    def call(*args: str) -> tuple[int, str, str]:
+        from edgeprune.cli import main
+
+        monkeypatch.setattr(sys, "argv", ["edgeprune", *args])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        found = capsys.readouterr()
+        code = ended.value.code
+        return (code if isinstance(code, int) else 0 if code is None else 1), found.out, found.err
+
+    return call

@@ -1,0 +1,196 @@
+"""Bad input: one clear line that names the place, and the documented exit status. No traceback."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from edgeprune import models
+from edgeprune.shipped import shipped
+
+SMALL = ["train.steps=1", "finetune.steps=1", "data.args.train=4", "data.args.val=2", "prune.batches=1", "train.batch=2"]
+
+SETTINGS = [
+    ("prune.methd=l1", "did you mean method?"),
+    ("modle.network=segnet", "did you mean model?"),
+    ("nonsense", "write key=value"),
+    ("name.x=1", "has no keys below"),
+    ("train.lr=-1", "greater than 0"),
+    ("train.lr=.nan", "finite"),
+    ("train.batch=many", "valid integer"),
+    ("train.optimizer=adam", "'sgd' or 'adamw'"),
+    ("data.size=[1,2,3]", "at most 2"),
+    ("data.size=[100,256]", "multiples of 16"),
+    ("data.name=imagenet", "'cityscapes'"),
+    ("data.name=camvid", "data.root is missing"),
+    ("budget.macs=1.5x", "between 0x and 1x"),
+    ("budget.macs=half", 'such as "0.4x"'),
+    ("budget.latency_ms=5", "not built yet"),
+    ("train=null", "model.checkpoint and train are both missing"),
+    ("prune.method=sirpf", "did you mean sirfp?"),
+    ("prune.args.detial=1", "did you mean detail?"),
+    ("prune.sparsity={steps: 3}", "has no sparsity term"),
+    ("deploy.opset=11", "greater than or equal to 18"),
+    ("model.factory=a:b", "exactly one of them"),
+    ("model.checkpoint=/nowhere.safetensors", "does not exist"),
+    ("name=../../etc", "string should match pattern"),
+]
+
+
+def one_line(err: str, *parts: str) -> None:
+    lines = [line for line in err.strip().splitlines() if line.startswith("error:")]
+    assert len(lines) == 1, err
+    assert "Traceback" not in err
+    for part in parts:
+        assert part in lines[0], lines[0]
+
+
+@pytest.mark.parametrize(("setting", "said"), SETTINGS)
+def test_settings(cli, setting, said):
+    code, _, err = cli("check", "quickstart", "--set", setting)
+    assert code == 2
+    one_line(err, said)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "must be `key: value` lines"),
+        ("a: [1", "not YAML"),
+        ("name: x\nname: y\n", "name stands twice (also in line 1)"),
+        ("- 1\n- 2\n", "must be `key: value` lines"),
+        ("x: !!python/object/apply:os.system ['echo hi']\n", "not YAML"),
+    ],
+)
+def test_recipe_files(cli, tmp_path: Path, text, said):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    code, _, err = cli("check", str(path))
+    assert code == 2
+    one_line(err, said, "mine.yaml")
+
+
+def test_unknown_names(cli):
+    for args, said in ((("check", "quikstart"), "did you mean quickstart?"), (("check", "quickstart", "-t", "jetsn"), "did you mean jetson?")):
+        code, _, err = cli(*args)
+        assert code == 2
+        one_line(err, said)
+
+
+def test_precision_that_the_target_has_not(cli):
+    code, _, err = cli("check", "quickstart", "-t", "jetson", "--set", "deploy.precision=bf16")
+    assert code == 2
+    one_line(err, "deploy.precision: jetson has f32, f16, int8")
+
+
+class Evil:
+    def __reduce__(self):
+        return (Path.touch, (Path("/tmp/edgeprune-ran-code"),))
+
+
+def weights(classes: int = 9, **args) -> dict:
+    return {k: v.clone() for k, v in models.build("streetnet", args, None, classes).state_dict().items()}
+
+
+def _nan(path: Path) -> None:
+    w = weights()
+    w["classifier.weight"][0] = float("nan")
+    save_file(w, path)
+
+
+def _without(path: Path) -> None:
+    w = weights()
+    del w["classifier.bias"]
+    save_file(w, path)
+
+
+def _more(path: Path) -> None:
+    save_file({**weights(), "head.extra": torch.zeros(1)}, path)
+
+
+CHECKPOINTS = {
+    "code.pt": (lambda p: p.write_bytes(pickle.dumps({"a": Evil()})), "checkpoint"),
+    "code2.pth": (lambda p: torch.save({"state_dict": weights(), "x": Evil()}, p), "would run its code"),
+    "cut.safetensors": (lambda p: p.write_bytes(b"\x10\0\0"), "not a whole checkpoint"),
+    "cut.pt": (lambda p: p.write_bytes(b"PK\x03\x04garbage"), "not a whole checkpoint"),
+    "classes.safetensors": (lambda p: save_file(weights(19), p), "another number of classes?"),
+    "net.safetensors": (lambda p: save_file({"fc.weight": torch.zeros(2)}, p), "weights are missing"),
+    "nan.safetensors": (_nan, "NaN or infinity"),
+    "missing.safetensors": (_without, "classifier.bias"),
+    "more.safetensors": (_more, "head.extra"),
+    "list.pt": (lambda p: torch.save([1, 2], p), "not a dict of weights"),
+}
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_checkpoints(cli, tmp_path: Path, name):
+    make, said = CHECKPOINTS[name]
+    path = tmp_path / name
+    make(path)
+    mark = Path("/tmp/edgeprune-ran-code")
+    mark.unlink(missing_ok=True)
+    settings = [*SMALL, f"model.checkpoint={path}"]
+    code, _, err = cli("run", "quickstart", "--runs-dir", str(tmp_path / "runs"), *[x for s in settings for x in ("--set", s)])
+    assert code == 1
+    one_line(err, name, said)
+    assert not mark.exists()
+
+
+def folder(root: Path) -> None:
+    """Two classes, four images, right in every way."""
+    for split in ("train", "val"):
+        for kind in ("images", "labels"):
+            (root / split / kind).mkdir(parents=True)
+        for i in range(2):
+            Image.fromarray(np.full((32, 32, 3), 40 * i, np.uint8)).save(root / split / "images" / f"{i}.png")
+            Image.fromarray(np.eye(32, dtype=np.uint8)).save(root / split / "labels" / f"{i}.png")
+
+
+DATA = {
+    "unknown id": (lambda r: Image.fromarray(np.full((32, 32), 7, np.uint8)).save(r / "val/labels/1.png"), "label holds id 7"),
+    "other size": (lambda r: Image.fromarray(np.zeros((16, 32), np.uint8)).save(r / "train/labels/0.png"), "label is 16x32"),
+    "colours": (lambda r: Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(r / "val/labels/0.png"), "mode RGB"),
+    "cut file": (lambda r: (r / "val/images/1.png").write_bytes(b"\x89PNG\r\n\x1a\n123"), "image cannot be read"),
+    "no label": (lambda r: (r / "train/labels/1.png").unlink(), "its label is missing"),
+    "no folder": (lambda r: (r / "val/labels").rename(r / "val/gone"), "is not a folder"),
+    "empty": (lambda r: [p.unlink() for p in (r / "val/images").iterdir()], "holds no images"),
+}
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_data_faults_name_the_file(cli, tmp_path: Path, name):
+    spoil, said = DATA[name]
+    root = tmp_path / "set"
+    folder(root)
+    spoil(root)
+    settings = ["data.name=folder", f"data.root={root}", "data.args={classes: [a, b]}", "data.size=[32,32]", "train.steps=1"]
+    code, _, err = cli("run", "quickstart", "--runs-dir", str(tmp_path / "runs"), *[x for s in settings for x in ("--set", s)])
+    assert code == 1
+    one_line(err, str(root), said)
+
+
+def test_a_factory_that_is_not_there(cli, tmp_path: Path):
+    settings = [*SMALL, "model.network=null", "model.factory=no_such_package.nets:build"]
+    code, _, err = cli("run", "quickstart", "--runs-dir", str(tmp_path), *[x for s in settings for x in ("--set", s)])
+    assert code == 1
+    one_line(err, "model.factory", "package.module:function")
+
+
+def test_a_budget_out_of_reach_says_the_smallest(cli, tmp_path: Path):
+    settings = [*SMALL, "budget.macs=0.001x"]
+    code, _, err = cli("run", "quickstart", "--runs-dir", str(tmp_path), *[x for s in settings for x in ("--set", s)])
+    assert code == 1
+    one_line(err, "cannot be reached", "smallest")
+
+
+def test_debug_shows_the_trace(cli):
+    with pytest.raises(Exception, match="unknown key"):
+        cli("--debug", "check", "quickstart", "--set", "prune.methd=l1")
+
+
+def test_shipped_folder_is_whole():
+    assert (shipped("deploy/on_device") / "check.py").is_file()
