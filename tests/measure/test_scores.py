@@ -1,0 +1,110 @@
+import numpy as np
+import torch
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from edgeprune.measure.boundary import BoundaryCounts, boundary
+from edgeprune.measure.bootstrap import miou_difference, time_ratio, worst_class
+from edgeprune.measure.miou import confusion, evaluate, iou, miou
+
+RNG = np.random.default_rng(0)
+
+
+def pair(classes=5, shape=(40, 60), wrong=0.3):
+    truth = RNG.integers(0, classes, shape).astype(np.uint8)
+    found = np.where(RNG.random(shape) < wrong, RNG.integers(0, classes, shape), truth).astype(np.uint8)
+    truth[:5] = 255
+    return truth, found
+
+
+def test_iou_equals_torchmetrics():
+    truth, found = pair()
+    theirs = MulticlassJaccardIndex(5, ignore_index=255, average="none")(
+        torch.from_numpy(found).long(), torch.from_numpy(truth).long()
+    )
+    np.testing.assert_allclose(iou(confusion(truth, found, 5)), theirs.numpy(), atol=1e-6)
+
+
+def test_absent_classes_do_not_count():
+    truth, found = np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8)
+    matrix = confusion(truth, found, 3)
+    assert np.isnan(iou(matrix)[1:]).all() and miou(matrix) == 1
+
+
+def test_a_class_found_where_none_is_counts_as_zero():
+    truth, found = np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8)
+    found[0, 0] = 1
+    assert iou(confusion(truth, found, 2))[1] == 0
+
+
+def brute_boundary(mask, d):
+    padded = np.pad(mask, d)
+    eroded = np.ones_like(mask)
+    for dy in range(2 * d + 1):
+        for dx in range(2 * d + 1):
+            eroded &= padded[dy : dy + mask.shape[0], dx : dx + mask.shape[1]]
+    return mask & ~eroded
+
+
+def test_one_filter_equals_the_erosion_of_each_class():
+    label = np.kron(RNG.integers(0, 4, (6, 8)), np.ones((7, 7), int)).astype(np.uint8)
+    for d in (1, 2, 3):
+        edges = boundary(label, d)
+        for c in range(4):
+            np.testing.assert_array_equal(edges & (label == c), brute_boundary(label == c, d))
+
+
+def test_boundary_iou_sees_a_shift_that_iou_hardly_sees():
+    truth = np.zeros((100, 100), np.uint8)
+    truth[20:80, 20:80] = 1
+    shifted = np.roll(truth, 2, axis=1)
+    counts = BoundaryCounts(2)
+    counts.add(truth, shifted)
+    assert counts.iou()[1] < 0.7 < iou(confusion(truth, shifted, 2))[1]
+    same = BoundaryCounts(2)
+    same.add(truth, truth)
+    assert same.mean() == 1
+
+
+def test_ignored_pixels_make_no_boundary():
+    truth, found = np.zeros((50, 50), np.uint8), np.zeros((50, 50), np.uint8)
+    truth[10:20, 10:20] = 255
+    found[10:20, 10:20] = 1
+    counts = BoundaryCounts(2)
+    counts.add(truth, found)
+    assert counts.iou()[0] == 1 and np.isnan(counts.iou()[1])
+
+
+class Set:
+    classes = ["a", "b", "c"]
+
+    def __init__(self, n=6):
+        self.pairs = [(RNG.integers(0, 255, (20, 30, 3)).astype(np.uint8), pair(3, (20, 30))[0]) for _ in range(n)]
+
+    def __len__(self):
+        return len(self.pairs)
+
+    def __getitem__(self, i):
+        return self.pairs[i]
+
+
+def test_evaluation_sums_over_images_not_means():
+    data = Set()
+    result = evaluate(lambda x: (x[..., 0] % 3).astype(np.uint8), data, batch=4)
+    whole = sum(confusion(label, image[..., 0] % 3, 3) for image, label in data.pairs)
+    assert result.miou == miou(whole) and result.matrices.shape == (6, 3, 3) and result.masks.shape == (6, 20, 30)
+
+
+def test_bootstrap_of_equal_masks_is_zero_and_of_worse_ones_is_below():
+    good = np.stack([confusion(*pair(4, wrong=0.1), 4) for _ in range(30)])
+    bad = np.stack([confusion(*pair(4, wrong=0.5), 4) for _ in range(30)])
+    assert miou_difference(good, good) == (0, 0, 0)
+    difference, low, high = miou_difference(good, bad)
+    assert low < difference < high < 0
+    assert worst_class(good, good)[1] == 0
+
+
+def test_ratio_of_pairs_survives_a_drift_that_both_share():
+    drift = np.linspace(1, 5, 200)
+    noise = RNG.normal(1, 0.02, (2, 200))
+    median, low, high = time_ratio(2 * drift * noise[0], drift * noise[1])
+    assert low < 2 < high and high - low < 0.05 and abs(median - 2) < 0.02

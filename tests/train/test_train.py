@@ -1,0 +1,149 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from edgeprune import models
+from edgeprune.data import open_dataset
+from edgeprune.data.loader import train_loader
+from edgeprune.errors import EdgepruneError
+from edgeprune.recipe import Distill, Loss, Train
+from edgeprune.train.distill import logits_loss, make_term, relation_loss
+from edgeprune.train.loop import Hooks, fingerprint, learning_rate, train
+from edgeprune.train.losses import class_weights, cross_entropy, make_loss, ohem
+from edgeprune.train.recalibrate import recalibrate
+
+LOGITS = torch.randn(2, 4, 6, 8, generator=torch.Generator().manual_seed(0))
+LABELS = torch.randint(0, 4, (2, 6, 8), generator=torch.Generator().manual_seed(1))
+
+
+def test_cross_entropy_is_torchs_and_survives_nothing_to_judge():
+    labels = LABELS.clone()
+    labels[0, :3] = 255
+    weights = torch.tensor([1.0, 2, 3, 4])
+    for w in (None, weights):
+        torch.testing.assert_close(cross_entropy(LOGITS, labels, w), F.cross_entropy(LOGITS, labels, w, ignore_index=255))
+    assert cross_entropy(LOGITS, torch.full_like(LABELS, 255)) == 0
+    assert ohem(LOGITS, torch.full_like(LABELS, 255), None, 0.7, 0.1) == 0
+
+
+def test_ohem_takes_the_hard_pixels():
+    each = F.cross_entropy(LOGITS, LABELS, reduction="none").flatten()
+    hard = each[each > -np.log(0.3)]
+    torch.testing.assert_close(ohem(LOGITS, LABELS, None, 0.3, 0.0), hard.mean())
+    sure = F.one_hot(LABELS, 4).permute(0, 3, 1, 2).float() * 20  # nothing is hard: the least share counts
+    assert ohem(sure, LABELS, None, 0.7, 0.5).isfinite()
+
+
+def test_class_weights():
+    labels = [np.repeat(np.array([0, 1, 2], np.uint8), [70, 20, 10])]
+    median = class_weights("median", labels, 3)
+    assert median is not None
+    torch.testing.assert_close(median / median[1], torch.tensor([20 / 70, 1, 2]))
+    root = class_weights("inverse_sqrt", labels, 4)
+    assert root is not None and root.isfinite().all() and root[3] == root.max() and abs(float(root.mean()) - 1) < 1e-6
+    assert class_weights("none", labels, 3) is None
+
+
+def test_auxiliary_heads_count_by_their_weight():
+    loss = make_loss(Loss(aux_weight=0.5), None)
+    one = cross_entropy(LOGITS, LABELS)
+    torch.testing.assert_close(loss({"out": LOGITS, "aux": LOGITS}, LABELS), 1.5 * one)
+    torch.testing.assert_close(loss(LOGITS, LABELS), one)
+
+
+def test_schedules():
+    cfg = Train(steps=100, lr=1.0, warmup_steps=10)
+    assert learning_rate(cfg, 0, 100) == pytest.approx(0.1) and learning_rate(cfg, 10, 100) == 1
+    assert learning_rate(cfg, 55, 100) == pytest.approx(0.5**0.9)
+    assert learning_rate(cfg.model_copy(update={"schedule": "cosine"}), 55, 100) == pytest.approx(0.5)
+
+
+def test_distillation_terms_vanish_for_the_teacher_itself():
+    torch.testing.assert_close(logits_loss(LOGITS, LOGITS, LABELS, 2.0), torch.tensor(0.0), atol=1e-6, rtol=0)
+    assert logits_loss(LOGITS, LOGITS.flip(1), LABELS, 2.0) > 0.1
+    features = torch.randn(2, 16, 3, 4)
+    assert relation_loss(features, features, LABELS, 4) < 1e-10
+    assert relation_loss(features[:, :5], features, LABELS, 4) > 0  # other widths are no obstacle
+
+
+def test_features_are_tapped_before_the_classifier():
+    nets = [models.build("streetnet", {"width": w}, None, 4).eval() for w in (4, 8)]
+    term, end = make_term(Distill(logits=0, features=1), nets[0], nets[1], 4)
+    x, y = torch.randn(2, 3, 32, 32), torch.randint(0, 4, (2, 32, 32))
+    value = term(x, nets[0](x), y)
+    assert value > 0 and value.requires_grad
+    end()
+
+
+def setup(**changes):
+    data = open_dataset("streets", None, "train", (32, 64), train=6)
+    cfg = Train(**{"steps": 6, "batch": 2, "lr": 0.01, "checkpoint_every": 2, "ema": 0.9, **changes})
+    torch.manual_seed(0)
+    net = models.build("streetnet", {"width": 8, "blocks": 1}, None, 9)
+    net.classifier = nn.Sequential(nn.Dropout(0.2), net.classifier)  # dropout must resume exactly too
+    return net, train_loader(data, cfg, seed=1), cfg
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path, optimizer):
+    net, batches, cfg = setup(optimizer=optimizer)
+    train(net, batches, cfg, tmp_path / "whole", classes=9, seed=1, title="t", hooks=Hooks())
+    again, batches, cfg = setup(optimizer=optimizer)
+    left = 5
+
+    def kill():
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(again, batches, cfg, tmp_path / "cut", classes=9, seed=1, title="t", hooks=Hooks(after_backward=kill))
+    fresh, batches, cfg = setup(optimizer=optimizer)
+    train(fresh, batches, cfg, tmp_path / "cut", classes=9, seed=1, title="t", hooks=Hooks())
+    assert fingerprint(fresh) == fingerprint(net)
+    steps = [note["step"] for note in json.loads((tmp_path / "cut" / "history.json").read_text())]
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_checkpoint_of_another_schedule_or_a_cut_one_is_not_used(tmp_path: Path):
+    net, batches, cfg = setup(steps=4)
+    train(net, batches, cfg, tmp_path, classes=9, seed=1, title="t", hooks=Hooks())
+    other, batches, cfg = setup(steps=3)
+    (tmp_path / "checkpoint.pt").write_bytes((tmp_path / "checkpoint.pt").read_bytes()[:100])
+    train(other, batches, cfg, tmp_path, classes=9, seed=1, title="t", hooks=Hooks())
+    assert len(json.loads((tmp_path / "history.json").read_text())) == 3
+
+
+def test_training_learns_and_evaluates(tmp_path: Path):
+    net, batches, cfg = setup(steps=30, val_every=3, lr=0.05, ema=None, autocast="bf16", accumulate=2, clip_grad=5.0)
+    seen = []
+    hooks = Hooks(evaluate=lambda n: seen.append(1) or 0.5)
+    train(net, batches, cfg, tmp_path, classes=9, seed=1, title="t", hooks=hooks)
+    losses = [note["loss"] for note in hooks.history]
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5]) and len(seen) == 3
+
+
+def test_divergence_is_one_line(tmp_path: Path):
+    net, batches, cfg = setup(lr=1e30)
+    with pytest.raises(EdgepruneError, match="lower lr"):
+        train(net, batches, cfg, tmp_path, classes=9, seed=1, title="t", hooks=Hooks())
+
+
+def test_recalibration_is_the_plain_mean_and_leaves_the_rest_alone():
+    net = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5)).train()
+    net[0].momentum = 0.3
+    batches = [(torch.randn(4, 3, 5, 5) + i, None) for i in range(3)]
+    before = net[0].weight.clone()
+    recalibrate(net, iter(batches), 3)
+    torch.testing.assert_close(net[0].running_mean, torch.stack([b.mean((0, 2, 3)) for b, _ in batches]).mean(0))
+    assert net[0].momentum == 0.3 and net.training and torch.equal(before, net[0].weight)
