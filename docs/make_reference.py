@@ -27,7 +27,9 @@ def kind(schema: dict[str, Any]) -> str:
         return ", ".join(f"`{v}`" for v in schema["enum"])
     if "$ref" in schema or "allOf" in schema:
         return "section"
-    name = {"array": "list", "object": "mapping", "string": "text"}.get(schema.get("type", ""), schema.get("type", "any"))
+    name = {"array": "list", "object": "mapping", "string": "text"}.get(
+        schema.get("type", ""), schema.get("type", "any")
+    )
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     limits = [f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema]
     return name + (f" ({', '.join(limits)})" if limits else "")
@@ -42,8 +44,18 @@ def table(model: type[BaseModel], prefix: str = "") -> list[str]:
         if inner is not None:
             doc = (inner.__doc__ or "").strip().splitlines()[0]
             optional = " May be `null`." if field.default is None else ""
-            below += ["", f"## {prefix}{name}", "", f"{field.description or doc}{'' if field.description is None else '.'}{optional}"]
-            below += ["", "| key | type | default | what it is |", "|---|---|---|---|", *table(inner, f"{prefix}{name}.")]
+            below += [
+                "",
+                f"## {prefix}{name}",
+                "",
+                f"{field.description or doc}{'' if field.description is None else '.'}{optional}",
+            ]
+            below += [
+                "",
+                "| key | type | default | what it is |",
+                "|---|---|---|---|",
+                *table(inner, f"{prefix}{name}."),
+            ]
             continue
         default = "**needed**" if field.is_required() else f"`{field.default}`"
         lines.append(f"| `{prefix}{name}` | {kind(properties[name])} | {default} | {field.description or ''} |")
@@ -61,5 +73,9 @@ def page() -> str:
 
 if __name__ == "__main__":
     if "--check" in sys.argv:
-        sys.exit(0 if PAGE.exists() and PAGE.read_text(encoding="utf-8") == page() else "docs/recipe-keys.md is old: make docs")
+        sys.exit(
+            0
+            if PAGE.exists() and PAGE.read_text(encoding="utf-8") == page()
+            else "docs/recipe-keys.md is old: make docs"
+        )
     PAGE.write_text(page(), encoding="utf-8")

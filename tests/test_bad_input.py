@@ -12,7 +12,14 @@ from safetensors.torch import save_file
 from edgeprune import models
 from edgeprune.shipped import shipped
 
-SMALL = ["train.steps=1", "finetune.steps=1", "data.args.train=4", "data.args.val=2", "prune.batches=1", "train.batch=2"]
+SMALL = [
+    "train.steps=1",
+    "finetune.steps=1",
+    "data.args.train=4",
+    "data.args.val=2",
+    "prune.batches=1",
+    "train.batch=2",
+]
 
 SETTINGS = [
     ("prune.methd=l1", "did you mean method?"),
@@ -75,7 +82,10 @@ def test_recipe_files(cli, tmp_path: Path, text, said):
 
 
 def test_unknown_names(cli):
-    for args, said in ((("check", "quikstart"), "did you mean quickstart?"), (("check", "quickstart", "-t", "jetsn"), "did you mean jetson?")):
+    for args, said in (
+        (("check", "quikstart"), "did you mean quickstart?"),
+        (("check", "quickstart", "-t", "jetsn"), "did you mean jetson?"),
+    ):
         code, _, err = cli(*args)
         assert code == 2
         one_line(err, said)
@@ -134,7 +144,9 @@ def test_checkpoints(cli, tmp_path: Path, name):
     mark = Path("/tmp/edgeprune-ran-code")
     mark.unlink(missing_ok=True)
     settings = [*SMALL, f"model.checkpoint={path}"]
-    code, _, err = cli("run", "quickstart", "--runs-dir", str(tmp_path / "runs"), *[x for s in settings for x in ("--set", s)])
+    code, _, err = cli(
+        "run", "quickstart", "--runs-dir", str(tmp_path / "runs"), *[x for s in settings for x in ("--set", s)]
+    )
     assert code == 1
     one_line(err, name, said)
     assert not mark.exists()
@@ -151,8 +163,14 @@ def folder(root: Path) -> None:
 
 
 DATA = {
-    "unknown id": (lambda r: Image.fromarray(np.full((32, 32), 7, np.uint8)).save(r / "val/labels/1.png"), "label holds id 7"),
-    "other size": (lambda r: Image.fromarray(np.zeros((16, 32), np.uint8)).save(r / "train/labels/0.png"), "label is 16x32"),
+    "unknown id": (
+        lambda r: Image.fromarray(np.full((32, 32), 7, np.uint8)).save(r / "val/labels/1.png"),
+        "label holds id 7",
+    ),
+    "other size": (
+        lambda r: Image.fromarray(np.zeros((16, 32), np.uint8)).save(r / "train/labels/0.png"),
+        "label is 16x32",
+    ),
     "colours": (lambda r: Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(r / "val/labels/0.png"), "mode RGB"),
     "cut file": (lambda r: (r / "val/images/1.png").write_bytes(b"\x89PNG\r\n\x1a\n123"), "image cannot be read"),
     "no label": (lambda r: (r / "train/labels/1.png").unlink(), "its label is missing"),
@@ -167,8 +185,16 @@ def test_data_faults_name_the_file(cli, tmp_path: Path, name):
     root = tmp_path / "set"
     folder(root)
     spoil(root)
-    settings = ["data.name=folder", f"data.root={root}", "data.args={classes: [a, b]}", "data.size=[32,32]", "train.steps=1"]
-    code, _, err = cli("run", "quickstart", "--runs-dir", str(tmp_path / "runs"), *[x for s in settings for x in ("--set", s)])
+    settings = [
+        "data.name=folder",
+        f"data.root={root}",
+        "data.args={classes: [a, b]}",
+        "data.size=[32,32]",
+        "train.steps=1",
+    ]
+    code, _, err = cli(
+        "run", "quickstart", "--runs-dir", str(tmp_path / "runs"), *[x for s in settings for x in ("--set", s)]
+    )
     assert code == 1
     one_line(err, str(root), said)
 

@@ -37,7 +37,7 @@ def allocate(
         full = cost({n: len(s) for n, s in scores.items()})
         raise BudgetError(
             f"budget: {limit:.4g} cannot be reached; the smallest that min_keep {min_keep:g} and steps of {step} allow is "
-            f"{smallest:.4g} ({smallest / full:.2f}x of the dense network)"
+            f"{smallest:.4g} ({smallest / full:.2f}x of the dense network); lower prune.min_keep or prune.step"
         )
     widths_at = _ALLOCATORS[how](scores, floors)
     low, high = 0, sum(len(s) for s in scores.values())

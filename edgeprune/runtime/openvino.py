@@ -102,7 +102,9 @@ def compile(
         if precision == "int8":
             model = _quantised(model, list(calibration))
         ov.save_model(model, str(home / "engine.xml"), compress_to_fp16=False)
-    except RuntimeError as error:
+    except EngineError:
+        raise
+    except Exception as error:  # its conversion errors have no common class
         raise EngineError(f"OpenVINO cannot read {onnx}: {str(error).strip().splitlines()[-1]}") from error
     return OpenVINOEngine(home / "engine.xml", device, precision, threads)
 

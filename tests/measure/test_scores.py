@@ -2,8 +2,8 @@ import numpy as np
 import torch
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from edgeprune.measure.boundary import BoundaryCounts, boundary
 from edgeprune.measure.bootstrap import miou_difference, time_ratio, worst_class
+from edgeprune.measure.boundary import BoundaryCounts, boundary
 from edgeprune.measure.miou import confusion, evaluate, iou, miou
 
 RNG = np.random.default_rng(0)

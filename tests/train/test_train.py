@@ -26,7 +26,9 @@ def test_cross_entropy_is_torchs_and_survives_nothing_to_judge():
     labels[0, :3] = 255
     weights = torch.tensor([1.0, 2, 3, 4])
     for w in (None, weights):
-        torch.testing.assert_close(cross_entropy(LOGITS, labels, w), F.cross_entropy(LOGITS, labels, w, ignore_index=255))
+        torch.testing.assert_close(
+            cross_entropy(LOGITS, labels, w), F.cross_entropy(LOGITS, labels, w, ignore_index=255)
+        )
     assert cross_entropy(LOGITS, torch.full_like(LABELS, 255)) == 0
     assert ohem(LOGITS, torch.full_like(LABELS, 255), None, 0.7, 0.1) == 0
 

@@ -1,0 +1,234 @@
+"""The real thing in small: every stage, real engines, killed and resumed, damaged and repaired."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import edgeprune
+from edgeprune.files import lock
+
+SETTINGS = [
+    "data.size=[64,128]", "data.args={train: 12, val: 5}", "model.args={width: 8, blocks: 1}", "train.steps=8", "train.batch=4",
+    "train.checkpoint_every=2", "finetune.steps=6", "finetune.batch=4", "finetune.checkpoint_every=2", "prune.batches=2",
+    "finetune.recalibrate_batches=2", "deploy.latency_runs=6", "deploy.gates.min_miou=null", "deploy.gates.min_speedup=null",
+    "deploy.gates.pruning_drop=null", "deploy.parity_images=3", "prune.step=2",
+]  # fmt: skip
+
+
+def command(runs: Path, *more: str, recipe: str = "quickstart", target: str = "cpu") -> list[str]:
+    settings = [x for s in (*SETTINGS, *more) for x in ("--set", s)]
+    return [sys.executable, "-m", "edgeprune", "run", recipe, "--target", target, "--runs-dir", str(runs), *settings]
+
+
+def run(runs: Path, *more: str, **names: str) -> subprocess.CompletedProcess:
+    return subprocess.run(command(runs, *more, **names), capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    runs = tmp_path_factory.mktemp("runs")
+    done = run(runs)
+    assert done.returncode == 0, done.stderr
+    return runs
+
+
+def report(runs: Path, name: str = "quickstart@cpu") -> dict:
+    return json.loads((runs / name / "report.json").read_text())
+
+
+def test_report_keeps_the_contract(finished: Path):
+    r = report(finished)
+    assert r["schema"] == 1 and r["recipe"] == "quickstart" and r["target"] == "cpu"
+    for role in ("dense", "pruned"):
+        assert {"miou", "iou_per_class", "params", "macs", "latency"} <= set(r[role])
+    assert {
+        "backend",
+        "precision_asked",
+        "precision_found",
+        "miou",
+        "boundary_iou",
+        "pixel_agreement",
+        "latency",
+        "dense_latency",
+    } <= set(r["engine"])
+    assert r["engine"]["precision_found"] == "f32" and r["engine"]["latency"]["count"] == 6
+    assert r["budget"]["met"] and r["budget"]["achieved"] <= r["budget"]["limit"] < r["budget"]["dense"]
+    assert r["pruned"]["macs"] == r["budget"]["achieved"]  # planned and counted by fvcore agree
+    assert [s["name"] for s in r["stages"]] == [
+        "load",
+        "prune",
+        "finetune",
+        "export",
+        "simplify",
+        "compile",
+        "verify",
+        "bundle",
+    ]
+    assert r["gates"] and all(g["passed"] for g in r["gates"])
+
+
+def test_page_stands_alone(finished: Path):
+    page = (finished / "quickstart@cpu" / "report.html").read_text()
+    assert "<script" not in page and 'src="http' not in page and page.count("data:image/png;base64") == 24
+
+
+def test_second_run_skips_and_says_the_same(finished: Path):
+    before = report(finished)
+    done = run(finished)
+    assert done.returncode == 0 and done.stderr.count("skipped") == 8
+    after = report(finished)
+    assert after["engine"] == before["engine"] and all(s["skipped"] for s in after["stages"])
+
+
+def test_load_gives_the_network_back_bit_for_bit(finished: Path, tmp_path):
+    code = (
+        "import sys, torch, edgeprune, numpy as np; net = edgeprune.load(sys.argv[1]); torch.manual_seed(0);"
+        "np.save(sys.argv[2], net(torch.randn(1, 3, 64, 128)).detach().numpy())"
+    )
+    subprocess.run([sys.executable, "-c", code, str(finished / "quickstart@cpu"), str(tmp_path / "o.npy")], check=True)
+    net = edgeprune.load(finished / "quickstart@cpu")
+    torch.manual_seed(0)
+    np.testing.assert_array_equal(np.load(tmp_path / "o.npy"), net(torch.randn(1, 3, 64, 128)).detach().numpy())
+
+
+def test_a_damaged_file_is_made_again(finished: Path, tmp_path):
+    shutil.copytree(finished, tmp_path / "runs")
+    path = tmp_path / "runs" / "quickstart@cpu" / "simplify" / "pruned.onnx"
+    path.write_bytes(path.read_bytes()[:500])
+    done = run(tmp_path / "runs")
+    assert done.returncode == 0 and "missing or damaged; stage simplify is done again" in done.stderr.replace("\n", "")
+    manifest = tmp_path / "runs" / "quickstart@cpu" / "manifest.json"
+    manifest.write_text(manifest.read_text()[:100])
+    done = run(tmp_path / "runs")
+    assert done.returncode == 1 and "not whole JSON" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_another_budget_keeps_the_dense_network(finished: Path, tmp_path):
+    shutil.copytree(finished, tmp_path / "runs")
+    done = run(tmp_path / "runs", "budget.params=0.5x")
+    assert done.returncode == 0, done.stderr
+    r = report(tmp_path / "runs")
+    assert [s["name"] for s in r["stages"] if s["skipped"]] == ["load"]
+    assert 0.4 < r["pruned"]["params"] / r["dense"]["params"] <= 0.5 and r["budget"]["kind"] == "params"
+
+
+def test_two_runs_into_one_folder_are_refused(finished: Path):
+    with lock(finished / "quickstart@cpu"):
+        done = run(finished)
+    assert done.returncode == 1 and "another run" in done.stderr and str(os.getpid()) in done.stderr
+
+
+def test_a_gate_that_fails_is_exit_3(finished: Path, tmp_path):
+    shutil.copytree(finished, tmp_path / "runs")
+    done = run(tmp_path / "runs", "deploy.gates.min_miou=99.5")
+    assert done.returncode == 3 and "FAILED" in done.stderr
+    assert (tmp_path / "runs" / "quickstart@cpu" / "report.html").exists()
+
+
+def test_killed_at_any_moment_it_goes_on(finished: Path, tmp_path):
+    """kill -9 again and again; the weights at the end are those of the run that nobody killed."""
+    home, kills = tmp_path / "runs" / "quickstart@cpu", 0
+    marks = ["load/checkpoint.pt", "prune/plan.json", "export/pruned.onnx", "verify/gates.json"]
+    for mark in marks:
+        process = subprocess.Popen(command(tmp_path / "runs"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and not (home / mark).exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills >= 3
+    done = run(tmp_path / "runs")
+    assert done.returncode == 0, done.stderr
+    whole = (finished / "quickstart@cpu" / "finetune" / "weights.safetensors").read_bytes()
+    assert (home / "finetune" / "weights.safetensors").read_bytes() == whole
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Path:
+    runs = tmp_path_factory.mktemp("jetson")
+    done = run(runs, target="jetson")
+    assert done.returncode == 4, done.stderr
+    assert "check.py" in done.stderr
+    r = report(runs, "quickstart@jetson")
+    assert r["engine"]["measured"] is False and r["engine"]["latency"] is None and r["speedup"]["median"] is None
+    return runs / "quickstart@jetson" / "bundle"
+
+
+def check(folder: Path, *args: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, str(folder / "check.py"), *args], capture_output=True, text=True)
+
+
+def test_the_bundles_checker_passes_in_onnx_runtime(bundle: Path, tmp_path):
+    done = check(
+        bundle, "--backend", "onnxruntime", "--precision", "f32", "--runs", "6", "--out", str(tmp_path / "r.json")
+    )
+    assert done.returncode == 0, done.stderr
+    r = json.loads((tmp_path / "r.json").read_text())
+    assert r["pixel_agreement"] > 0.999 and r["images"] == 3 and r["latency"]["count"] == 6
+    assert {g["name"] for g in r["gates"]} >= {"miou_drop", "class_drop", "pixel_agreement"}
+
+
+def test_the_checker_needs_a_whole_bundle_and_its_backend(bundle: Path, tmp_path):
+    shutil.copytree(bundle, tmp_path / "b")
+    done = check(tmp_path / "b")
+    assert done.returncode == 1 and "tensorrt" in done.stderr and "Traceback" not in done.stderr
+    with open(tmp_path / "b" / "pruned.onnx", "ab") as handle:
+        handle.write(b"x")
+    done = check(tmp_path / "b", "--backend", "onnxruntime", "--precision", "f32")
+    assert done.returncode == 1 and "damaged" in done.stderr
+    (tmp_path / "b" / "parity.npz").unlink()
+    done = check(tmp_path / "b", "--backend", "onnxruntime", "--precision", "f32")
+    assert done.returncode == 1 and "parity.npz is missing" in done.stderr
+
+
+def test_the_checker_notices_a_wrong_engine(bundle: Path, tmp_path):
+    shutil.copytree(bundle, tmp_path / "b")
+    shutil.copyfile(tmp_path / "b" / "dense.onnx", tmp_path / "b" / "pruned.onnx")
+    sums = (tmp_path / "b" / "SHA256SUMS").read_text().splitlines()
+    dense = next(line.split()[0] for line in sums if line.endswith("dense.onnx"))
+    fixed = [f"{dense}  pruned.onnx" if line.endswith("pruned.onnx") else line for line in sums]
+    (tmp_path / "b" / "SHA256SUMS").write_text("\n".join(fixed) + "\n")
+    done = check(tmp_path / "b", "--backend", "onnxruntime", "--precision", "f32", "--runs", "5")
+    assert done.returncode == 3 and "FAIL pixel_agreement" in done.stdout
+
+
+def test_cap_trains_under_its_sparsity_term(tmp_path):
+    done = run(tmp_path, "prune.method=cap", "prune.args={strength: 0.01}", "prune.sparsity={steps: 3, batch: 4}")
+    assert done.returncode == 0, done.stderr
+    assert "sparsity: step 3 of 3" in done.stderr
+    assert (tmp_path / "quickstart@cpu" / "prune" / "history.json").exists()
+
+
+def test_your_own_network_needs_no_change_of_ours(tmp_path, monkeypatch):
+    (tmp_path / "my_nets.py").write_text(
+        "from torch import nn\n"
+        "def build(classes, width=12):\n"
+        "    return nn.Sequential(nn.Conv2d(3, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU(),\n"
+        "        nn.Conv2d(width, 2 * width, 3, padding=1), nn.BatchNorm2d(2 * width), nn.ReLU(), nn.Conv2d(2 * width, classes, 1),\n"
+        "        nn.Upsample(scale_factor=2))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    done = run(tmp_path / "runs", "model={factory: 'my_nets:build', args: {width: 16}}", "prune.step=1")
+    assert done.returncode == 0, done.stderr
+    assert report(tmp_path / "runs")["pruned"]["macs"] < 0.401 * report(tmp_path / "runs")["dense"]["macs"]
+
+
+def test_real_images(camvid: Path, tmp_path):
+    settings = [
+        f"data={{name: camvid, root: {camvid}, size: [96, 128], train_images: 12, val_images: 4}}",
+        "prune.method=l1",
+    ]
+    done = run(tmp_path, *settings)
+    assert done.returncode == 0, done.stderr
+    assert "bicyclist" in report(tmp_path)["dense"]["iou_per_class"]
