@@ -48,7 +48,8 @@ def export(shipped: Shipped, size: tuple[int, int], path: Path, opset: int) -> N
     """
     image = torch.zeros(1, *size, 3, dtype=torch.uint8)
     names = ["classes", "logits"] if shipped.logits else ["classes"]
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # the exporter and its helpers log what users cannot act on
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
@@ -59,3 +60,5 @@ def export(shipped: Shipped, size: tuple[int, int], path: Path, opset: int) -> N
     except Exception as error:
         line = next((text for text in reversed(str(error).splitlines()) if text.strip()), type(error).__name__)
         raise ExportError(f"export: PyTorch cannot export the network to ONNX: {line.strip()[:200]}") from error
+    finally:
+        logging.disable(before)

@@ -43,12 +43,11 @@ def _networks(report: dict[str, Any]) -> Table:
             f"{name} (PyTorch)", f"{100 * row['miou']:.2f}", f"{100 * row['boundary_iou']:.2f}", f"{row['params'] / 1e6:.3f} M",
             f"{row['macs'] / 1e9:.3f} G", "", "",
         )  # fmt: skip
-    found = made["precision_found"] or "not built"
-    for name, latency in (
-        (f"dense engine, {found}", made["dense_latency"]),
-        (f"pruned engine, {found}", made["latency"]),
-    ):
-        judged = name.startswith("pruned")
+    found = made["precision_found"]
+    last = f"pruned engine, {found}" if made["measured"] else "pruned graph (ONNX Runtime)"
+    rows = [(f"dense engine, {found}", made["dense_latency"])] if made["measured"] else []
+    for name, latency in [*rows, (last, made["latency"])]:
+        judged = name == last
         table.add_row(
             name, f"{100 * made['miou']:.2f}" if judged else "", f"{100 * made['boundary_iou']:.2f}" if judged else "", "", "",
             f"{latency['p50']:.2f} ({latency['p99']:.2f}) ms" if latency else "not measured",
@@ -59,7 +58,7 @@ def _networks(report: dict[str, Any]) -> Table:
 
 def _classes(report: dict[str, Any]) -> Table:
     table = Table(title="IoU per class")
-    for column in ("class", "dense", "pruned", "engine"):
+    for column in ("class", "dense", "pruned", "engine" if report["engine"]["measured"] else "graph"):
         table.add_column(column, justify="left" if column == "class" else "right")
     for name in report["data"]["classes"]:
         rows = (report[r]["iou_per_class"][name] for r in ("dense", "pruned", "engine"))

@@ -66,7 +66,7 @@ class OpenVINOEngine:
     def bind(self, image: np.ndarray) -> Callable[[], Any]:
         import openvino as ov
 
-        kept = np.ascontiguousarray(image)
+        kept = np.array(image, order="C")  # OpenVINO shares it and wants it writable
         self._request.set_input_tensor(ov.Tensor(kept, shared_memory=True))
         request = self._request
 
