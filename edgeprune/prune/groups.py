@@ -19,7 +19,8 @@ from torch.utils._pytree import tree_unflatten
 
 from edgeprune.errors import SurgeryError
 from edgeprune.prune.channels import ChannelGraph, Group, Member, Operation, UnionFind, Width
-from edgeprune.prune.operators import HANDLERS, Value, shape_of
+from edgeprune.prune.operators import HANDLERS
+from edgeprune.prune.values import Value, shape_of
 
 __all__ = ["ChannelGraph", "Group", "Member", "find_groups"]
 
