@@ -11,6 +11,8 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +29,25 @@ from edgeprune.target import Target
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage's name, its work, and the parts of the recipe that it depends on (besides the stages before it)."""
+    """A stage's name, its work, and what it depends on besides the stages before it: keys of the recipe, packages."""
 
     name: str
     work: Callable[[Run], dict[str, Any]]
-    depends: tuple[str, ...]
+    depends: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
     always: bool = False  # done again in every run
 
 
 STAGES = [
-    Stage("load", load.load, ("seed", "model", "data", "train")),
-    Stage("prune", prune.prune, ("prune", "budget")),
+    Stage("load", load.load, ("seed", "model", "data", "train"), ("torch", "kornia")),
+    Stage("prune", prune.prune, ("prune", "budget", "finetune.batch", "finetune.augment")),
     Stage("finetune", finetune.finetune, ("finetune",)),
-    Stage("export", deploy.export, ("deploy",)),
-    Stage("simplify", deploy.simplify, ()),
-    Stage("compile", deploy.compile, ()),
-    Stage("verify", verify.verify, ()),
-    Stage("bundle", deploy.bundle, ()),
-    Stage("report", report.report, (), always=True),
+    Stage("export", deploy.export, ("deploy",), ("onnx", "onnxscript")),
+    Stage("simplify", deploy.simplify, (), ("onnxsim", "onnxruntime")),
+    Stage("compile", deploy.compile, (), ("openvino", "nncf")),
+    Stage("verify", verify.verify),
+    Stage("bundle", deploy.bundle),
+    Stage("report", report.report, always=True),
 ]
 
 
@@ -64,11 +67,17 @@ def run(recipe: Recipe, target: Target, runs_dir: Path, console: Console | None 
         job = Run(recipe, target, folder, console)
         write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
         write_json(folder / "target.json", target.model_dump(mode="json"))
-        key = hash_obj([edgeprune.__version__, torch.__version__, target.model_dump(mode="json")])
+        key = hash_obj([edgeprune.__version__, target.model_dump(mode="json"), _checkpoint(recipe)])
         for stage in STAGES:
-            key = hash_obj([key, stage.name, {d: _plain(getattr(recipe, d)) for d in stage.depends}])
+            parts = {name: _plain(attrgetter(name)(recipe)) for name in stage.depends}
+            key = hash_obj([key, stage.name, parts, {name: version(name) for name in stage.packages}])
             _do(job, stage, key)
         return int(job.facts["report"]["exit_status"])
+
+
+def _checkpoint(recipe: Recipe) -> str | None:
+    """Hash of the checkpoint's content: the same path may hold other weights tomorrow."""
+    return sha256(Path(recipe.model.checkpoint).expanduser()) if recipe.model.checkpoint else None
 
 
 def _plain(part: Any) -> Any:
@@ -96,7 +105,10 @@ def _do(job: Run, stage: Stage, key: str) -> None:
     home = job.folder / stage.name
     files = {str(f.relative_to(job.folder)): sha256(f) for f in sorted(home.rglob("*")) if _is_result(f)}
     job.timings.append(_timing(stage.name, seconds, False, facts))
-    manifest["stages"][stage.name] = {"key": key, "seconds": seconds, "facts": facts, "files": files}
+    versions = {name: version(name) for name in stage.packages}
+    manifest["stages"][stage.name] = {
+        "key": key, "seconds": seconds, "versions": versions, "facts": facts, "files": files,
+    }  # fmt: skip
     write_json(path, manifest)
 
 

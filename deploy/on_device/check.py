@@ -104,7 +104,7 @@ def check(folder, backend, precision, runs, out):
     for role in ("dense", "pruned"):
         print("building %s with %s at %s" % (role, backend, precision), file=sys.stderr)
         started = time.time()
-        made[role] = engines.BACKENDS[backend](os.path.join(folder, role + ".onnx"), precision, images)
+        made[role] = engines.BACKENDS[backend](os.path.join(folder, role + ".onnx"), precision, images, about["device"])
         print("  %.0f s" % (time.time() - started), file=sys.stderr)
     masks = np.concatenate([made["pruned"].predict(image[None]) for image in data["images"]])
     times = pairs(made["dense"].bind(data["images"][:1]), made["pruned"].bind(data["images"][:1]), runs)

@@ -12,7 +12,7 @@ import numpy as np
 class OnnxRuntime:
     """The graph in f32 on the CPU: a check of the graph, not of the device."""
 
-    def __init__(self, path, precision, calibration=None):
+    def __init__(self, path, precision, calibration=None, device="CPU"):
         import onnxruntime as ort
 
         if precision != "f32":
@@ -29,18 +29,32 @@ class OnnxRuntime:
 
 
 class OpenVINO:
-    """An Intel CPU's engine."""
+    """An engine for an Intel CPU, GPU or NPU."""
 
-    def __init__(self, path, precision, calibration=None):
+    def __init__(self, path, precision, calibration=None, device="CPU"):
         import openvino as ov
 
         if precision == "int8":
             raise ValueError("INT8 for OpenVINO is quantised on the host, not here; use --precision f32 or f16")
-        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
-        self.compiled = ov.Core().compile_model(path, "CPU", settings)
+        settings = {"PERFORMANCE_HINT": "LATENCY"}
+        if device != "NPU":
+            settings["INFERENCE_PRECISION_HINT"] = precision
+        core = ov.Core()
+        if not any(name.split(".")[0] == device for name in core.available_devices):
+            raise RuntimeError("OpenVINO finds no %s here, only %s" % (device, ", ".join(core.available_devices)))
+        self.compiled = core.compile_model(path, device, settings)
         self.request = self.compiled.create_infer_request()
-        self.backend = "openvino " + ov.__version__.split("-")[0]
-        self.precision = str(self.compiled.get_property("INFERENCE_PRECISION_HINT"))
+        self.backend = "openvino %s on %s" % (ov.__version__.split("-")[0], device)
+        self.precision = self._found()
+
+    def _found(self):
+        """What most convolutions run at, as the compiled graph says."""
+        names = []
+        for node in self.compiled.get_runtime_model().get_ops():
+            info = node.get_rt_info()
+            if "layerType" in info and info["layerType"].astype(str).startswith("Convolution"):
+                names.append(info["runtimePrecision"].astype(str).lower())
+        return max(set(names), key=names.count) if names else "unknown"
 
     def predict(self, image):
         return np.array(self.request.infer({0: image})[self.compiled.output(0)])
@@ -54,7 +68,7 @@ class TensorRT:
 
     module = "tensorrt"
 
-    def __init__(self, path, precision, calibration=None):
+    def __init__(self, path, precision, calibration=None, device="GPU"):
         trt = self.trt = __import__(self.module)
         self.version = tuple(int(v) for v in trt.__version__.split(".")[:2])
         self.logger = trt.Logger(trt.Logger.WARNING)

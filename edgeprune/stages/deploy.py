@@ -13,6 +13,7 @@ from edgeprune.deploy import bundle as bundling
 from edgeprune.deploy.export import Shipped
 from edgeprune.deploy.export import export as export_onnx
 from edgeprune.deploy.simplify import simplify as simplify_onnx
+from edgeprune.deploy.unpool import without_indices
 from edgeprune.devices import local
 from edgeprune.files import replace_with, write_atomic
 from edgeprune.runtime import BACKENDS, Engine
@@ -33,7 +34,8 @@ def export(run: Run) -> dict[str, Any]:
     cfg, sizes = run.recipe.deploy, {}
     for role in ROLES:
         path = run.folder / "export" / f"{role}.onnx"
-        export_onnx(Shipped(network(run, role), MEAN, STD, cfg.logits), run.recipe.data.size, path, cfg.opset)
+        net = without_indices(network(run, role), load.example(run))
+        export_onnx(Shipped(net, MEAN, STD, cfg.logits), run.recipe.data.size, path, cfg.opset)
         sizes[role] = path.stat().st_size
         run.console.print(f"{role}: {sizes[role] / 1e6:.2f} MB of ONNX, opset {cfg.opset}")
     return {"bytes": sizes}
@@ -148,6 +150,7 @@ def _about(run: Run) -> dict[str, Any]:
         "recipe": recipe.name,
         "target": run.target.name,
         "backend": run.target.backend,
+        "device": run.target.device,
         "precision": precision(run),
         "input": {"name": "image", "shape": [1, *recipe.data.size, 3], "dtype": "uint8", "order": "RGB"},
         "classes": load.dataset(run, "val").classes,

@@ -1,4 +1,4 @@
-"""The training loop: any number of processes (accelerate), mixed precision, checkpoints that resume exactly.
+"""The training loop: on what accelerate finds, mixed precision, checkpoints that resume exactly.
 
 Everything random is a function of (seed, step), so a run that was killed and goes on ends with the same weights.
 """

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import edgeprune
 from edgeprune.files import lock
@@ -232,3 +233,22 @@ def test_real_images(camvid: Path, tmp_path):
     done = run(tmp_path, *settings)
     assert done.returncode == 0, done.stderr
     assert "bicyclist" in report(tmp_path)["dense"]["iou_per_class"]
+
+
+def test_a_changed_checkpoint_is_noticed(finished: Path, tmp_path):
+    shutil.copyfile(finished / "quickstart@cpu" / "load" / "weights.safetensors", tmp_path / "w.safetensors")
+    settings = ["train=null", f"model.checkpoint={tmp_path / 'w.safetensors'}"]
+    assert run(tmp_path, *settings).returncode == 0
+    assert report(tmp_path)["dense"]["miou"] == report(finished)["dense"]["miou"]
+    tensors = load_file(tmp_path / "w.safetensors")
+    save_file({k: v * 0.5 if k == "classifier.weight" else v for k, v in tensors.items()}, tmp_path / "w.safetensors")
+    done = run(tmp_path, *settings)
+    assert done.returncode == 0 and "skipped" not in done.stderr
+
+
+def test_an_intel_gpu_that_is_not_here_gets_a_bundle_too(finished: Path, tmp_path):
+    shutil.copytree(finished / "quickstart@cpu", tmp_path / "quickstart@intel-gpu")
+    done = run(tmp_path, target="intel-gpu")
+    assert done.returncode == 4 and "OpenVINO finds no GPU here" in done.stderr.replace("\n", " ")
+    checked = check(tmp_path / "quickstart@intel-gpu" / "bundle")
+    assert checked.returncode == 1 and "finds no GPU here" in checked.stderr
