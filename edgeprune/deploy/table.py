@@ -14,6 +14,11 @@ def show(console: Console, report: dict[str, Any], folder: Path) -> None:
     console.print(_networks(report))
     console.print(_classes(report))
     console.print(_gates(report))
+    more = report["training_steps"]["prune"] + report["training_steps"]["finetune"]
+    if report["pruned"]["miou"] > report["dense"]["miou"] and more:
+        console.print(
+            f"the pruned network was trained {more} steps longer than the dense one: its gain may be that alone"
+        )
     speed = report["speedup"]
     if report["engine"]["measured"]:
         low, high = speed["ci95"]

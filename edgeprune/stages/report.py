@@ -54,6 +54,7 @@ def assemble(run: Run) -> dict[str, Any]:
             "train_images": len(load.dataset(run, "train")), "val_images": len(data),
         },
         "method": run.recipe.prune.method,
+        "training_steps": {stage: _steps(run, stage) for stage in ("load", "prune", "finetune")},
         "dense": {**dense, "latency": verified["dense_latency"]},
         "pruned": {**pruned, "latency": verified["latency"], "against_dense": verified["pruning"]},
         "engine": {
@@ -83,3 +84,9 @@ def assemble(run: Run) -> dict[str, Any]:
         "machine": verified.get("machine"),
         "bundle": facts["bundle"].get("archive"),
     }  # fmt: skip
+
+
+def _steps(run: Run, stage: str) -> int:
+    """Optimiser steps of a stage's training; 0 where it had none."""
+    history = run.folder / stage / "history.json"
+    return len(read_json(history)) if history.exists() else 0
