@@ -54,6 +54,11 @@ def prune(run: Run) -> dict[str, Any]:
         f"{limit / whole:.3f}x), MACs {macs / run.facts['load']['macs']:.3f}x; scoring took {seconds:.1f} s; proof: "
         f"{proof.silenced:.0e} silenced, {proof.folded:.0e} folded"
     )
+    if price(widths) < 0.99 * limit:
+        run.console.print(
+            f"[yellow]widths in steps of {step} leave {1 - price(widths) / limit:.1%} of the budget unused; prune.step: 1 "
+            "uses all of it[/yellow]"
+        )
     return {
         "budget": {"kind": recipe.budget.kind, "limit": limit, "achieved": price(widths), "dense": whole},
         "macs": macs,
