@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from rich.console import Console
 
 import edgeprune
@@ -36,12 +38,13 @@ class Stage:
     depends: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     always: bool = False  # done again in every run
+    trains: bool = False  # all processes of `accelerate launch` take part; the others only in the first one
 
 
 STAGES = [
-    Stage("load", load.load, ("seed", "model", "data", "train"), ("torch", "kornia")),
-    Stage("prune", prune.prune, ("prune", "budget", "finetune.batch", "finetune.augment")),
-    Stage("finetune", finetune.finetune, ("finetune",)),
+    Stage("load", load.load, ("seed", "model", "data", "train"), ("torch", "kornia"), trains=True),
+    Stage("prune", prune.prune, ("prune", "budget", "finetune.batch", "finetune.augment"), trains=True),
+    Stage("finetune", finetune.finetune, ("finetune",), trains=True),
     Stage("export", deploy.export, ("deploy",), ("onnx", "onnxscript")),
     Stage("simplify", deploy.simplify, (), ("onnxsim", "onnxruntime")),
     Stage("compile", deploy.compile, (), ("openvino", "nncf")),
@@ -57,22 +60,35 @@ def run(recipe: Recipe, target: Target, runs_dir: Path, console: Console | None 
     Raises:
         EdgepruneError: one clear line; finished stages stay finished.
     """
-    console = console or Console(stderr=True, width=None if sys.stderr.isatty() else 120)
+    team = PartialState(cpu=not torch.cuda.is_available())
+    console = console or Console(
+        stderr=True, width=None if sys.stderr.isatty() else 120, quiet=not team.is_main_process
+    )
     folder = Path(runs_dir) / f"{recipe.name}@{target.name}"
     torch.manual_seed(recipe.seed)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     torch.set_flush_denormal(True)  # near-zero weights of a pruned network otherwise cost up to 35x on CPUs
+    job = Run(recipe, target, folder, console)
+    if not team.is_main_process:
+        for stage in (s for s in STAGES if s.trains):
+            _follow(job, stage)
+        return 0
     with lock(folder):
-        job = Run(recipe, target, folder, console)
         write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
         write_json(folder / "target.json", target.model_dump(mode="json"))
-        key = hash_obj([edgeprune.__version__, target.model_dump(mode="json"), _checkpoint(recipe)])
+        key = hash_obj([edgeprune.__version__, target.model_dump(mode="json"), _checkpoint(recipe), team.num_processes])
         for stage in STAGES:
             parts = {name: _plain(attrgetter(name)(recipe)) for name in stage.depends}
             key = hash_obj([key, stage.name, parts, {name: version(name) for name in stage.packages}])
             _do(job, stage, key)
         return int(job.facts["report"]["exit_status"])
+
+
+def _follow(job: Run, stage: Stage) -> None:
+    """A helping process: take part in the main one's training, or take over what it found done before."""
+    (known,) = broadcast_object_list([None])
+    job.facts[stage.name] = stage.work(job) if known is None else known
 
 
 def _checkpoint(recipe: Recipe) -> str | None:
@@ -94,15 +110,21 @@ def _do(job: Run, stage: Stage, key: str) -> None:
             job.facts[stage.name] = record["facts"]
             job.console.print(f"[dim]{stage.name:<9} done before ({record['seconds']:.0f} s), skipped[/dim]")
             job.timings.append(_timing(stage.name, record["seconds"], True, record["facts"]))
+            if stage.trains:
+                broadcast_object_list([record["facts"]])
             return
         job.console.print(
             f"[yellow]{job.folder / damaged}: missing or damaged; stage {stage.name} is done again[/yellow]"
         )
     job.console.print(f"[bold]{stage.name}[/bold]")
+    home = job.folder / stage.name
+    for old in filter(_is_result, sorted(home.rglob("*"))):  # of another recipe, or of a run that was killed
+        old.unlink()
+    if stage.trains:
+        broadcast_object_list([None])
     started = time.perf_counter()
     job.facts[stage.name] = facts = stage.work(job)
     seconds = time.perf_counter() - started
-    home = job.folder / stage.name
     files = {str(f.relative_to(job.folder)): sha256(f) for f in sorted(home.rglob("*")) if _is_result(f)}
     job.timings.append(_timing(stage.name, seconds, False, facts))
     versions = {name: version(name) for name in stage.packages}

@@ -1,4 +1,4 @@
-"""The training loop: on what accelerate finds, mixed precision, checkpoints that resume exactly.
+"""The training loop: any number of processes (accelerate), mixed precision, checkpoints that resume exactly.
 
 Everything random is a function of (seed, step), so a run that was killed and goes on ends with the same weights.
 """
@@ -101,6 +101,7 @@ def train(
             bar.advance(loss)
             if accelerator.is_main_process and _due(cfg.checkpoint_every, step) and step < steps:
                 state.save(step)
+    accelerator.wait_for_everyone()
     if end:
         end()
     if ema is not None:

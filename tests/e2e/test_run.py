@@ -252,3 +252,24 @@ def test_an_intel_gpu_that_is_not_here_gets_a_bundle_too(finished: Path, tmp_pat
     assert done.returncode == 4 and "OpenVINO finds no GPU here" in done.stderr.replace("\n", " ")
     checked = check(tmp_path / "quickstart@intel-gpu" / "bundle")
     assert checked.returncode == 1 and "finds no GPU here" in checked.stderr
+
+
+def test_two_processes_train_together(tmp_path):
+    """`accelerate launch`: each process sees its own share of every batch; the weights are those of one bigger batch's order."""
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_cpu_threads_per_process",
+        "1",
+    ]
+    together = [*launch, *command(tmp_path / "two", "train.batch=2", "finetune.batch=2")[1:]]
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1"}
+    done = subprocess.run(together, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert report(tmp_path / "two")["training_steps"] == {"load": 8, "prune": 0, "finetune": 6}
+    again = subprocess.run(together, capture_output=True, text=True, env=environment)
+    assert again.returncode == 0 and again.stderr.count("skipped") == 8, again.stderr
