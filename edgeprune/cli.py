@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -108,7 +109,10 @@ def main() -> None:
     except EdgepruneError as error:
         if debug:
             raise
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True, highlight=False)
+        quiet = os.environ.get("RANK", "0") != "0"  # of several processes the first one speaks
+        Console(stderr=True, quiet=quiet).print(
+            f"error: {error}", style="red", markup=False, soft_wrap=True, highlight=False
+        )
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)

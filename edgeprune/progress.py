@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from types import TracebackType
 
@@ -14,6 +15,7 @@ class Progress:
     """`with Progress("dense", 700) as bar: bar.advance(loss)`."""
 
     def __init__(self, title: str, total: int, done: int = 0, quiet: bool = False, unit: str = "steps") -> None:
+        quiet = quiet or os.environ.get("RANK", "0") != "0"  # of several processes the first one speaks
         self.title, self.total, self.done, self.quiet = title, total, done, quiet
         self.console = Console(stderr=True)
         self._began, self._first, self._loss, self._told = time.monotonic(), done, float("nan"), done

@@ -29,7 +29,8 @@ class Shipped(nn.Module):
         self.register_buffer("shift", (-torch.tensor(mean) / torch.tensor(std)).view(1, 3, 1, 1))
 
     def forward(self, image: torch.Tensor) -> Any:
-        x = image.permute(0, 3, 1, 2).to(torch.float32) * self.scale + self.shift
+        # cast first, and again last: TensorRT takes uint8 at its inputs and outputs only, right beside a cast
+        x = image.to(torch.float32).permute(0, 3, 1, 2) * self.scale + self.shift
         output = self.net(x)
         logits = (
             output["out"] if isinstance(output, dict) else output[0] if isinstance(output, (tuple, list)) else output

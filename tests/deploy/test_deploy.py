@@ -46,6 +46,8 @@ def test_the_graph_takes_bytes_and_gives_bytes(graph):
     shape = lambda v: [d.dim_value for d in v.type.tensor_type.shape.dim]  # noqa: E731
     assert (i.name, shape(i), i.type.tensor_type.elem_type) == ("image", [1, 32, 64, 3], onnx.TensorProto.UINT8)
     assert (o.name, shape(o), o.type.tensor_type.elem_type) == ("classes", [1, 32, 64], onnx.TensorProto.UINT8)
+    ends = [n.op_type for n in model.graph.node if "image" in n.input or "classes" in n.output]
+    assert ends == ["Cast", "Cast"]  # TensorRT takes uint8 only right beside a cast
     assert model.opset_import[0].version == 20 and not list(graph.parent.glob("*.data"))
 
 
