@@ -99,6 +99,12 @@ def _checked(recipe: str, target: str, settings: list[str]) -> tuple[Recipe, Tar
     return parsed, device
 
 
+def one_line(error: Exception) -> str:
+    """The message; of one that a loading process raised, the line below its trace."""
+    last = str(error).strip().splitlines()[-1]
+    return last.removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
+
+
 def main() -> None:
     """The console script: errors of ours are one line each."""
     debug = "--debug" in sys.argv
@@ -111,7 +117,7 @@ def main() -> None:
             raise
         quiet = os.environ.get("RANK", "0") != "0"  # of several processes the first one speaks
         Console(stderr=True, quiet=quiet).print(
-            f"error: {error}", style="red", markup=False, soft_wrap=True, highlight=False
+            f"error: {one_line(error)}", style="red", markup=False, soft_wrap=True, highlight=False
         )
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
@@ -121,8 +127,9 @@ def main() -> None:
         if debug:
             raise
         line = (str(error).strip().splitlines() or [""])[0][:300]
-        print(
-            f"error: unexpected {type(error).__name__}: {line} (--debug before the command shows the trace)",
-            file=sys.stderr,
-        )
+        if os.environ.get("RANK", "0") == "0":
+            print(
+                f"error: unexpected {type(error).__name__}: {line} (--debug before the command shows the trace)",
+                file=sys.stderr,
+            )
         sys.exit(1)

@@ -7,7 +7,9 @@ import inspect
 from typing import Any
 
 from edgeprune.errors import RecipeError
+from edgeprune.models import NETWORKS
 from edgeprune.recipe import Recipe, Train
+from edgeprune.runtime import BACKENDS
 from edgeprune.target import Target
 
 LATER = ("latency", "latency_ms", "fps")
@@ -30,9 +32,16 @@ def check_pair(recipe: Recipe, target: Target) -> None:
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(METHODS)}"
         raise RecipeError(f"prune.method: {recipe.prune.method!r} is unknown; {hint}")
     _arguments(recipe)
+    network = recipe.model.network
+    if network is not None and network not in NETWORKS:
+        near = difflib.get_close_matches(network, list(NETWORKS), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(NETWORKS)}"
+        raise RecipeError(f"model.network: {network!r} is unknown; {hint}")
     asked = recipe.deploy.precision
     if asked != "auto" and asked not in target.precisions:
         raise RecipeError(f"deploy.precision: {target.name} has {', '.join(target.precisions)}, not {asked}")
+    if asked == "int8" and target.backend not in BACKENDS:
+        raise RecipeError(f"deploy.precision: int8 cannot be built for {target.backend} yet; use f16")
     stride = STRIDES.get(recipe.model.network or "", 1)
     if any(side % stride for side in recipe.data.size):
         raise RecipeError(

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -77,30 +78,48 @@ def run(recipe: Recipe, target: Target, runs_dir: Path, console: Console | None 
     with lock(folder):
         write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
         write_json(folder / "target.json", target.model_dump(mode="json"))
-        key = hash_obj([edgeprune.__version__, target.model_dump(mode="json"), _checkpoint(recipe), team.num_processes])
+        key = hash_obj([edgeprune.__version__, target.model_dump(mode="json"), _inputs(recipe), team.num_processes])
         for stage in STAGES:
             parts = {name: _plain(attrgetter(name)(recipe)) for name in stage.depends}
             key = hash_obj([key, stage.name, parts, {name: version(name) for name in stage.packages}])
-            _do(job, stage, key)
+            key = hash_obj([key, _do(job, stage, key)])
         return int(job.facts["report"]["exit_status"])
 
 
 def _follow(job: Run, stage: Stage) -> None:
     """A helping process: take part in the main one's training, or take over what it found done before."""
-    (known,) = broadcast_object_list([None])
+    known, job.key = broadcast_object_list([None, ""])
     job.facts[stage.name] = stage.work(job) if known is None else known
 
 
-def _checkpoint(recipe: Recipe) -> str | None:
-    """Hash of the checkpoint's content: the same path may hold other weights tomorrow."""
-    return sha256(Path(recipe.model.checkpoint).expanduser()) if recipe.model.checkpoint else None
+def _inputs(recipe: Recipe) -> list[Any]:
+    """What lies outside the recipe: the checkpoint's content, the data's files, the code of the user's network."""
+    model, found = recipe.model, []
+    if model.checkpoint:
+        found.append(sha256(Path(model.checkpoint).expanduser()))
+    if recipe.data.root:
+        root = Path(recipe.data.root).expanduser()
+        stats = ((p, p.stat()) for p in sorted(root.rglob("*")) if p.is_file())
+        found.append(hash_obj([(str(p.relative_to(root)), s.st_size, s.st_mtime_ns) for p, s in stats]))
+    if model.factory:
+        spec = find_spec(model.factory.partition(":")[0].partition(".")[0])
+        if spec is not None and spec.origin and Path(spec.origin).is_file():
+            code = (
+                [Path(spec.origin)]
+                if not spec.submodule_search_locations
+                else sorted(Path(spec.origin).parent.rglob("*.py"))
+            )
+            found.append([sha256(p) for p in code])
+    return found
 
 
 def _plain(part: Any) -> Any:
     return part.model_dump(mode="json") if hasattr(part, "model_dump") else part
 
 
-def _do(job: Run, stage: Stage, key: str) -> None:
+def _do(job: Run, stage: Stage, key: str) -> dict[str, str]:
+    """Do a stage, or find that it was done; gives its files' hashes."""
+    job.key = key
     path = job.folder / "manifest.json"
     manifest = read_json(path) if path.exists() else {"schema": 1, "stages": {}}
     record = manifest["stages"].get(stage.name)
@@ -111,8 +130,8 @@ def _do(job: Run, stage: Stage, key: str) -> None:
             job.console.print(f"[dim]{stage.name:<9} done before ({record['seconds']:.0f} s), skipped[/dim]")
             job.timings.append(_timing(stage.name, record["seconds"], True, record["facts"]))
             if stage.trains:
-                broadcast_object_list([record["facts"]])
-            return
+                broadcast_object_list([record["facts"], key])
+            return record["files"]
         job.console.print(
             f"[yellow]{job.folder / damaged}: missing or damaged; stage {stage.name} is done again[/yellow]"
         )
@@ -121,17 +140,21 @@ def _do(job: Run, stage: Stage, key: str) -> None:
     for old in filter(_is_result, sorted(home.rglob("*"))):  # of another recipe, or of a run that was killed
         old.unlink()
     if stage.trains:
-        broadcast_object_list([None])
+        broadcast_object_list([None, key])
     started = time.perf_counter()
     job.facts[stage.name] = facts = stage.work(job)
     seconds = time.perf_counter() - started
     files = {str(f.relative_to(job.folder)): sha256(f) for f in sorted(home.rglob("*")) if _is_result(f)}
+    if facts.get("archive"):
+        files[str(Path(facts["archive"]).relative_to(job.folder))] = sha256(facts["archive"])
     job.timings.append(_timing(stage.name, seconds, False, facts))
     versions = {name: version(name) for name in stage.packages}
     manifest["stages"][stage.name] = {
         "key": key, "seconds": seconds, "versions": versions, "facts": facts, "files": files,
     }  # fmt: skip
     write_json(path, manifest)
+    (home / "checkpoint.pt").unlink(missing_ok=True)  # it has served; the weights are there
+    return files
 
 
 def _timing(name: str, seconds: float, skipped: bool, facts: dict[str, Any]) -> dict[str, Any]:

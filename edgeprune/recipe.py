@@ -247,7 +247,7 @@ class Recipe(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = Field(description="names the run's folder")
     title: str = Field(default="", description="one line for people")
-    seed: int = Field(default=0, description="of everything random")
+    seed: Annotated[int, Field(ge=0)] = Field(default=0, description="of everything random")
     threads: Count | None = Field(default=None, description="PyTorch's threads; null: as many as there are cores")
     model: Model
     data: Data

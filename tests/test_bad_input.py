@@ -41,6 +41,8 @@ SETTINGS = [
     ("prune.method=sirpf", "did you mean sirfp?"),
     ("prune.args.detial=1", "did you mean detail?"),
     ("prune.sparsity={steps: 3}", "has no sparsity term"),
+    ("model.network=segnt", "did you mean segnet?"),
+    ("seed=-1", "greater than or equal to 0"),
     ("deploy.opset=11", "greater than or equal to 18"),
     ("model.factory=a:b", "exactly one of them"),
     ("model.checkpoint=/nowhere.safetensors", "does not exist"),
@@ -97,6 +99,12 @@ def test_precision_that_the_target_has_not(cli):
     one_line(err, "deploy.precision: jetson has f32, f16, int8")
 
 
+def test_int8_where_it_cannot_be_built(cli):
+    code, _, err = cli("check", "quickstart", "-t", "jetson", "--set", "deploy.precision=int8")
+    assert code == 2
+    one_line(err, "int8 cannot be built for tensorrt yet")
+
+
 class Evil:
     def __reduce__(self):
         return (Path.touch, (Path("/tmp/edgeprune-ran-code"),))
@@ -132,6 +140,7 @@ CHECKPOINTS = {
     "nan.safetensors": (_nan, "NaN or infinity"),
     "missing.safetensors": (_without, "classifier.bias"),
     "more.safetensors": (_more, "head.extra"),
+    "pointer.pth": (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\n"), "not a whole checkpoint"),
     "list.pt": (lambda p: torch.save([1, 2], p), "not a dict of weights"),
 }
 
@@ -197,6 +206,14 @@ def test_data_faults_name_the_file(cli, tmp_path: Path, name):
     )
     assert code == 1
     one_line(err, str(root), said)
+
+
+def test_a_fault_in_a_loading_process_is_one_line_too():
+    from edgeprune.cli import one_line as shown
+    from edgeprune.errors import DataError
+
+    trace = "Caught DataError in worker 0.\nOriginal Traceback:\n  File x\nedgeprune.errors.DataError: a.png: label is missing\n"
+    assert shown(DataError(trace)) == "a.png: label is missing"
 
 
 def test_a_factory_that_is_not_there(cli, tmp_path: Path):

@@ -1,6 +1,6 @@
 """The backends on the device: TensorRT (through its Python module and libcudart by ctypes), OpenVINO, ONNX Runtime.
 
-The TensorRT part is written against the documented interface of 8.5 to 11 and has not run on hardware yet.
+The TensorRT part is written against the documented interface of TensorRT 10 and has not run on hardware yet.
 """
 
 import ctypes
@@ -79,7 +79,7 @@ class TensorRT:
             raise RuntimeError("TensorRT cannot load the engine that it built")
         self.context = self.engine.create_execution_context()
         self.backend = "%s %s" % (self.module, trt.__version__)
-        self.precision = precision  # asked; layers may fall back, see the inspector's output
+        self.precision = "not read back (asked %s)" % precision
         self.cuda = Cuda()
         self._buffers()
 
@@ -97,6 +97,8 @@ class TensorRT:
         config = builder.create_builder_config()
         if precision == "int8":
             raise ValueError("INT8 on TensorRT wants a graph with Q/DQ nodes, which this bundle does not hold; use f16")
+        if precision == "f32":
+            config.clear_flag(trt.BuilderFlag.TF32)  # on by default, and no f32
         if precision == "f16":
             if not hasattr(trt.BuilderFlag, "FP16"):
                 raise ValueError(

@@ -61,6 +61,8 @@ def gates(limits, result):
     )  # fmt: skip
     gate("class_drop", worst, lambda limit: abs(worst) <= limit)
     gate("pixel_agreement", result["pixel_agreement"], lambda limit: result["pixel_agreement"] >= limit)
+    miou = 100 * result["engine"]["miou"]
+    gate("min_miou", miou, lambda limit: miou >= limit)
     speedup = result.get("speedup")
     gate(
         "min_speedup", speedup and speedup["ci95"][0], lambda limit: speedup is not None and speedup["ci95"][0] >= limit

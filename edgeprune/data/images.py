@@ -27,8 +27,10 @@ def open_folder(
         raise DataError(f"data.args.classes: needs two or more different names, not {classes}")
     images, labels = folder(root / split / "images"), folder(root / split / "labels")
 
+    by_stem = {path.stem: path for path in images_in(labels)}
+
     def label_of(image: Path) -> Path | None:
-        return next(iter(sorted(labels.glob(f"{image.stem}.*"))), None)
+        return by_stem.get(image.stem)
 
     pairs = paired(images_in(images), label_of)
     if not pairs:

@@ -16,7 +16,7 @@ _README = """\
 {recipe}@{target}: an engine to build, measure and check on the device itself.
 
     python3 check.py                  builds, checks, measures; writes result.json
-    python3 check.py --help           other backends, precisions, an already built engine
+    python3 check.py --help           other backends and precisions
 
 Needs Python 3.8+, numpy and {needs}. Exit status: 0 all gates met, 3 a gate failed, 1 an error.
 Bring result.json back to the machine that made this bundle.

@@ -29,7 +29,7 @@ class Shipped(nn.Module):
         self.register_buffer("shift", (-torch.tensor(mean) / torch.tensor(std)).view(1, 3, 1, 1))
 
     def forward(self, image: torch.Tensor) -> Any:
-        # cast first, and again last: TensorRT takes uint8 at its inputs and outputs only, right beside a cast
+        # TensorRT takes uint8 at inputs and outputs only, right beside a cast from or to float
         x = image.to(torch.float32).permute(0, 3, 1, 2) * self.scale + self.shift
         output = self.net(x)
         logits = (
@@ -37,7 +37,7 @@ class Shipped(nn.Module):
         )
         if logits.shape[-2:] != image.shape[1:3]:
             logits = nn.functional.interpolate(logits, size=image.shape[1:3], mode="bilinear", align_corners=False)
-        classes = logits.argmax(1).to(torch.uint8)
+        classes = logits.argmax(1).to(torch.float32).to(torch.uint8)
         return (classes, logits) if self.logits else classes
 
 

@@ -24,7 +24,7 @@ def render(report: dict[str, Any], pictures: Masks, palette: list[Color]) -> str
     classes = report["data"]["classes"]
     return environment.get_template("report.html").render(
         r=report,
-        rows=_rows(pictures, palette),
+        rows=_rows(pictures, palette, "engine" if report["engine"]["measured"] else "graph"),
         legend=[(name, "#" + bytes(color).hex()) for name, color in zip(classes, palette, strict=True)],
         classes_plot=plots.classes(report),
         widths_plot=plots.widths(report),
@@ -33,7 +33,7 @@ def render(report: dict[str, Any], pictures: Masks, palette: list[Color]) -> str
     )
 
 
-def _rows(pictures: Masks, palette: list[Color]) -> list[dict[str, Any]]:
+def _rows(pictures: Masks, palette: list[Color], last: str) -> list[dict[str, Any]]:
     """A row of pictures an image: photograph, truth, dense, pruned, engine, and where dense and engine differ."""
     colors = np.zeros((256, 3), np.uint8)
     colors[: len(palette)] = palette
@@ -45,8 +45,10 @@ def _rows(pictures: Masks, palette: list[Color]) -> list[dict[str, Any]]:
         marked = (image * 0.35 + 150).astype(np.uint8)
         marked[differs] = (220, 20, 60)
         shown = [("image", image), ("truth", colors[label])]
-        shown += [(name, colors[pictures[name][i]]) for name in ("dense", "pruned", "engine")]
-        shown += [(f"dense ≠ engine: {100 * differs.sum() / max(judged.sum(), 1):.1f} %", marked)]
+        shown += [
+            (last if name == "engine" else name, colors[pictures[name][i]]) for name in ("dense", "pruned", "engine")
+        ]
+        shown += [(f"dense ≠ {last}: {100 * differs.sum() / max(judged.sum(), 1):.1f} %", marked)]
         rows.append({"index": int(index), "cells": [(name, png(array)) for name, array in shown]})
     return rows
 

@@ -32,11 +32,13 @@ def _axes(width: float, height: float) -> tuple[Any, Any]:
 
 def classes(report: dict[str, Any]) -> str:
     """Bars of IoU per class: dense, pruned, engine."""
-    names = report["data"]["classes"]
+    names, last = report["data"]["classes"], "engine" if report["engine"]["measured"] else "graph in ONNX Runtime"
     figure, axes = _axes(max(6, 0.75 * len(names)), 2.8)
     for k, (role, color) in enumerate((("dense", DENSE), ("pruned", PRUNED), ("engine", ENGINE))):
         values = [100 * (report[role]["iou_per_class"][n] or 0) for n in names]
-        axes.bar(np.arange(len(names)) + 0.27 * (k - 1), values, 0.25, label=role, color=color)
+        axes.bar(
+            np.arange(len(names)) + 0.27 * (k - 1), values, 0.25, label=role if role != "engine" else last, color=color
+        )
     axes.set_xticks(range(len(names)), names, rotation=25, ha="right")
     axes.set_ylabel("IoU, %")
     axes.set_ylim(0, 100)

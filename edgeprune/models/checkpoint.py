@@ -62,6 +62,10 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if not any(word in str(error) for word in ("GLOBAL", "Unsupported", "REDUCE", "BUILD")):
+            raise CheckpointError(
+                f"{path}: is not a whole checkpoint (neither safetensors nor a torch file)"
+            ) from error
         raise CheckpointError(
             f"{path}: holds Python objects besides tensors, and loading those would run its code; save "
             "net.state_dict() alone, or better as .safetensors"

@@ -54,8 +54,8 @@ class OpenVINOEngine:
             info = node.get_rt_info()
             if "layerType" in info and info["layerType"].astype(str).startswith("Convolution"):
                 names[info["runtimePrecision"].astype(str).lower()] += 1
-        most = names.most_common(1)[0][0] if names else str(self._compiled.get_property("INFERENCE_PRECISION_HINT"))
-        return "int8" if most in ("u8", "i8") else most.strip("<>").split("'")[-2] if "'" in most else most
+        most = names.most_common(1)[0][0] if names else "unknown"
+        return "int8" if most in ("u8", "i8") else most
 
     def _one(self, image: np.ndarray) -> np.ndarray:
         return np.array(self._request.infer({0: image})[self._compiled.output(0)], dtype=np.uint8)

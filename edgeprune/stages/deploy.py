@@ -97,7 +97,7 @@ def compile(run: Run) -> dict[str, Any]:
             "path": str(made.path),
         }
         run.console.print(f"{role}: {made.backend} on {made.device}, asked {precision(run)}, found {made.precision}")
-        if made.precision != precision(run):
+        if made.precision not in (precision(run), "unknown"):
             run.console.print(f"[yellow]{role}: the device runs {made.precision} instead of {precision(run)}[/yellow]")
     return facts
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from accelerate import PartialState
 from torch import nn
 
 from edgeprune.data.loader import train_loader
@@ -31,13 +32,13 @@ def finetune(run: Run) -> dict[str, Any]:
     loader = train_loader(data, cfg, seed=recipe.seed + 1, workers=recipe.data.workers)
     cut = load.score(run, net)
     if cfg.recalibrate_batches:
-        recalibrate(net, loader.stream(), cfg.recalibrate_batches)
+        recalibrate(net.to(PartialState().device), loader.stream(), cfg.recalibrate_batches)
     recalibrated = load.score(run, net)
     run.console.print(f"pruned: mIoU {100 * cut.miou:.2f}, after recalibration {100 * recalibrated.miou:.2f}")
     teacher = load.dense(run) if cfg.distill else None
     train(
         net, loader, cfg, home, classes=len(data.classes), seed=recipe.seed + 1, title="finetune",
-        hooks=Hooks(teacher=teacher, evaluate=lambda n: load.score(run, n).miou),
+        hooks=Hooks(teacher=teacher, evaluate=lambda n: load.score(run, n).miou), context=run.key,
     )  # fmt: skip
     found = load.score(run, net)
     plan, network = read_plan(run.folder / "prune" / "plan.json")

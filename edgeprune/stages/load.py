@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from torch import nn
 
 from edgeprune import models
@@ -64,7 +65,11 @@ def predictor(net: nn.Module) -> Any:
 
 def score(run: Run, net: nn.Module) -> Evaluation:
     """mIoU, per class, boundary IoU on the validation images."""
-    return evaluate(predictor(net), dataset(run, "val"))
+    before = next(net.parameters()).device
+    try:
+        return evaluate(predictor(net.to(PartialState().device)), dataset(run, "val"))
+    finally:
+        net.to(before)
 
 
 def facts_of(run: Run, net: nn.Module, found: Evaluation) -> dict[str, Any]:
@@ -109,7 +114,7 @@ def load(run: Run) -> dict[str, Any]:
         loader = train_loader(data, recipe.train, seed=recipe.seed, workers=recipe.data.workers)
         train(
             net, loader, recipe.train, home, classes=len(data.classes), seed=recipe.seed, title="dense",
-            hooks=Hooks(evaluate=lambda n: score(run, n).miou),
+            hooks=Hooks(evaluate=lambda n: score(run, n).miou), context=run.key,
         )  # fmt: skip
     found = score(run, net)
     save_tensors(home / "weights.safetensors", dict(net.state_dict()))

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import nn
 
 from edgeprune import models
@@ -87,10 +88,12 @@ def score(run: Run, net: nn.Module, graph: ChannelGraph) -> dict[str, Any]:
 def _watch(run: Run, net: nn.Module) -> None:
     recipe = run.recipe
     batches = train_loader(load.dataset(run, "train"), recipe.finetune, recipe.seed, recipe.data.workers)
-    net.eval()
+    device = PartialState().device
+    net.eval().to(device)
     with torch.no_grad():
         for images, _ in islice(batches.stream(), recipe.prune.batches):
-            models.logits_of(net(images))
+            models.logits_of(net(images.to(device)))
+    net.cpu()
 
 
 def _sparsify(run: Run, net: nn.Module, criterion: Any) -> None:
@@ -100,4 +103,14 @@ def _sparsify(run: Run, net: nn.Module, criterion: Any) -> None:
     batches = train_loader(data, cfg, recipe.seed + 2, recipe.data.workers)
     hooks = Hooks(after_backward=criterion.after_backward, evaluate=lambda n: load.score(run, n).miou)
     home = run.folder / "prune"
-    train(net, batches, cfg, home, classes=len(data.classes), seed=recipe.seed + 2, title="sparsity", hooks=hooks)
+    train(
+        net,
+        batches,
+        cfg,
+        home,
+        classes=len(data.classes),
+        seed=recipe.seed + 2,
+        title="sparsity",
+        hooks=hooks,
+        context=run.key,
+    )

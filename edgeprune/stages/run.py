@@ -21,5 +21,6 @@ class Run:
     folder: Path
     console: Console
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    key: str = ""  # hash of all that the present stage hangs on
     timings: list[dict[str, Any]] = field(default_factory=list)
     kept: dict[str, Any] = field(default_factory=dict)  # open data sets and engines; nothing that a later process needs

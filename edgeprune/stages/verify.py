@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from accelerate import PartialState
 
 from edgeprune.deploy import gates as gating
 from edgeprune.deploy.parity import agreement_per_image, parity
@@ -28,9 +29,10 @@ def verify(run: Run) -> dict[str, Any]:
     """
     home, data = run.folder / "verify", load.dataset(run, "val")
     here = run.facts["compile"]["why_not"] is None
+    device = PartialState().device
     runners: dict[str, Any] = {
-        "dense": load.predictor(network(run, "dense")),
-        "pruned": load.predictor(network(run, "pruned")),
+        "dense": load.predictor(network(run, "dense").to(device)),
+        "pruned": load.predictor(network(run, "pruned").to(device)),
         "onnx": OnnxRuntimeEngine(run.folder / "export" / "pruned.onnx").predict,
         "simplified": OnnxRuntimeEngine(run.folder / "simplify" / "pruned.onnx").predict,
     }

@@ -37,23 +37,34 @@ class Hooks:
 
 
 def train(
-    net: nn.Module, batches: Any, cfg: Any, home: Path, *, classes: int, seed: int, title: str, hooks: Hooks
+    net: nn.Module,
+    batches: Any,
+    cfg: Any,
+    home: Path,
+    *,
+    classes: int,
+    seed: int,
+    title: str,
+    hooks: Hooks,
+    context: str = "",
 ) -> None:
     """Train `net` in place by the schedule `cfg` (`recipe.Train`) on `batches` (`data.loader.Batches`).
 
     Writes `home/checkpoint.pt` every `cfg.checkpoint_every` steps and `home/history.json` at the end; a checkpoint of the same
-    schedule, data order and start weights is gone on from.
+    schedule, start weights and `context` (whatever else the outcome hangs on: data, a criterion's switches) is gone on from.
 
     Raises:
         EdgepruneError: the loss is NaN or infinite.
     """
     from accelerate import Accelerator
+    from accelerate.utils import broadcast
 
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
-    steps = total_steps(cfg, batches.per_epoch)
+    per_epoch = batches.per_epoch / (cfg.accumulate * accelerator.num_processes)  # optimiser steps
+    steps = total_steps(cfg, per_epoch)
     weights = class_weights(cfg.loss.class_weights, _labels(batches.data), classes)
     loss_of = make_loss(cfg.loss, None if weights is None else weights.to(accelerator.device))
-    key = hash_obj([cfg.model_dump(mode="json"), seed, steps, len(batches.data), fingerprint(net)])
+    key = hash_obj([cfg.model_dump(mode="json"), seed, steps, context, fingerprint(net)])
     wrapped, optimizer = accelerator.prepare(net, _optimizer(net, cfg))
     scaler = torch.amp.GradScaler(accelerator.device.type, enabled=cfg.autocast == "fp16")
     ema = _ema(net, cfg.ema)
@@ -94,7 +105,7 @@ def train(
                 ema.update_parameters(net)
             step += 1
             note = {"step": step, "loss": loss, "lr": rate}
-            if _due(cfg.val_every * batches.per_epoch, step) and step < steps and hooks.evaluate:
+            if _due(round(cfg.val_every * per_epoch), step) and step < steps and hooks.evaluate:
                 note["miou"] = hooks.evaluate(net)
                 bar.say(f"step {step}: mIoU {100 * note['miou']:.2f}")
             hooks.history.append(note)
@@ -106,13 +117,16 @@ def train(
         end()
     if ema is not None:
         net.load_state_dict(ema.module.state_dict())
+    for value in net.state_dict().values():  # norms' statistics are each process's own: the first one's count
+        broadcast(value)
     net.cpu().eval()
-    write_json(home / "history.json", hooks.history)
+    if accelerator.is_main_process:
+        write_json(home / "history.json", hooks.history)
 
 
-def total_steps(cfg: Any, per_epoch: int) -> int:
-    """Optimiser steps of a schedule."""
-    return cfg.steps or max(1, math.ceil(cfg.epochs * per_epoch / cfg.accumulate))
+def total_steps(cfg: Any, per_epoch: float) -> int:
+    """Optimiser steps of a schedule; `per_epoch` of them see every image once."""
+    return cfg.steps or max(1, math.ceil(cfg.epochs * per_epoch))
 
 
 def learning_rate(cfg: Any, step: int, steps: int) -> float:

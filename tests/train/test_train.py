@@ -1,3 +1,4 @@
+import contextlib
 import json
 from pathlib import Path
 
@@ -126,8 +127,29 @@ def test_a_checkpoint_of_another_schedule_or_a_cut_one_is_not_used(tmp_path: Pat
     assert len(json.loads((tmp_path / "history.json").read_text())) == 3
 
 
+def test_a_checkpoint_of_other_data_or_switches_is_not_used(tmp_path: Path):
+    def cut(context: str, most: int) -> int:
+        net, batches, cfg = setup()
+        seen = 0
+
+        def count():
+            nonlocal seen
+            seen += 1
+            if seen == most:
+                raise Killed
+
+        hooks = Hooks(after_backward=count)
+        with pytest.raises(Killed) if most < 6 else contextlib.nullcontext():
+            train(net, batches, cfg, tmp_path, classes=9, seed=1, title="t", hooks=hooks, context=context)
+        return seen
+
+    assert cut("one", 5) == 5  # leaves a checkpoint at step 4
+    assert cut("other", 7) == 6
+    assert cut("one", 5) == 5 and cut("one", 7) == 2
+
+
 def test_training_learns_and_evaluates(tmp_path: Path):
-    net, batches, cfg = setup(steps=30, val_every=3, lr=0.05, ema=None, autocast="bf16", accumulate=2, clip_grad=5.0)
+    net, batches, cfg = setup(steps=30, val_every=6, lr=0.05, ema=None, autocast="bf16", accumulate=2, clip_grad=5.0)
     seen = []
     hooks = Hooks(evaluate=lambda n: seen.append(1) or 0.5)
     train(net, batches, cfg, tmp_path, classes=9, seed=1, title="t", hooks=hooks)
