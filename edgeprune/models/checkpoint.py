@@ -62,7 +62,9 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if not any(word in str(error) for word in ("GLOBAL", "Unsupported", "REDUCE", "BUILD")):
+        with open(path, "rb") as handle:
+            start = handle.read(2)
+        if start != b"PK" and start[:1] != b"\x80":  # neither torch's archive nor a pickle: text, a pointer of git-lfs
             raise CheckpointError(
                 f"{path}: is not a whole checkpoint (neither safetensors nor a torch file)"
             ) from error
