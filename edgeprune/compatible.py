@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from typing import Any
 
+from edgeprune.documents import hint
 from edgeprune.errors import RecipeError
 from edgeprune.models import NETWORKS
+from edgeprune.prune.criteria import CRITERIA
 from edgeprune.recipe import Recipe, Train
 from edgeprune.runtime import BACKENDS
 from edgeprune.target import Target
 
 LATER = ("latency", "latency_ms", "fps")
-METHODS = ("sirfp", "cap", "l1", "l2", "random")
 STRIDES = {"segnet": 1, "streetnet": 16}
 
 
@@ -27,16 +27,14 @@ def check_pair(recipe: Recipe, target: Target) -> None:
         raise RecipeError(
             f"budget.{recipe.budget.kind}: latency budgets are not built yet; use macs, params or channels"
         )
-    if recipe.prune.method not in METHODS:
-        near = difflib.get_close_matches(recipe.prune.method, METHODS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(METHODS)}"
-        raise RecipeError(f"prune.method: {recipe.prune.method!r} is unknown; {hint}")
+    if recipe.prune.method not in CRITERIA:
+        raise RecipeError(
+            f"prune.method: {recipe.prune.method!r} is unknown; {hint(recipe.prune.method, list(CRITERIA))}"
+        )
     _arguments(recipe)
     network = recipe.model.network
     if network is not None and network not in NETWORKS:
-        near = difflib.get_close_matches(network, list(NETWORKS), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(NETWORKS)}"
-        raise RecipeError(f"model.network: {network!r} is unknown; {hint}")
+        raise RecipeError(f"model.network: {network!r} is unknown; {hint(network, list(NETWORKS))}")
     asked = recipe.deploy.precision
     if asked != "auto" and asked not in target.precisions:
         raise RecipeError(f"deploy.precision: {target.name} has {', '.join(target.precisions)}, not {asked}")
@@ -66,11 +64,7 @@ def _schedule(recipe: Recipe, name: str, schedule: Train) -> None:
 
 def _arguments(recipe: Recipe) -> None:
     """The criterion's switches, by its constructor."""
-    from edgeprune.prune.criteria import CRITERIA
-
     takes: dict[str, Any] = dict(inspect.signature(CRITERIA[recipe.prune.method]).parameters)
     for key in recipe.prune.args:
         if key not in takes:
-            near = difflib.get_close_matches(key, list(takes), n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(takes) or 'none'}"
-            raise RecipeError(f"prune.args.{key}: {recipe.prune.method} has no such switch; {hint}")
+            raise RecipeError(f"prune.args.{key}: {recipe.prune.method} has no such switch; {hint(key, list(takes))}")

@@ -123,9 +123,7 @@ def _said(schema: type[BaseModel], fault: Any) -> str:
     key, kind = fault["loc"], fault["type"]
     if kind == "extra_forbidden":
         valid = _keys(schema, key[:-1])
-        near = difflib.get_close_matches(str(key[-1]), valid, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(valid)}"
-        return f"{dotted(key)}: unknown key; {hint}"
+        return f"{dotted(key)}: unknown key; {hint(str(key[-1]), valid)}"
     if kind == "missing":
         return f"{dotted(key)}: is missing"
     message = fault["msg"].removeprefix("Value error, ")
@@ -152,6 +150,12 @@ def _section(annotation: Any) -> Any:
     return None
 
 
+def hint(word: str, valid: list[str]) -> str:
+    """What would have been right: the nearest valid word, or all of them."""
+    near = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(valid) or 'none'}"
+
+
 def dotted(key: Key) -> str:
     """("a", "b", 0) as a.b[0]."""
     return "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in key).lstrip(".")
@@ -171,6 +175,4 @@ def find(name: str, folder: Path, kind: str) -> Path:
     if path.is_file():
         return path
     names = sorted(p.stem for p in folder.glob("*.yaml"))
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
-    raise RecipeError(f"{kind} {name}: unknown; {hint} (or give the path of a .yaml file)")
+    raise RecipeError(f"{kind} {name}: unknown; {hint(name, names)} (or give the path of a .yaml file)")

@@ -8,6 +8,7 @@ Writes result.json. Exit status: 0 all gates met, 3 a gate failed, 1 an error.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -61,11 +62,9 @@ def device_state():
                 state[key] = handle.read().strip("\0\n ")
         except OSError:
             state[key] = None
-    try:
+    with contextlib.suppress(OSError, subprocess.SubprocessError):  # no nvpmodel: no Jetson
         told = subprocess.run(["nvpmodel", "-q"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=10)
         state["power_mode"] = told.stdout.decode().strip() or state["power_mode"]
-    except (OSError, subprocess.SubprocessError):
-        pass
     return state
 
 

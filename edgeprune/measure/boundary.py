@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import maximum_filter, minimum_filter
 
-IGNORE = 255
 _SHARE = 0.02  # d as a share of the image's diagonal, as in the paper
 
 

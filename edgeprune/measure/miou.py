@@ -10,7 +10,6 @@ import numpy as np
 
 from edgeprune.measure.boundary import BoundaryCounts
 
-IGNORE = 255
 Predict = Callable[[np.ndarray], np.ndarray]
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-IGNORE = 255
+from edgeprune.data.dataset import IGNORE
+
 Loss = Callable[[Any, torch.Tensor], torch.Tensor]
 
 
