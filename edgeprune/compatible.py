@@ -13,7 +13,6 @@ from edgeprune.recipe import Recipe, Train
 from edgeprune.runtime import BACKENDS
 from edgeprune.target import Target
 
-LATER = ("latency", "latency_ms", "fps")
 STRIDES = {"segnet": 1, "streetnet": 16}
 
 
@@ -23,10 +22,6 @@ def check_pair(recipe: Recipe, target: Target) -> None:
     Raises:
         RecipeError: names the key and what would be right.
     """
-    if recipe.budget.kind in LATER:
-        raise RecipeError(
-            f"budget.{recipe.budget.kind}: latency budgets are not built yet; use macs, params or channels"
-        )
     if recipe.prune.method not in CRITERIA:
         raise RecipeError(
             f"prune.method: {recipe.prune.method!r} is unknown; {hint(recipe.prune.method, list(CRITERIA))}"

@@ -25,7 +25,7 @@ from rich.console import Console
 import edgeprune
 from edgeprune.files import hash_obj, lock, read_json, sha256, write_json
 from edgeprune.recipe import Recipe
-from edgeprune.stages import deploy, finetune, load, prune, report, verify
+from edgeprune.stages import deploy, finetune, load, profile, prune, report, verify
 from edgeprune.stages.run import Run
 from edgeprune.target import Target
 
@@ -44,6 +44,7 @@ class Stage:
 
 STAGES = [
     Stage("load", load.load, ("seed", "model", "data", "train"), ("torch", "kornia"), trains=True),
+    Stage("profile", profile.profile, ("budget", "deploy.precision", "prune.step", "prune.never"), ("openvino",)),
     Stage("prune", prune.prune, ("prune", "budget", "finetune.batch", "finetune.augment"), trains=True),
     Stage("finetune", finetune.finetune, ("finetune",), trains=True),
     Stage("export", deploy.export, ("deploy",), ("onnx", "onnxscript")),

@@ -155,9 +155,16 @@ class Prune(Section):
 
     method: str = Field(description="the criterion: sirfp, cap, l1, l2 or random")
     args: dict[str, Any] = Field(default={}, description="the criterion's switches")
-    allocate: Literal["global", "uniform"] = Field(
-        default="global", description="all layers compete, or the same share of each"
+    allocate: Literal["auto", "global", "uniform", "knapsack"] = Field(
+        default="auto",
+        description="global: all scores compete; uniform: the same share of each layer; knapsack: the most worth under "
+        "the budget; auto: knapsack for a latency budget, else global",
     )
+    worth: Literal["sensitivity", "score"] = Field(
+        default="sensitivity",
+        description="what the knapsack adds up: the measured loss when a layer alone is cut, or its share of scores",
+    )
+    sensitivity_images: Count = Field(default=8, description="training images that the sensitivity is measured on")
     min_keep: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.02, description="the share of each layer that always stays"
     )
@@ -204,6 +211,11 @@ class Budget(Section):
     def kind(self) -> str:
         """Which of them it is."""
         return next(k for k in Budget.model_fields if getattr(self, k) is not None)
+
+    @property
+    def is_latency(self) -> bool:
+        """Is it one that only the device can tell?"""
+        return self.kind in ("latency", "latency_ms", "fps")
 
     def limit(self, whole: float) -> float:
         """The limit in the budget's own unit, given the dense network's cost."""

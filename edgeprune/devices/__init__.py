@@ -1,1 +1,36 @@
-"""Where a backend runs: this machine (and, by a bundle, a board)."""
+"""Where a backend runs: this machine, another one over ssh, or (by a bundle) a board that is not connected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from edgeprune.devices.local import Local
+from edgeprune.devices.pairs import Pairs
+from edgeprune.devices.ssh import Ssh
+from edgeprune.runtime.engine import Engine, Layer
+from edgeprune.target import Target
+
+__all__ = ["Device", "device_of"]
+
+
+class Device(Protocol):
+    """A machine that builds and measures engines for a target."""
+
+    target: Target
+
+    def why_not(self) -> str | None: ...
+    def identity(self) -> dict[str, Any]: ...
+    def fingerprint(self) -> dict[str, Any]: ...
+    def version(self) -> str: ...
+    def build(self, onnx: Path, home: Path, precision: str, calibration: Iterable[np.ndarray] = ()) -> Engine: ...
+    def layers(self, model: Path, precision: str, runs: int = 8) -> list[Layer]: ...
+    def pairs(self, a: Any, b: Any, image: np.ndarray, runs: int) -> Pairs: ...
+
+
+def device_of(target: Target) -> Device:
+    """The target's machine."""
+    return Ssh(target) if target.host else Local(target)

@@ -4,24 +4,64 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from edgeprune.runtime import BACKENDS, openvino
+import numpy as np
+
+from edgeprune.devices.pairs import Pairs, interleaved
+from edgeprune.runtime import BACKENDS, Engine, openvino
+from edgeprune.runtime.engine import Layer
 from edgeprune.target import Target
 
 
-def why_not(target: Target) -> str | None:
-    """Why engines for this target cannot be built and measured here; None where they can."""
-    if target.host:
-        return f"{target.host} is another machine"
-    if target.backend not in BACKENDS:
-        return f"{target.backend} engines are built on the device itself"
-    if target.backend == "openvino":
-        found = openvino.available()
-        if not any(name.split(".")[0] == target.device for name in found):
-            return f"OpenVINO finds no {target.device} here (it finds {', '.join(found)})"
-    return None
+class Local:
+    """The machine that the program runs on, as a target's device; see `devices.Device`."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+
+    def why_not(self) -> str | None:
+        """Why engines for the target cannot be built and measured here; None where they can."""
+        target = self.target
+        if target.backend not in BACKENDS:
+            return f"{target.backend} engines are built on the device itself"
+        if target.backend == "openvino":
+            found = openvino.available()
+            if not any(name.split(".")[0] == target.device for name in found):
+                return f"OpenVINO finds no {target.device} here (it finds {', '.join(found)})"
+        return None
+
+    def identity(self) -> dict[str, Any]:
+        """What makes a table of latencies valid: the device and how it is set, not its state of the moment."""
+        now = self.fingerprint()
+        settings = {"device": self.target.device, "threads": self.target.threads}
+        return {k: now[k] for k in ("machine", "cpu", "cores", "governor")} | settings
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What a measurement must say about the machine."""
+        return fingerprint()
+
+    def version(self) -> str:
+        """The backend's name and version."""
+        return BACKENDS[self.target.backend].version()
+
+    def build(self, onnx: Path, home: Path, precision: str, calibration: Iterable[np.ndarray] = ()) -> Engine:
+        """Compile a graph; its files are left in `home`."""
+        return BACKENDS[self.target.backend].compile(
+            onnx, home, precision=precision, device=self.target.device, threads=self.target.threads,
+            calibration=calibration,
+        )  # fmt: skip
+
+    def layers(self, model: Path, precision: str, runs: int = 8) -> list[Layer]:
+        """How long each operator of a graph takes in the target's own runtime."""
+        t = self.target
+        return BACKENDS[t.backend].layers(model, precision=precision, device=t.device, threads=t.threads, runs=runs)
+
+    def pairs(self, a: Engine, b: Engine, image: np.ndarray, runs: int) -> Pairs:
+        """Interleaved milliseconds of two engines on one (1, H, W, 3) image."""
+        return interleaved(a.bind(image), b.bind(image), runs)
 
 
 def fingerprint() -> dict[str, Any]:

@@ -1,15 +1,11 @@
-"""Timing engines: warmed up until steady, in interleaved pairs (A B A B …), kept as records and not as bare numbers."""
+"""Measured times as records, and not as bare numbers."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-
-Call = Callable[[], Any]
 
 
 @dataclass(frozen=True)
@@ -39,34 +35,6 @@ class Measurement:
     def fps(self) -> float:
         """Images a second at the median."""
         return 1000 / self.p50
-
-
-def warm_up(call: Call, most: int = 60, window: int = 6, spread: float = 0.05) -> tuple[int, bool]:
-    """Call until two windows' medians agree to `spread`, at most `most` times; (calls made, steady?)."""
-    times = [once(call) for _ in range(2 * window)]
-    while len(times) < most:
-        before, after = np.median(times[-2 * window : -window]), np.median(times[-window:])
-        if abs(before - after) <= spread * after:
-            return len(times), True
-        times.append(once(call))
-    return len(times), False
-
-
-def once(call: Call) -> float:
-    """Milliseconds of one call."""
-    started = time.perf_counter()
-    call()
-    return (time.perf_counter() - started) * 1000
-
-
-def interleaved(a: Call, b: Call, runs: int) -> tuple[np.ndarray, np.ndarray, list[tuple[int, bool]]]:
-    """(runs,) milliseconds of each, measured in turn; which of the two goes first changes every pair."""
-    warm = [warm_up(a), warm_up(b)]
-    times: dict[int, list[float]] = {0: [], 1: []}
-    for run in range(runs):
-        for which in (0, 1) if run % 2 == 0 else (1, 0):
-            times[which].append(once((a, b)[which]))
-    return np.array(times[0]), np.array(times[1]), warm
 
 
 def measurement(

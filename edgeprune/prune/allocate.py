@@ -31,28 +31,33 @@ def allocate(
     Raises:
         BudgetError: the limit cannot be reached; the message gives the smallest cost.
     """
-    floors = {n: _floor(len(s), min_keep, step) for n, s in scores.items()}
-    smallest = cost(floors)
+    least = floors(scores, min_keep, step)
+    smallest = cost(least)
     if smallest > limit:
         full = cost({n: len(s) for n, s in scores.items()})
         raise BudgetError(
             f"budget: {limit:.4g} cannot be reached; the smallest that min_keep {min_keep:g} and steps of {step} allow is "
             f"{smallest:.4g} ({smallest / full:.2f}x of the dense network); lower prune.min_keep or prune.step"
         )
-    widths_at = _ALLOCATORS[how](scores, floors)
+    widths_at = _ALLOCATORS[how](scores, least)
     low, high = 0, sum(len(s) for s in scores.values())
     while low < high:  # the largest count of kept units whose rounded widths fit
         middle = (low + high + 1) // 2
-        if cost(_rounded(widths_at(middle), scores, floors, step)) <= limit:
+        if cost(_rounded(widths_at(middle), scores, least, step)) <= limit:
             low = middle
         else:
             high = middle - 1
-    return _fill(_rounded(widths_at(low), scores, floors, step), scores, cost, limit, step)
+    return _fill(_rounded(widths_at(low), scores, least, step), scores, cost, limit, step)
 
 
 def select(scores: Scores, widths: Widths) -> dict[str, np.ndarray]:
     """The kept units: the highest scores of each group, ties to the lower index."""
     return {n: np.sort(np.argsort(-s, kind="stable")[: widths[n]]) for n, s in scores.items()}
+
+
+def floors(scores: Scores, share: float, step: int) -> Widths:
+    """The least width of each group: its share of channels, on the step."""
+    return {n: _floor(len(s), share, step) for n, s in scores.items()}
 
 
 def _floor(size: int, share: float, step: int) -> int:

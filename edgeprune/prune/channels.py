@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from edgeprune.runtime.signature import Signature
+
 
 @dataclass(frozen=True)
 class Member:
@@ -55,6 +57,17 @@ class Operation:
     scale: int
     outputs: Width
     inputs: Width | None = None
+    signature: Signature | None = None  # of convolutions
+    module: str = ""  # whose weight it is
+
+
+@dataclass(frozen=True)
+class Move:
+    """A call that computes little and moves a map: `pixels` numbers for each of its channels."""
+
+    kind: str
+    pixels: int
+    channels: Width
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,7 @@ class ChannelGraph:
     places: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]]
     operations: list[Operation]
     tensors: dict[str, list[Width | int]]  # every parameter's shape, as widths
+    moves: list[Move] = field(default_factory=list)  # what an engine runs besides convolutions
     unprunable: dict[str, str] = field(default_factory=dict)  # producing module -> why its channels are kept
     norm_behind: dict[str, str] = field(default_factory=dict)  # weighted module -> the norm that alone reads it
 

@@ -1,4 +1,4 @@
-"""Costs of a set of widths, computed from the channel graph: MACs, parameters, channels.
+"""Costs of a set of widths, computed from the channel graph: MACs, parameters, channels; each a sum of small terms.
 
 MACs are counted as fvcore counts them (one multiply-add is one; norms, bilinear resizing and adaptive pooling included),
 so that what is planned here is what `profile.macs` reports of the pruned network.
@@ -6,7 +6,9 @@ so that what is planned here is what `profile.macs` reports of the pruned networ
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from edgeprune.prune.channels import ChannelGraph
 
@@ -14,37 +16,47 @@ Widths = dict[str, int]
 Cost = Callable[[Widths], float]
 
 
-def macs(graph: ChannelGraph) -> Cost:
-    """MACs of the captured graph at the example's input size."""
+@dataclass(frozen=True)
+class Term:
+    """One part of a cost, and the groups whose widths it depends on."""
 
-    def cost(widths: Widths) -> float:
-        total = 0
-        for op in graph.operations:
-            inputs = 1 if op.inputs is None else op.inputs.at(widths)
-            total += op.scale * op.outputs.at(widths) * inputs
-        return float(total)
-
-    return cost
+    groups: tuple[str, ...]
+    cost: Cost
 
 
-def params(graph: ChannelGraph) -> Cost:
-    """Number of parameters."""
-
-    def cost(widths: Widths) -> float:
-        total = 0
-        for shape in graph.tensors.values():
-            count = 1
-            for axis in shape:
-                count *= axis if isinstance(axis, int) else axis.at(widths)
-            total += count
-        return float(total)
-
-    return cost
+def total(terms: Sequence[Term]) -> Cost:
+    """The sum of the terms as one function of the widths."""
+    return lambda widths: float(sum(t.cost(widths) for t in terms))
 
 
-def channels(graph: ChannelGraph) -> Cost:
+def macs(graph: ChannelGraph) -> list[Term]:
+    """MACs of the captured graph at the example's input size, a term a counted call."""
+
+    def term(op: object) -> Term:
+        outputs, inputs, scale = op.outputs, op.inputs, op.scale  # type: ignore[attr-defined]
+        if inputs is None:
+            return Term(tuple(outputs.parts), lambda w: scale * outputs.at(w))
+        groups = {**outputs.parts, **inputs.parts}
+        return Term(tuple(groups), lambda w: scale * outputs.at(w) * inputs.at(w))
+
+    return [term(op) for op in graph.operations]
+
+
+def params(graph: ChannelGraph) -> list[Term]:
+    """Number of parameters, a term a tensor."""
+
+    def term(shape: Sequence[object]) -> Term:
+        fixed = math.prod(n for n in shape if isinstance(n, int))
+        widths = [n for n in shape if not isinstance(n, int)]
+        groups = {name: None for width in widths for name in width.parts}  # type: ignore[attr-defined]
+        return Term(tuple(groups), lambda w: fixed * math.prod(x.at(w) for x in widths))  # type: ignore[attr-defined]
+
+    return [term(shape) for shape in graph.tensors.values()]
+
+
+def channels(graph: ChannelGraph) -> list[Term]:
     """Number of prunable units that stay (CAP's, NS's ratio is over these)."""
-    return lambda widths: float(sum(widths.values()))
+    return [Term((g.name,), lambda w, name=g.name: float(w[name])) for g in graph.groups]
 
 
-COSTS: dict[str, Callable[[ChannelGraph], Cost]] = {"macs": macs, "params": params, "channels": channels}
+COSTS: dict[str, Callable[[ChannelGraph], list[Term]]] = {"macs": macs, "params": params, "channels": channels}

@@ -7,6 +7,7 @@ together. What an unknown operator touches is kept. What comes out is a `Channel
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -18,9 +19,10 @@ from torch.fx import Node
 from torch.utils._pytree import tree_unflatten
 
 from edgeprune.errors import SurgeryError
-from edgeprune.prune.channels import ChannelGraph, Group, Member, Operation, UnionFind, Width
-from edgeprune.prune.operators import HANDLERS
-from edgeprune.prune.values import Value, shape_of
+from edgeprune.prune.channels import ChannelGraph, Group, Member, Move, Operation, UnionFind, Width
+from edgeprune.prune.operators import HANDLERS, MOVING
+from edgeprune.prune.values import Value, argument, shape_of
+from edgeprune.runtime.signature import Signature
 
 __all__ = ["ChannelGraph", "Group", "Member", "find_groups"]
 
@@ -34,6 +36,7 @@ class Trace:
         self.values: dict[Any, Any] = {}
         self.axes: dict[tuple[str, int], np.ndarray] = {}
         self.counted: list[tuple[Node, str, int, np.ndarray, np.ndarray | None]] = []
+        self.moved: list[tuple[Node, str, Value]] = []
         self.norms: dict[str, str] = {}
 
     def axis(self, tensor: Any, axis: int) -> np.ndarray:
@@ -122,6 +125,7 @@ def find_groups(
                     trace.union.fix(trace.values[result].ids, "an output of the network")
     shipped = _ancestors(_main_output(program))
     trace.counted = [c for c in trace.counted if c[0] in shipped]
+    trace.moved = [m for m in trace.moved if m[0] in shipped]
     _keep_named(trace, net, never)
     return _assemble(trace, net)
 
@@ -151,7 +155,11 @@ def _step(trace: Trace, node: Node) -> Any:
     name = f"aten.{target.overloadpacket.__name__}" if isinstance(target, torch._ops.OpOverload) else str(target)
     handler = HANDLERS.get(name)
     if handler is not None:
-        return handler(trace, node)
+        result = handler(trace, node)
+        value = result[0] if isinstance(result, tuple) and result else result
+        if name in MOVING and isinstance(value, Value):
+            trace.moved.append((node, name, value))
+        return result
     for source in node.all_input_nodes:
         found = trace.values.get(source)
         for v in found if isinstance(found, tuple) else (found,):
@@ -237,8 +245,15 @@ def _assemble(trace: Trace, net: nn.Module) -> ChannelGraph:
         return Width(fixed, {groups[g].name: n // groups[g].size for g, n in sorted(numbers.items())})
 
     operations = [
-        Operation(node.name, kind, scale, width(out), None if inp is None else width(inp))
+        Operation(
+            node.name, kind, scale, width(out), None if inp is None else width(inp), _signature(node, kind),
+            _module(trace, node),
+        )
         for node, kind, scale, out, inp in trace.counted
+    ]  # fmt: skip
+    moves = [
+        Move(name, math.prod(_result_shape(node)) // max(1, value.ids.size), width(value.ids))
+        for node, name, value in trace.moved
     ]
     tensors: dict[str, list[Width | int]] = {}
     for name, p in net.named_parameters():
@@ -247,7 +262,42 @@ def _assemble(trace: Trace, net: nn.Module) -> ChannelGraph:
             found = trace.axes.get((name, axis))
             shape.append(int(size) if found is None else width(found))
         tensors[name] = shape
-    return ChannelGraph(groups, places_of, operations, tensors, why, trace.norms)
+    return ChannelGraph(groups, places_of, operations, tensors, moves, why, trace.norms)
+
+
+def _result_shape(node: Any) -> tuple[int, ...]:
+    """The shape of a call's (first) result."""
+    value = node.meta["val"]
+    return tuple(int(n) for n in (value[0] if isinstance(value, (tuple, list)) else value).shape)
+
+
+def _signature(node: Any, kind: str) -> Signature | None:
+    """The geometry of a two-dimensional convolution; None for anything else."""
+    if kind not in ("conv", "deconv") or len(shape_of(node)) != 4:
+        return None
+    weight = shape_of(node.args[1])
+    place = {"conv": (3, 4, 5, 6), "deconv": (3, 4, 7, 6)}[kind]
+    stride, padding, dilation = (
+        _pair(argument(node, p, name, default))
+        for p, name, default in zip(place, ("stride", "padding", "dilation"), (1, 0, 1), strict=False)
+    )
+    groups = int(argument(node, place[3], "groups", 1))
+    depthwise = groups > 1 and weight[1] == 1
+    batch, _, *size = shape_of(node.args[0])
+    return Signature(
+        kind, (weight[2], weight[3]), stride, padding, dilation, 0 if depthwise else groups, (size[0], size[1]), batch
+    )
+
+
+def _module(trace: Trace, node: Any) -> str:
+    """The module whose weight a call takes."""
+    weight = node.args[1] if len(node.args) > 1 else None
+    return trace.parameters.get(weight, "").rpartition(".")[0] if isinstance(weight, Node) else ""
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    pair = list(value) if isinstance(value, (list, tuple)) else [value]
+    return int(pair[0]), int(pair[-1])
 
 
 def _index(roots: np.ndarray, units: list[int]) -> np.ndarray:

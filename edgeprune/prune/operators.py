@@ -300,3 +300,13 @@ HANDLERS: dict[str, Handler] = {
     "aten.constant_pad_nd": pad,
     **dict.fromkeys(("aten.squeeze", "aten.unsqueeze"), squeeze),
 }
+
+# calls that engines do not fuse into a convolution: their time goes with the numbers that they move
+MOVING = {
+    f"aten.{name}"
+    for name in (
+        "max_pool2d", "max_pool2d_with_indices", "avg_pool2d", "max_unpool2d", "upsample_bilinear2d", "upsample_nearest2d",
+        "_upsample_nearest_exact2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "mean", "cat", "mul", "mul_",
+        "pixel_shuffle", "pixel_unshuffle", "softmax", "permute", "transpose",
+    )
+}  # fmt: skip

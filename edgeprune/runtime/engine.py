@@ -1,15 +1,25 @@
 """What every backend's engine can do, and what a backend module offers.
 
-A backend module has `compile(onnx, home, ...) -> Engine`, which builds an engine and leaves its files in `home`.
+A backend module has `compile(onnx, home, ...) -> Engine`, which builds an engine and leaves its files in `home`, and
+`layers(model, ...) -> list[Layer]`, which runs a graph and says how long each of its operators took.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+
+
+class Layer(NamedTuple):
+    """One operator of an engine as it ran: its name in the ONNX graph, its kind, milliseconds, in the order it ran."""
+
+    name: str
+    kind: str
+    ms: float
 
 
 class Engine(Protocol):
@@ -35,3 +45,31 @@ class Engine(Protocol):
 def one_by_one(call: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> np.ndarray:
     """Run a batch-1 engine over (B, H, W, 3) images."""
     return np.concatenate([call(np.ascontiguousarray(images[i : i + 1])) for i in range(len(images))])
+
+
+def enough(runs: int, warm: int, warm_s: float = 0.1, runs_s: float = 0.25, most: int = 400) -> Iterator[bool]:
+    """Go on running: False while warming up, then True for every run that counts.
+
+    At least `warm` and `runs` of them, and at least so many seconds of each: a call of a millisecond says little in eight.
+    """
+    started, done = time.perf_counter(), 0
+    while done < warm or (time.perf_counter() - started < warm_s and done < most):
+        yield False
+        done += 1
+    started, done = time.perf_counter(), 0
+    while done < runs or (time.perf_counter() - started < runs_s and done < most):
+        yield True
+        done += 1
+
+
+def middle(times: list[list[float]]) -> list[float]:
+    """Of each operator's times the lower quartile: what disturbs a measurement only ever adds to it."""
+    return [float(np.percentile(t, 25)) for t in times]
+
+
+def noise(shape: list[int], dtype: Any) -> np.ndarray:
+    """An input for timing: bytes over their whole range, floats around zero."""
+    rng = np.random.default_rng(0)
+    if np.issubdtype(dtype, np.integer):
+        return rng.integers(0, 256, shape).astype(dtype)
+    return rng.standard_normal(shape, dtype=np.float32).astype(dtype)

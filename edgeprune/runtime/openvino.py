@@ -10,9 +10,29 @@ from typing import Any
 import numpy as np
 
 from edgeprune.errors import EngineError
-from edgeprune.runtime.engine import one_by_one
+from edgeprune.runtime.engine import Layer, enough, middle, noise, one_by_one
 
 _FLOATS = {"f32": "f32", "f16": "f16", "bf16": "bf16", "int8": "f32"}  # what int8 graphs use between quantised layers
+
+
+def _settings(device: str, precision: str, threads: int) -> dict[str, Any]:
+    import openvino as ov
+
+    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
+    if device != "NPU":
+        settings["INFERENCE_PRECISION_HINT"] = getattr(ov.Type, _FLOATS[precision])
+    if device == "CPU":
+        settings["CPU_DENORMALS_OPTIMIZATION"] = True  # near-zero weights otherwise cost up to 35x
+        if threads:
+            settings["INFERENCE_NUM_THREADS"] = threads
+    return settings
+
+
+def version() -> str:
+    """The backend's name and version, as engines carry it."""
+    import openvino as ov
+
+    return f"openvino {ov.__version__.split('-')[0]}"
 
 
 def available() -> list[str]:
@@ -28,22 +48,15 @@ class OpenVINOEngine:
     def __init__(self, path: Path, device: str, precision: str, threads: int) -> None:
         import openvino as ov
 
-        core, kind = ov.Core(), getattr(ov.Type, _FLOATS[precision])
-        settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
-        if device != "NPU":
-            settings["INFERENCE_PRECISION_HINT"] = kind
-        if device == "CPU":
-            settings["CPU_DENORMALS_OPTIMIZATION"] = True  # near-zero weights otherwise cost up to 35x
-            if threads:
-                settings["INFERENCE_NUM_THREADS"] = threads
+        core = ov.Core()
         try:
-            self._compiled = core.compile_model(str(path), device, settings)
+            self._compiled = core.compile_model(str(path), device, _settings(device, precision, threads))
         except RuntimeError as error:
             raise EngineError(
                 f"OpenVINO cannot compile {path} for {device}: {str(error).strip().splitlines()[-1]}"
             ) from error
         self._request = self._compiled.create_infer_request()
-        self.backend = f"openvino {ov.__version__.split('-')[0]}"
+        self.backend = version()
         self.device = f"{core.get_property(device, 'FULL_DEVICE_NAME')} ({device})"
         self.path, self.precision = path, self._found()
 
@@ -107,6 +120,39 @@ def compile(
     except Exception as error:  # its conversion errors have no common class
         raise EngineError(f"OpenVINO cannot read {onnx}: {str(error).strip().splitlines()[-1]}") from error
     return OpenVINOEngine(home / "engine.xml", device, precision, threads)
+
+
+def layers(
+    model: Path, *, precision: str, device: str = "CPU", threads: int = 0, runs: int = 8, warm: int = 2
+) -> list[Layer]:
+    """How long each operator of an ONNX or IR file takes in an engine of it, on noise; `runs` runs after `warm` ones.
+
+    Raises:
+        EngineError: the graph cannot be compiled.
+    """
+    import openvino as ov
+
+    try:
+        compiled = ov.Core().compile_model(
+            str(model), device, {**_settings(device, precision, threads), "PERF_COUNT": True}
+        )
+    except RuntimeError as error:
+        raise EngineError(f"OpenVINO cannot compile {model}: {str(error).strip().splitlines()[-1]}") from error
+    request = compiled.create_infer_request()
+    for port in compiled.inputs:
+        request.set_tensor(port, ov.Tensor(noise(list(port.shape), port.element_type.to_dtype())))
+    rows: list[Any] = []
+    times: list[list[float]] = []
+    for counts in enough(runs, warm):
+        request.infer()
+        if not counts:
+            continue
+        rows = request.get_profiling_info()
+        times = times or [[] for _ in rows]
+        for kept, row in zip(times, rows, strict=True):
+            kept.append(row.real_time.total_seconds() * 1000)
+    names = (row.node_name.removesuffix("/WithoutBiases") for row in rows)
+    return [Layer(n, row.node_type, ms) for n, row, ms in zip(names, rows, middle(times), strict=True)]
 
 
 def _quantised(model: Any, images: list[np.ndarray]) -> Any:

@@ -14,9 +14,9 @@ from edgeprune.deploy.export import Shipped
 from edgeprune.deploy.export import export as export_onnx
 from edgeprune.deploy.simplify import simplify as simplify_onnx
 from edgeprune.deploy.unpool import without_indices
-from edgeprune.devices import local
+from edgeprune.devices import Device, device_of
 from edgeprune.files import replace_with, write_atomic
-from edgeprune.runtime import BACKENDS, Engine
+from edgeprune.runtime import Engine
 from edgeprune.stages import load
 from edgeprune.stages.finetune import pruned
 from edgeprune.stages.run import Run
@@ -68,22 +68,28 @@ def precision(run: Run) -> str:
     return run.target.precision if asked == "auto" else asked
 
 
+def device(run: Run) -> Device:
+    """The target's machine; opened once a process."""
+    if "device" not in run.kept:
+        run.kept["device"] = device_of(run.target)
+    return run.kept["device"]
+
+
 def engine(run: Run, role: str) -> Engine:
     """The engine of this run, compiled once a process."""
     if f"engine {role}" not in run.kept:
         data, cfg = load.dataset(run, "train"), run.recipe.deploy
         count = min(cfg.calibration_images, len(data))
         calibration = (data[i * len(data) // count][0] for i in range(count))
-        run.kept[f"engine {role}"] = BACKENDS[run.target.backend].compile(
-            run.folder / "simplify" / f"{role}.onnx", run.folder / "compile" / role, precision=precision(run),
-            device=run.target.device, threads=run.target.threads, calibration=calibration,
-        )  # fmt: skip
+        run.kept[f"engine {role}"] = device(run).build(
+            run.folder / "simplify" / f"{role}.onnx", run.folder / "compile" / role, precision(run), calibration
+        )
     return run.kept[f"engine {role}"]
 
 
 def compile(run: Run) -> dict[str, Any]:
     """Writes the engines' files under `compile/`; or says why this machine cannot build them."""
-    reason = local.why_not(run.target)
+    reason = device(run).why_not()
     if reason:
         run.console.print(f"no engine is built here: {reason}")
         return {"why_not": reason}

@@ -6,24 +6,31 @@ import time
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from edgeprune import models
 from edgeprune.data.loader import train_loader
+from edgeprune.data.transforms import normalised
 from edgeprune.errors import RecipeError
 from edgeprune.files import write_json
 from edgeprune.profile.macs import count_macs, count_params
-from edgeprune.prune import cost
-from edgeprune.prune.allocate import allocate, select
+from edgeprune.progress import Progress
+from edgeprune.prune import cost, worth
+from edgeprune.prune.allocate import allocate as by_rank
+from edgeprune.prune.allocate import floors, select
 from edgeprune.prune.artefact import save_pruned
+from edgeprune.prune.cost import Term, Widths, total
 from edgeprune.prune.criteria import CRITERIA
 from edgeprune.prune.groups import ChannelGraph, find_groups
+from edgeprune.prune.knapsack import knapsack
 from edgeprune.prune.plan import make_plan
 from edgeprune.prune.proof import prove
 from edgeprune.prune.surgery import fold_constants
-from edgeprune.stages import load
+from edgeprune.stages import latency, load
 from edgeprune.stages.run import Run
 from edgeprune.train.loop import Hooks, train
 
@@ -38,11 +45,13 @@ def prune(run: Run) -> dict[str, Any]:
     started = time.perf_counter()
     scores = score(run, net, graph)
     seconds = time.perf_counter() - started
-    price = cost.COSTS[recipe.budget.kind](graph)
-    whole = price(graph.widths())
-    limit = recipe.budget.limit(whole)
-    step = recipe.prune.step or run.target.channel_step
-    widths = allocate(scores, price, limit, how=recipe.prune.allocate, min_keep=recipe.prune.min_keep, step=step)
+    found = [
+        _allocate(run, net, graph, scores) if PartialState().is_main_process or not recipe.budget.is_latency else None
+    ]
+    if recipe.budget.is_latency:  # one process builds and measures, the others cut as it says
+        broadcast_object_list(found)
+    assert found[0] is not None
+    widths, budget = found[0]
     plan = make_plan(net, graph, select(scores, widths))
     proof = prove(net, graph, plan, example)
     small, _ = fold_constants(net, graph, plan, example)
@@ -51,23 +60,62 @@ def prune(run: Run) -> dict[str, Any]:
     write_json(home / "widths.json", {"widths": table, "unprunable": graph.unprunable})
     macs = count_macs(small, recipe.data.size)
     run.console.print(
-        f"pruned: {len(graph.groups)} groups, {recipe.budget.kind} {price(widths) / whole:.3f}x (limit "
-        f"{limit / whole:.3f}x), MACs {macs / run.facts['load']['macs']:.3f}x; scoring took {seconds:.1f} s; proof: "
-        f"{proof.silenced:.0e} silenced, {proof.folded:.0e} folded"
+        f"pruned: {len(graph.groups)} groups, {recipe.budget.kind} {budget['achieved'] / budget['dense']:.3f}x (limit "
+        f"{budget['limit'] / budget['dense']:.3f}x), MACs {macs / run.facts['load']['macs']:.3f}x; scoring took "
+        f"{seconds:.1f} s; proof: {proof.silenced:.0e} silenced, {proof.folded:.0e} folded"
     )
+    return {
+        "budget": {"kind": recipe.budget.kind, **budget},
+        "macs": macs,
+        "params": count_params(small),
+        "scoring_seconds": seconds,
+        "proof": {"silenced": proof.silenced, "folded": proof.folded},
+    }
+
+
+def _allocate(run: Run, net: nn.Module, graph: ChannelGraph, scores: dict[str, Any]) -> tuple[Widths, dict[str, Any]]:
+    """Widths under the budget, and what the budget says of them."""
+    recipe = run.recipe
+    how = recipe.prune.allocate
+    how = ("knapsack" if recipe.budget.is_latency else "global") if how == "auto" else how
+    losses = (
+        _sensitivity(run, net, graph, scores) if how == "knapsack" and recipe.prune.worth == "sensitivity" else None
+    )
+
+    def allocate(terms: list[Term], limit: float, step: int) -> Widths:
+        if how != "knapsack":
+            return by_rank(scores, total(terms), limit, how=how, min_keep=recipe.prune.min_keep, step=step)
+        options = worth.candidates(graph.widths(), floors(scores, recipe.prune.min_keep, step), step)
+        values = worth.by_score(scores, options) if losses is None else worth.by_sensitivity(losses, scores, options)
+        return knapsack(values, terms, limit)
+
+    if recipe.budget.is_latency:
+        step = run.facts["profile"]["step"]
+        return latency.meet(
+            run, net, graph, scores, lambda p, limit: allocate([Term(*t) for t in p.terms()], limit, step)
+        )
+    terms = cost.COSTS[recipe.budget.kind](graph)
+    price = total(terms)
+    whole, step = price(graph.widths()), recipe.prune.step or run.target.channel_step
+    limit = recipe.budget.limit(whole)
+    widths = allocate(terms, limit, step)
     if price(widths) < 0.99 * limit:
         run.console.print(
             f"[yellow]widths in steps of {step} leave {1 - price(widths) / limit:.1%} of the budget unused; prune.step: 1 "
             "uses all of it[/yellow]"
         )
-    return {
-        "budget": {"kind": recipe.budget.kind, "limit": limit, "achieved": price(widths), "dense": whole},
-        "macs": macs,
-        "params": count_params(small),
-        "channel_step": step,
-        "scoring_seconds": seconds,
-        "proof": {"silenced": proof.silenced, "folded": proof.folded},
-    }
+    return widths, {"limit": limit, "achieved": price(widths), "dense": whole}
+
+
+def _sensitivity(run: Run, net: nn.Module, graph: ChannelGraph, scores: dict[str, Any]) -> dict[str, dict[int, float]]:
+    """What each group's cut costs, alone; kept beside the scores as `prune/sensitivity.json`."""
+    data, count = load.dataset(run, "train"), run.recipe.prune.sensitivity_images
+    chosen = [data[i * len(data) // count][0] for i in range(min(count, len(data)))]
+    images = [normalised(np.stack(chosen[n : n + 4])) for n in range(0, len(chosen), 4)]
+    with Progress("sensitivity", len(worth.SHARES) * len(graph.groups), unit="cuts") as bar:
+        found = worth.sensitivity(net, graph, scores, images, models.logits_of, tick=bar.move)
+    write_json(run.folder / "prune" / "sensitivity.json", found)
+    return found
 
 
 def score(run: Run, net: nn.Module, graph: ChannelGraph) -> dict[str, Any]:

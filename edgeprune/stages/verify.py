@@ -9,16 +9,15 @@ from accelerate import PartialState
 
 from edgeprune.deploy import gates as gating
 from edgeprune.deploy.parity import agreement_per_image, parity
-from edgeprune.devices import local
 from edgeprune.errors import EngineError
 from edgeprune.files import replace_with, write_json
 from edgeprune.measure.bootstrap import miou_difference, time_ratio
 from edgeprune.measure.miou import Evaluation, evaluate
-from edgeprune.measure.timing import interleaved, measurement
+from edgeprune.measure.timing import measurement
 from edgeprune.progress import Progress
 from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
 from edgeprune.stages import load
-from edgeprune.stages.deploy import engine, network
+from edgeprune.stages.deploy import device, engine, network
 from edgeprune.stages.run import Run
 
 
@@ -81,7 +80,7 @@ def _latency(run: Run) -> dict[str, Any]:
             f"the dense engine runs at {dense.precision}, the pruned one at {small.precision}: not compared"
         )
     image = load.dataset(run, "val")[0][0][None]
-    slow, fast, warm = interleaved(dense.bind(image), small.bind(image), run.recipe.deploy.latency_runs)
+    slow, fast, warm = device(run).pairs(dense, small, image, run.recipe.deploy.latency_runs)
     median, low, high = time_ratio(slow, fast)
     records = [
         measurement(times, w, backend=e.backend, precision=e.precision, device=e.device).record()
@@ -91,7 +90,7 @@ def _latency(run: Run) -> dict[str, Any]:
         "dense_latency": records[0],
         "latency": records[1],
         "speedup": {"median": median, "ci95": [low, high]},
-        "machine": local.fingerprint(),
+        "machine": device(run).fingerprint(),
     }
 
 

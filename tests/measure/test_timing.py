@@ -1,6 +1,7 @@
 import numpy as np
 
-from edgeprune.measure.timing import interleaved, measurement, warm_up
+from edgeprune.devices.pairs import interleaved, warm_up
+from edgeprune.measure.timing import measurement
 
 
 def test_pairs_alternate_and_who_is_first_changes():

@@ -33,8 +33,8 @@ def test_surgery_proof_and_macs(case):
     proof = prove(net, graph, plan, example)
     assert max(proof.silenced, proof.folded) < 1e-4
     small = shrink(net, plan)
-    assert cost.macs(graph)(plan.widths) == pytest.approx(count_macs(small, (64, 96)), rel=1e-3)
-    assert cost.params(graph)(plan.widths) == sum(p.numel() for p in small.parameters())
+    assert cost.total(cost.macs(graph))(plan.widths) == pytest.approx(count_macs(small, (64, 96)), rel=1e-3)
+    assert cost.total(cost.params(graph))(plan.widths) == sum(p.numel() for p in small.parameters())
 
 
 def test_published_parameter_counts():

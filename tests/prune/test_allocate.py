@@ -27,7 +27,7 @@ def scores(seed):
     step=st.sampled_from([1, 4, 8]),
 )
 def test_budget_is_kept_and_nothing_more_fits(seed, share, kind, how, step):
-    price, s = cost.COSTS[kind](GRAPH), scores(seed)
+    price, s = cost.total(cost.COSTS[kind](GRAPH)), scores(seed)
     limit = share * price(GRAPH.widths())
     try:
         widths = allocate(s, price, limit, how=how, min_keep=0.02, step=step)
@@ -43,11 +43,11 @@ def test_budget_is_kept_and_nothing_more_fits(seed, share, kind, how, step):
 
 def test_the_lowest_scores_go_and_the_floor_stays():
     s = {"a.0": np.arange(16) / 100, "b.0": np.arange(24) + 1.0}
-    widths = allocate(s, cost.channels(GRAPH), 26, min_keep=0.10)
+    widths = allocate(s, cost.total(cost.channels(GRAPH)), 26, min_keep=0.10)
     assert widths == {"a.0": 2, "b.0": 24}
     assert select(s, widths)["a.0"].tolist() == [14, 15]
 
 
 def test_a_budget_out_of_reach_says_the_smallest():
     with pytest.raises(BudgetError, match="smallest"):
-        allocate(scores(0), cost.channels(GRAPH), 1)
+        allocate(scores(0), cost.total(cost.channels(GRAPH)), 1)

@@ -33,7 +33,7 @@ def test_proof_holds_for_random_plans(build, seed):
     proof = prove(net, graph, plan, EXAMPLE)
     assert max(proof.silenced, proof.folded) < 1e-5
     small = shrink(net, plan)
-    assert cost.params(graph)(plan.widths) == sum(p.numel() for p in small.parameters())
+    assert cost.total(cost.params(graph))(plan.widths) == sum(p.numel() for p in small.parameters())
 
 
 def test_unpool_indices_keep_pairs_together():

@@ -1,0 +1,52 @@
+"""Racing two engines: interleaved pairs until the interval of their ratio is narrow enough to decide something."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgeprune.devices.pairs import Pairs
+from edgeprune.measure.bootstrap import time_ratio
+
+
+@dataclass(frozen=True)
+class Race:
+    """Milliseconds of both engines, pair by pair, and the 95 % interval of fast / slow."""
+
+    slow: np.ndarray
+    fast: np.ndarray
+    warm: list[tuple[int, bool]]
+    share: float
+    low: float
+    high: float
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "pairs": len(self.slow), "dense_p50": float(np.median(self.slow)), "p50": float(np.median(self.fast)),
+            "share": self.share, "ci95": [self.low, self.high],
+        }  # fmt: skip
+
+
+def race(
+    take: Callable[[int], Pairs], *, pairs: int = 20, most: int = 200, seconds: float = 30.0, width: float = 0.01
+) -> Race:
+    """Time two engines in turn.
+
+    Args:
+        take: takes so many interleaved pairs (slow, fast), on whatever device.
+        pairs: at least so many, and then batches of as many until the interval is at most `width` of the ratio wide.
+        most, seconds: when to stop all the same.
+    """
+    started = time.perf_counter()
+    a, b, warm = take(pairs)
+    while True:
+        median, low, high = time_ratio(b, a)
+        if high - low <= width * median or len(a) >= most or time.perf_counter() - started > seconds:
+            return Race(a, b, warm, median, low, high)
+        more_a, more_b, _ = take(pairs)
+        a, b = np.concatenate([a, more_a]), np.concatenate([b, more_b])

@@ -1,0 +1,141 @@
+"""The latency predictor: table sums, what is not a convolution, and a correction learnt from engines that were measured.
+
+    ms(widths) = a * sum_l r_l T_l(inputs, outputs) + b * slope * moved(widths) + c * fixed
+
+T_l is the device's table, r_l the ratio of a layer's time in its place in the dense engine to the table's, `moved` the
+numbers that pools, resizes and concatenations move, `fixed` what does not change with widths (input, full-size resize,
+argmax, the call itself). a, b, c are 1 at first and fitted (ridge, relative error) to every engine that is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgeprune.profile.context import Context
+from edgeprune.profile.probes import Key
+from edgeprune.profile.profiler import Operation
+from edgeprune.profile.staircase import Surface
+from edgeprune.runtime.signature import Signature
+
+_RIDGE = 0.01  # how much an engine weighs against the prior of 1
+
+
+@dataclass
+class Measured:
+    """An engine that was measured."""
+
+    widths: dict[str, int]
+    ms: float
+
+
+class Predictor:
+    """Milliseconds of the engine for {group: width}.
+
+    Args:
+        operations, moves: of the channel engine.
+        dense: the unpruned widths.
+        surfaces: signature -> table; every convolution of `operations` has one.
+    """
+
+    def __init__(
+        self,
+        operations: Sequence[Operation],
+        moves: Sequence[Any],
+        dense: dict[str, int],
+        surfaces: Mapping[Signature, Surface],
+    ) -> None:
+        self.layers = [op for op in operations if op.signature is not None]
+        self.moves, self.dense, self.surfaces = list(moves), dict(dense), surfaces
+        self.ratio = {op.name: 1.0 for op in self.layers}
+        self.slope, self.fixed = 0.0, 0.0
+        self.weights = np.ones(3)
+        self.seen: list[Measured] = []
+
+    def key(self, op: Operation, widths: dict[str, int]) -> Key:
+        """The layer's convolution at these widths."""
+        assert op.signature is not None
+        return Key(op.signature, 0 if op.signature.depthwise else op.inputs.at(widths), op.outputs.at(widths))
+
+    def table(self, op: Operation, widths: dict[str, int]) -> float:
+        """The layer's milliseconds as the table has them, in its place."""
+        key = self.key(op, widths)
+        return self.ratio[op.name] * self.surfaces[key.signature].at(key.inputs, key.outputs)
+
+    def moved(self, widths: dict[str, int]) -> float:
+        """Numbers that the other operators move."""
+        return float(sum(m.pixels * m.channels.at(widths) for m in self.moves if m.channels.parts))
+
+    def terms(self) -> list[tuple[tuple[str, ...], Callable[[dict[str, int]], float]]]:
+        """The prediction as a sum: (groups that a term depends on, its milliseconds)."""
+        conv, moves, fixed = (float(w) for w in self.weights)
+        found: list[tuple[tuple[str, ...], Callable[[dict[str, int]], float]]] = [((), lambda w: fixed * self.fixed)]
+        for op in self.layers:
+            assert op.signature is not None
+            inputs = None if op.signature.depthwise else op.inputs
+            groups = {**op.outputs.parts, **(inputs.parts if inputs is not None else {})}
+            found.append(
+                (tuple(groups), _layer(self.surfaces[op.signature], conv * self.ratio[op.name], inputs, op.outputs))
+            )
+        for m in self.moves:
+            if m.channels.parts:
+                price = moves * self.slope * m.pixels
+                found.append((tuple(m.channels.parts), lambda w, c=m.channels, p=price: p * c.at(w)))
+        return found
+
+    def parts(self, widths: dict[str, int]) -> np.ndarray:
+        """(3,) milliseconds of convolutions, moves, the fixed rest; before the correction."""
+        conv = sum(self.table(op, widths) for op in self.layers)
+        return np.array([conv, self.slope * self.moved(widths), self.fixed])
+
+    def __call__(self, widths: dict[str, int]) -> float:
+        return float(self.weights @ self.parts(widths))
+
+    def anchor(self, context: Context, ms: float) -> None:
+        """Take the dense engine's own profile and its measured milliseconds as the point to start from."""
+        plain = {op.name: self.surfaces[k.signature].at(k.inputs, k.outputs) for op, k in self._keys(self.dense)}
+        total = sum(plain.values())
+        profiled = context.all_convolutions + context.between + context.around
+        speed = min(1.0, ms / profiled) if profiled else 1.0  # profiling itself may cost some
+        usual = speed * context.all_convolutions / total if context.all_convolutions else 1.0
+        for op, key in self._keys(self.dense):
+            times = context.convolutions.get(key)
+            ratio = speed * float(np.mean(times)) / plain[op.name] if times else usual
+            self.ratio[op.name] = float(np.clip(ratio, 0.25, 4.0))
+        moved = self.moved(self.dense)
+        self.slope = speed * context.between / moved if moved else 0.0
+        conv = sum(self.table(op, self.dense) for op in self.layers)
+        self.fixed = max(0.0, ms - conv - self.slope * moved)
+
+    def _keys(self, widths: dict[str, int]) -> list[tuple[Operation, Key]]:
+        return [(op, self.key(op, widths)) for op in self.layers]
+
+    def learn(self, widths: dict[str, int], ms: float) -> None:
+        """A measured engine; the correction is fitted to all of them anew, the latest ones weighing most."""
+        self.seen.append(Measured(dict(widths), ms))
+        rows = np.array([self.parts(e.widths) / e.ms for e in self.seen])
+        weight = np.array([0.7 ** (len(self.seen) - 1 - n) for n in range(len(self.seen))])
+        left = rows.T @ (weight[:, None] * rows) + _RIDGE * np.eye(3)
+        self.weights = np.linalg.solve(left, rows.T @ weight + _RIDGE * np.ones(3))
+
+
+def _layer(surface: Surface, factor: float, inputs: Any, outputs: Any) -> Callable[[dict[str, int]], float]:
+    if inputs is None:
+        return lambda w: factor * surface.at(0, outputs.at(w))
+    return lambda w: factor * surface.at(inputs.at(w), outputs.at(w))
+
+
+def errors(predicted: Sequence[float], measured: Sequence[float]) -> dict[str, float]:
+    """MAPE (share), the share within 10 %, Spearman's rank correlation; of engines that were not used to fit."""
+    p, m = np.asarray(predicted, float), np.asarray(measured, float)
+    off = np.abs(p - m) / m
+    ranks = [np.argsort(np.argsort(x)).astype(float) for x in (p, m)]
+    spread = float(np.std(ranks[0]) * np.std(ranks[1]))
+    spearman = float(np.mean((ranks[0] - ranks[0].mean()) * (ranks[1] - ranks[1].mean())) / spread) if spread else 1.0
+    return {
+        "engines": len(p), "mape": float(off.mean()), "worst": float(off.max()),
+        "within_10_percent": float((off <= 0.1).mean()), "spearman": spearman,
+    }  # fmt: skip

@@ -1,0 +1,108 @@
+"""Probe graphs: many convolutions of wanted signatures side by side in one ONNX file, so that one run times them all.
+
+Each branch is one convolution with its fused activation. All of them run in turn in every inference, which interleaves
+the repeats by itself; a reference convolution at both ends tells how fast the machine was while they ran.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from edgeprune.runtime.engine import Layer
+from edgeprune.runtime.signature import Signature
+
+
+class Key(NamedTuple):
+    """A convolution with its channel counts: inputs (of one group; 0 where depthwise) and outputs."""
+
+    signature: Signature
+    inputs: int
+    outputs: int
+
+
+REFERENCE = Key(Signature("conv", (3, 3), (1, 1), (1, 1), (1, 1), 1, (32, 64)), 64, 64)
+_MOST_BYTES, _MOST_KEYS = 300_000_000, 96
+
+
+def batches(keys: Sequence[Key]) -> Iterator[list[Key]]:
+    """Split keys into probe graphs that fit into memory; convolutions of a like size stand together."""
+    batch: list[Key] = []
+    size = 0
+    for key in sorted(keys, key=lambda k: k.signature.macs(k.inputs, k.outputs)):
+        own = key.signature.bytes(key.inputs, key.outputs, 4)
+        if batch and (len(batch) >= _MOST_KEYS or size + own > _MOST_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(key)
+        size += own
+    if batch:
+        yield batch
+
+
+def write(keys: Sequence[Key], path: Path, precision: str) -> None:
+    """Write the probe graph; for INT8 each branch is quantised on both sides (Q/DQ), as deployed graphs are."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    pool = (rng.standard_normal(1 << 20) * 0.05).astype(np.float32)
+    nodes, inputs, outputs, weights = [], {}, [], []
+    if precision == "int8":
+        for name, value in (("in_scale", 0.03), ("out_scale", 0.03)):
+            weights.append(numpy_helper.from_array(np.array(value, np.float32), name))
+        weights += [numpy_helper.from_array(np.array(128, np.uint8), "in_zero"), numpy_helper.from_array(np.array(0, np.uint8), "out_zero")]
+    for number, (s, inp, out) in enumerate([REFERENCE, *keys, REFERENCE]):
+        groups = out if s.depthwise else s.groups
+        taken = out if s.depthwise else inp * groups
+        source = f"x{taken}_{s.size[0]}x{s.size[1]}_{s.batch}"
+        inputs[source] = [s.batch, taken, *s.size]
+        shape = (out, 1 if s.depthwise else inp, *s.kernel)
+        if s.kind == "deconv":
+            shape = (taken, out, *s.kernel)
+        name, weight, x = f"probe{number}", f"w{number}", source
+        bias = [] if s.kind == "deconv" else [f"b{number}"]  # a transposed one's name is lost in some engines with it
+        values = np.resize(np.roll(pool, number), shape)  # equal branches would be merged
+        weights += [numpy_helper.from_array(np.full(out, 0.01, np.float32), b) for b in bias]
+        if precision == "int8":
+            axis = 1 if s.kind == "deconv" else 0
+            weights.append(numpy_helper.from_array(np.clip(values * 500, -127, 127).astype(np.int8), f"{weight}_q"))
+            weights.append(numpy_helper.from_array(np.full(out, 0.002, np.float32), f"{weight}_s"))
+            weights.append(numpy_helper.from_array(np.zeros(out, np.int8), f"{weight}_z"))
+            nodes.append(helper.make_node("DequantizeLinear", [f"{weight}_{k}" for k in "qsz"], [weight], axis=axis))
+            nodes.append(helper.make_node("QuantizeLinear", [source, "in_scale", "in_zero"], [f"{name}_q"]))
+            nodes.append(helper.make_node("DequantizeLinear", [f"{name}_q", "in_scale", "in_zero"], [f"{name}_x"]))
+            x = f"{name}_x"
+        else:
+            weights.append(numpy_helper.from_array(values, weight))
+        nodes.append(
+            helper.make_node(
+                "ConvTranspose" if s.kind == "deconv" else "Conv", [x, weight, *bias], [f"{name}_c"], name=name,
+                kernel_shape=s.kernel, strides=s.stride, pads=[*s.padding, *s.padding], dilations=s.dilation, group=groups,
+            )
+        )  # fmt: skip
+        nodes.append(helper.make_node("Relu", [f"{name}_c"], [f"{name}_y"]))
+        last = f"{name}_y"
+        if precision == "int8":
+            nodes.append(helper.make_node("QuantizeLinear", [last, "out_scale", "out_zero"], [f"{name}_o"]))
+            nodes.append(helper.make_node("DequantizeLinear", [f"{name}_o", "out_scale", "out_zero"], [f"{name}_z"]))
+            last = f"{name}_z"
+        outputs.append(helper.make_tensor_value_info(last, TensorProto.FLOAT, None))
+    sources = [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in inputs.items()]
+    graph = helper.make_graph(nodes, "probes", sources, outputs, weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+
+
+def read(keys: Sequence[Key], found: Sequence[Layer]) -> tuple[dict[Key, float], float]:
+    """(milliseconds of each key, the reference's) from the layers of a probe graph's engine."""
+    times: dict[int, float] = {}
+    for layer in found:
+        number = re.match(r"probe(\d+)(?!\d)", layer.name)
+        if number and "conv" in layer.kind.lower():
+            times[int(number[1])] = layer.ms
+    ends = [times[n] for n in (0, len(keys) + 1) if n in times]
+    return {k: times[n] for n, k in enumerate(keys, 1) if n in times}, float(np.mean(ends)) if ends else float("nan")

@@ -1,0 +1,169 @@
+"""Profiling: measure on the device what the table lacks for a network, batch by batch; what is measured stays measured."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from edgeprune.errors import EngineError
+from edgeprune.profile import probes
+from edgeprune.profile.probes import REFERENCE, Key
+from edgeprune.profile.staircase import Surface, find_step, ladder
+from edgeprune.profile.table import Table, Where
+from edgeprune.progress import Progress
+from edgeprune.runtime.engine import Layer
+from edgeprune.runtime.signature import Signature
+
+Run = Callable[[Path, str], Sequence[Layer]]  # a probe graph and a precision -> its engine's layers, on the device
+_WINDOW = range(64, 129, 4)
+_STAIRS = replace(REFERENCE.signature, size=(64, 128))
+_STRAIGHT = 0.05  # a middle that is off by more than this calls for a closer look
+
+
+class Operation(Protocol):
+    """A counted call of the network, as the channel engine gives it.
+
+    Its widths have `parts` (the groups that they depend on) and `at(widths)` (the number of channels).
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def signature(self) -> Signature | None: ...
+    @property
+    def inputs(self) -> Any: ...
+    @property
+    def outputs(self) -> Any: ...
+
+
+@dataclass
+class Span:
+    """The channel counts that one signature can take: fixed ones, and the most that a variable one reaches."""
+
+    fixed_ins: set[int] = field(default_factory=set)
+    fixed_outs: set[int] = field(default_factory=set)
+    most_in: int = 0
+    most_out: int = 0
+
+    def add(self, inputs: Any, outputs: Any, dense: dict[str, int]) -> None:
+        taken = 0 if inputs is None else inputs.at(dense)
+        if inputs is not None and inputs.parts:
+            self.most_in = max(self.most_in, taken)
+        else:
+            self.fixed_ins.add(taken)
+        if outputs.parts:
+            self.most_out = max(self.most_out, outputs.at(dense))
+        else:
+            self.fixed_outs.add(outputs.at(dense))
+
+    def grid(self, step: int) -> tuple[list[int], list[int]]:
+        """The rungs of inputs and outputs."""
+        ins = self.fixed_ins | (set(ladder(self.most_in, step)) if self.most_in else set())
+        outs = self.fixed_outs | (set(ladder(self.most_out, step)) if self.most_out else set())
+        return sorted(ins), sorted(outs)
+
+
+def spans(operations: Iterable[Operation], dense: dict[str, int]) -> dict[Signature, Span]:
+    """What each signature of a network can take; `dense` are the unpruned widths."""
+    found: dict[Signature, Span] = {}
+    for op in operations:
+        if op.signature is not None:
+            inputs = None if op.signature.depthwise else op.inputs
+            found.setdefault(op.signature, Span()).add(inputs, op.outputs, dense)
+    return found
+
+
+class Profiler:
+    """Measures on one device at one precision, through `run`, into the table."""
+
+    def __init__(self, table: Table, where: Where, run: Run, quiet: bool = False) -> None:
+        self.table, self.where, self._run, self.quiet = table, where, run, quiet
+        self.measured = 0
+
+    def ensure(self, keys: Iterable[Key], title: str = "profiling") -> dict[Key, float]:
+        """The keys' milliseconds; those that the table lacks are measured now."""
+        wanted = set(keys)
+        known = self.table.times(self.where, {k.signature for k in wanted} | {REFERENCE.signature})
+        missing = sorted(wanted - known.keys())
+        if missing:
+            with Progress(title, len(missing), quiet=self.quiet, unit="operators") as bar:
+                for batch in probes.batches(missing):
+                    found = self._measure(batch, known.get(REFERENCE))
+                    self.table.add(self.where, found)
+                    known |= found
+                    bar.move(len(batch))
+        return {k: known[k] for k in wanted if k in known}
+
+    def _measure(self, batch: Sequence[Key], usual: float | None) -> dict[Key, float]:
+        """One probe graph; times are scaled to the speed that the machine had when the reference was first measured."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "probes.onnx"
+            probes.write(batch, path, self.where.precision)
+            found, reference = probes.read(batch, self._run(path, self.where.precision))
+        if len(found) < len(batch):
+            lost = next(k for k in batch if k not in found)
+            raise EngineError(
+                f"profiling: {self.where.backend} gives no time for {lost.signature.key} {lost.inputs}->{lost.outputs}"
+            )
+        self.measured += len(batch)
+        found.setdefault(REFERENCE, reference)
+        scale = 1.0 if usual is None else usual / reference
+        return {k: ms * scale for k, ms in found.items() if usual is None or k != REFERENCE}
+
+    def step(self) -> int:
+        """The device's step: the widest tread over outputs and inputs of a 3x3 convolution large enough to time well."""
+        lines = [[Key(_STAIRS, *((64, c) if axis else (c, 64))) for c in _WINDOW] for axis in (0, 1)]
+        times = self.ensure([REFERENCE, *(k for line in lines for k in line)], "finding the device's steps")
+        return max(find_step({(k.outputs if axis else k.inputs): times[k] for k in line}) for axis, line in enumerate(lines))
+
+    def surfaces(self, operations: Sequence[Operation], dense: dict[str, int], step: int) -> dict[Signature, Surface]:
+        """A surface for each signature of the network, measured on its grid and refined along its edges."""
+        needed = spans(operations, dense)
+        grids = {s: span.grid(step) for s, span in needed.items()}
+        times = self.ensure(
+            [Key(s, i, o) for s, (ins, outs) in grids.items() for i in ins for o in outs], "latency table"
+        )
+        for _ in range(2):
+            wanted = [k for s, grid in grids.items() for k in _middles(s, *grid, times, step)]
+            if not wanted:
+                break
+            times |= self.ensure(wanted, "refining")
+        every = self.table.times(self.where, grids)
+        return {
+            s: Surface({(k.inputs, k.outputs): ms for k, ms in every.items() if k.signature == s}, *grid, step)
+            for s, grid in grids.items()
+        }
+
+
+def _middles(s: Signature, ins: list[int], outs: list[int], times: Mapping[Key, float], step: int) -> list[Key]:
+    """Counts to measure next along both edges: the middles of gaps that are new, or whose neighbourhood is not straight."""
+    wanted = []
+    for axis, rungs, far in ((0, ins, outs[-1]), (1, outs, ins[-1])):
+
+        def key(count: int, axis: int = axis, far: int = far) -> Key:
+            return Key(s, *((far, count) if axis else (count, far)))
+
+        counts = sorted(c for c in range(rungs[0], rungs[-1] + 1) if key(c) in times and (c % step == 0 or c in rungs))
+        for before, after in zip(counts, counts[1:], strict=False):
+            middle = (before + after) // 2 // step * step
+            if before < middle < after and (
+                before in rungs and after in rungs or _bent(times, key, counts, before, after)
+            ):
+                wanted.append(key(middle))
+    return wanted
+
+
+def _bent(times: Mapping[Key, float], key: Callable[[int], Key], counts: list[int], before: int, after: int) -> bool:
+    """Does a measured middle on either side of this gap lie off the straight line?"""
+    place = counts.index(before)
+    for start in (place - 1, place):
+        if start < 0 or start + 2 >= len(counts):
+            continue
+        a, b, c = counts[start : start + 3]
+        line = times[key(a)] + (times[key(c)] - times[key(a)]) * (b - a) / (c - a)
+        if abs(times[key(b)] - line) > _STRAIGHT * line:
+            return True
+    return False

@@ -1,0 +1,95 @@
+"""What keeping so many channels of a group is worth: the values that the knapsack adds up over groups.
+
+Scores of different layers rarely share a unit, so two measures are offered:
+
+`sensitivity` (ours, the default): the criterion only orders the channels *inside* a group. What the first k of them are
+worth is measured: the mean KL divergence of the network's own softmax from itself when that group alone is cut to k
+(others whole, no labels), on a few calibration images. One unit for every layer and criterion; costs one forward pass a
+group and share.
+`score`: the kept share of the group's score mass, above its lowest score, times the square root of its size. Within a
+layer this ranks like the score itself; between layers it says "a tenth of this layer's evidence", which is the weakest
+assumption that makes them addable, and the root keeps wide layers from being outvoted by many narrow ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgeprune.prune.allocate import Scores, select
+from edgeprune.prune.channels import ChannelGraph
+from edgeprune.prune.knapsack import Values
+from edgeprune.prune.plan import make_plan
+from edgeprune.prune.surgery import masked
+
+SHARES = (0.75, 0.5, 0.25, 0.1)
+_TIE = 1e-4  # of the whole value: among equals the criterion's own mass decides, and free channels are kept
+
+
+def candidates(sizes: dict[str, int], floors: dict[str, int], step: int) -> dict[str, list[int]]:
+    """Widths on the device's step, from the floor to the whole; a width inside a step costs what its edge costs."""
+    return {n: sorted({w for w in range(step, size, step) if w >= floors[n]} | {size}) for n, size in sizes.items()}
+
+
+def by_score(scores: Scores, widths: dict[str, list[int]]) -> Values:
+    """Values from the criterion's scores alone."""
+    found: Values = {}
+    for name, score in scores.items():
+        mass = np.sort(np.nan_to_num(score, posinf=float(np.nanmax(score[np.isfinite(score)], initial=1.0))))[::-1]
+        mass = mass - mass.min() + 1e-9 + 0.05 * float(np.ptp(mass))  # the lowest channel is worth something, too
+        share = np.concatenate([[0.0], np.cumsum(mass) / mass.sum()])
+        found[name] = {w: float(share[w]) * len(score) ** 0.5 for w in widths[name]}
+    return found
+
+
+def by_sensitivity(losses: dict[str, dict[int, float]], scores: Scores, widths: dict[str, list[int]]) -> Values:
+    """Values from measured losses (`sensitivity`): minus the loss, straight between the measured widths."""
+    mass = by_score(scores, widths)
+    scale = max((max(curve.values()) for curve in losses.values()), default=1.0) or 1.0
+    found: Values = {}
+    for name, curve in losses.items():
+        counts = sorted(curve)
+        rising = np.maximum.accumulate([curve[c] for c in counts][::-1])[::-1]  # narrower is never better
+        found[name] = {
+            w: -float(np.interp(w, counts, rising)) + _TIE * scale * mass[name][w] / len(scores[name]) ** 0.5
+            for w in widths[name]
+        }
+    return found
+
+
+def sensitivity(
+    net: nn.Module,
+    graph: ChannelGraph,
+    scores: Scores,
+    images: Iterable[torch.Tensor],
+    logits_of: Callable[[object], torch.Tensor],
+    tick: Callable[[int], None] = lambda n: None,
+) -> dict[str, dict[int, float]]:
+    """group -> {kept: mean KL of the whole network's softmax from the cut one's}, each group cut alone.
+
+    Args:
+        images: batches (B, 3, H, W), normalised; kept in memory with the network's answers.
+        tick: told of every measured width.
+    """
+    batches = list(images)
+    with torch.no_grad():
+        whole = [logits_of(net.eval()(b)).log_softmax(1) for b in batches]
+        found: dict[str, dict[int, float]] = {}
+        for group in graph.groups:
+            found[group.name] = {group.size: 0.0}
+            for share in SHARES:
+                kept = max(1, round(share * group.size))
+                if kept in found[group.name]:
+                    continue
+                keep = select({group.name: scores[group.name]}, {group.name: kept})
+                cut = masked(net, graph, make_plan(net, graph, keep)).eval()
+                losses = [
+                    float((w.exp() * (w - logits_of(cut(b)).log_softmax(1))).sum(1).mean())
+                    for b, w in zip(batches, whole, strict=True)
+                ]
+                found[group.name][kept] = float(np.mean(losses))
+                tick(1)
+    return found

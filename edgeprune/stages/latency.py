@@ -1,0 +1,186 @@
+"""The closed loop: allocate on the predictor, build the engine, measure it against the dense one, correct, repeat.
+
+A budget counts as met only when the upper end of the measured 95 % interval is under it; an engine that uses less than
+97 % of it is accepted only when no wider one fits. Milliseconds are those of the session in which the dense engine was
+profiled: every engine is timed in turn with the dense one, and their ratio survives what slows both.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from edgeprune.errors import BudgetError
+from edgeprune.files import write_json
+from edgeprune.measure.race import race
+from edgeprune.profile.predict import Predictor
+from edgeprune.prune.allocate import select
+from edgeprune.prune.channels import ChannelGraph
+from edgeprune.prune.cost import Widths
+from edgeprune.prune.plan import make_plan
+from edgeprune.prune.surgery import fold_constants
+from edgeprune.stages import load
+from edgeprune.stages.deploy import device
+from edgeprune.stages.profile import engine_of, predictor_of, profiler_of
+from edgeprune.stages.run import Run
+
+ENGINES, LAST_RESORT = 5, 8  # as a rule; and where none of the first has met the budget
+USED, AIM = 0.97, 0.987  # the least share of the budget that is used; what is aimed at
+
+Allocate = Callable[[Predictor, float], Widths]  # under so many milliseconds
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One engine of the loop; milliseconds are comparable with `limit`."""
+
+    widths: Widths
+    predicted: float
+    limit: float
+    ms: float
+    low: float
+    high: float
+    record: dict[str, Any]
+    precision: str
+    seconds: float
+
+    @property
+    def met(self) -> bool:
+        return self.high <= self.limit
+
+    @property
+    def used(self) -> float:
+        return self.ms / self.limit
+
+
+def limit_of(run: Run, dense_ms: float) -> float:
+    """The budget in milliseconds an image."""
+    budget = run.recipe.budget
+    if budget.kind == "fps":
+        return 1000.0 / budget.limit(0)
+    return budget.limit(dense_ms)
+
+
+def meet(
+    run: Run, net: nn.Module, graph: ChannelGraph, scores: Any, allocate: Allocate
+) -> tuple[Widths, dict[str, Any]]:
+    """Widths whose built engine was measured within the budget, and the history of how they were found.
+
+    Writes `prune/latency.json`. Without the device at hand, the widths of the estimate.
+
+    Raises:
+        BudgetError: it cannot be reached; the message gives what can.
+    """
+    facts, predictor = run.facts["profile"], predictor_of(run, graph)
+    limit = limit_of(run, facts["dense_ms"])
+    if facts["kind"] == "estimated":
+        widths = allocate(predictor, limit)
+        return widths, {"estimated": True, "limit": limit, "achieved": predictor(widths), "dense": facts["dense_ms"]}
+    _reachable(run, predictor, graph, limit)
+    tried: list[Tried] = []
+    aim = AIM * limit
+    while len(tried) < ENGINES or (len(tried) < LAST_RESORT and not any(t.met for t in tried)):
+        widths = _next(run, predictor, allocate, aim, [t.widths for t in tried])
+        if widths is None:
+            break
+        tried.append(_measure(run, net, graph, scores, widths, predictor(widths), len(tried) + 1))
+        now = tried[-1]
+        predictor.learn(widths, now.ms * facts["dense_ms"] / now.record["dense_ms"])
+        run.console.print(
+            f"engine {len(tried)}: predicted {now.predicted:.3f} ms, measured {now.ms:.3f} [{now.low:.3f}, {now.high:.3f}], "
+            f"budget {now.limit:.3f}: {'met' if now.met else 'over'}, {now.used:.1%} used"
+        )
+        if now.met and now.used >= USED:
+            break
+        spread = (now.high - now.ms) / now.ms
+        here = now.limit * facts["dense_ms"] / now.record["dense_ms"]  # the budget in the profile's milliseconds
+        aim = here * min(AIM, 1 - spread - 0.003) * (1 + (0.004 if now.met else -0.002) * len(tried))
+    chosen = max((t for t in tried if t.met), key=lambda t: t.used, default=None)
+    _keep(run, tried, chosen, limit)
+    if chosen is None:
+        least = min(tried, key=lambda t: t.ms)
+        raise BudgetError(
+            f"budget.{run.recipe.budget.kind}: not met by {len(tried)} engines; the nearest measured {least.ms:.3f} ms "
+            f"[{least.low:.3f}, {least.high:.3f}] of {least.limit:.3f}; see {run.folder / 'prune' / 'latency.json'}"
+        )
+    if chosen.used < USED:
+        run.console.print(
+            f"[yellow]{chosen.used:.1%} of the budget is used: no wider network on these steps fits[/yellow]"
+        )
+    return chosen.widths, _facts(run, tried, chosen)
+
+
+def _reachable(run: Run, predictor: Predictor, graph: ChannelGraph, limit: float) -> None:
+    fixed = predictor.fixed
+    if limit <= fixed:
+        raise BudgetError(
+            f"budget.{run.recipe.budget.kind}: {limit:.3f} ms cannot be reached by pruning: {fixed:.3f} ms of the dense "
+            f"engine's {run.facts['profile']['dense_ms']:.3f} do not depend on widths (input, full-size resize, argmax, "
+            "the call itself)"
+        )
+
+
+def _next(run: Run, predictor: Predictor, allocate: Allocate, aim: float, before: list[Widths]) -> Widths | None:
+    """Unseen widths for `aim`, with their very convolutions measured first; None where nothing new is found."""
+    for turn in range(4):
+        widths: Widths = {}
+        for _ in range(3):
+            found = allocate(predictor, aim * (1 + 0.004 * turn * (1 if turn % 2 else -1)))
+            if found == widths:
+                break
+            widths = found
+            _measure_exactly(run, predictor, widths)
+        if widths not in before:
+            return widths
+    return None
+
+
+def _measure_exactly(run: Run, predictor: Predictor, widths: Widths) -> None:
+    keys = {predictor.key(op, widths) for op in predictor.layers}
+    for key, ms in profiler_of(run).ensure(keys, "exact widths").items():
+        predictor.surfaces[key.signature].exact[key.inputs, key.outputs] = ms  # type: ignore[attr-defined]
+
+
+def _measure(
+    run: Run, net: nn.Module, graph: ChannelGraph, scores: Any, widths: Widths, predicted: float, number: int
+) -> Tried:
+    started = time.perf_counter()
+    home = run.folder / "prune" / "candidates"
+    small, _ = fold_constants(net, graph, make_plan(net, graph, select(scores, widths)), load.example(run))
+    image = load.dataset(run, "val")[0][0][None]
+    if "timed dense" not in run.kept:
+        run.kept["timed dense"] = engine_of(run, net, home, "dense")
+    dense, made = run.kept["timed dense"], engine_of(run, small, home, f"{number}")
+    found = race(lambda n: device(run).pairs(dense, made, image, n))
+    now, base = float(np.median(found.slow)), run.facts["profile"]["dense_ms"]
+    relative = run.recipe.budget.kind == "latency"
+    scale = base if relative else now  # a share is of the dense engine as profiled; milliseconds are today's
+    where = profiler_of(run)
+    where.table.add_engine(where.where, _network(run), widths, found.share * base, base, predicted)
+    return Tried(
+        widths, predicted, limit_of(run, base), found.share * scale, found.low * scale, found.high * scale,
+        found.record() | {"dense_ms": scale}, made.precision, time.perf_counter() - started,
+    )  # fmt: skip
+
+
+def _network(run: Run) -> str:
+    m = run.recipe.model
+    return f"{m.network or m.factory} {m.args} {'x'.join(map(str, run.recipe.data.size))}"
+
+
+def _facts(run: Run, tried: list[Tried], chosen: Tried) -> dict[str, Any]:
+    return {
+        "estimated": False, "limit": chosen.limit, "achieved": chosen.ms, "ci95": [chosen.low, chosen.high],
+        "dense": run.facts["profile"]["dense_ms"], "used": chosen.used, "engines_built": len(tried),
+        "predicted": chosen.predicted,
+    }  # fmt: skip
+
+
+def _keep(run: Run, tried: list[Tried], chosen: Tried | None, limit: float) -> None:
+    rows = [asdict(t) | {"met": t.met, "used": t.used, "chosen": t is chosen} for t in tried]
+    write_json(run.folder / "prune" / "latency.json", {"limit": limit, "engines": rows})

@@ -1,0 +1,120 @@
+"""Profile: for a latency budget, the dense engine's time, its layers in their place, and the device's table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from edgeprune.data.transforms import MEAN, STD
+from edgeprune.deploy.export import Shipped
+from edgeprune.deploy.export import export as export_onnx
+from edgeprune.deploy.unpool import without_indices
+from edgeprune.errors import RecipeError
+from edgeprune.files import write_json
+from edgeprune.measure.race import race
+from edgeprune.profile import context, roofline
+from edgeprune.profile.predict import Predictor
+from edgeprune.profile.profiler import Profiler, spans
+from edgeprune.profile.table import Table, Where
+from edgeprune.prune.groups import ChannelGraph, find_groups
+from edgeprune.runtime import Engine
+from edgeprune.stages import load
+from edgeprune.stages.deploy import device, precision
+from edgeprune.stages.run import Run
+
+_CALIBRATION = 8  # images: an INT8 engine's speed does not depend on its scales
+
+
+def profile(run: Run) -> dict[str, Any]:
+    """Writes `profile/dense.onnx` and `profile/table.json`; nothing where the budget is not one of latency."""
+    if not run.recipe.budget.is_latency:
+        return {"kind": None}
+    net = load.dense(run)
+    graph = find_groups(net, load.example(run), run.recipe.prune.never)
+    missing = device(run).why_not()
+    if missing:
+        return _estimated(run, graph, missing)
+    home = run.folder / "profile"
+    dense = engine_of(run, net, home, "dense")
+    made = home / "engine-dense" / "engine.xml"  # what was really built; INT8 exists only there
+    source = made if made.exists() else home / "dense.onnx"
+    found = context.read(home / "dense.onnx", device(run).layers(source, precision(run)))
+    image = load.dataset(run, "val")[0][0][None]
+    ms = float(np.median(race(lambda n: device(run).pairs(dense, dense, image, n), seconds=20).slow))
+    profiler = profiler_of(run)
+    step = run.recipe.prune.step or profiler.step()
+    surfaces = profiler.surfaces(graph.operations, graph.widths(), step)
+    predictor = Predictor(graph.operations, graph.moves, graph.widths(), surfaces)
+    predictor.anchor(found, ms)
+    conv, moved, fixed = (float(v) for v in predictor.parts(graph.widths()))
+    run.console.print(
+        f"dense engine {ms:.2f} ms: convolutions {conv:.2f}, other layers {moved:.2f}, fixed {fixed:.2f}; widths step at "
+        f"{step}; {profiler.measured} operators measured, table {profiler.table.path}"
+    )
+    facts = {
+        "kind": "measured", "step": step, "dense_ms": ms, "fixed_ms": fixed, "moved_ms": moved,
+        "ratio": predictor.ratio, "slope": predictor.slope, "operators_measured": profiler.measured,
+        "table": str(profiler.table.path), "precision_found": dense.precision,
+    }  # fmt: skip
+    write_json(home / "table.json", facts)
+    return facts
+
+
+def _estimated(run: Run, graph: ChannelGraph, why: str) -> dict[str, Any]:
+    """The roofline of the target's catalogue; labelled as an estimate wherever it goes."""
+    rows = _rooflines(run, graph)
+    step = run.recipe.prune.step or run.target.channel_step
+    ms = Predictor(graph.operations, graph.moves, graph.widths(), rows)(graph.widths())
+    run.console.print(
+        f"[yellow]{why}: widths are planned on an estimate (roofline of the maker's figures: dense {ms:.2f} ms), which no "
+        "budget is ever met by; measure on the device[/yellow]"
+    )
+    facts = {"kind": "estimated", "step": step, "dense_ms": ms, "why_not": why}
+    write_json(run.folder / "profile" / "table.json", facts)
+    return facts
+
+
+def _rooflines(run: Run, graph: ChannelGraph) -> Any:
+    catalogue = run.target.catalogue
+    signatures = spans(graph.operations, graph.widths())
+    step = run.recipe.prune.step or run.target.channel_step
+    found = roofline.surfaces(signatures, catalogue, precision(run), step) if catalogue else {}
+    if not found:
+        raise RecipeError(
+            f"budget.{run.recipe.budget.kind}: {run.target.name} is not at hand and its file has no catalogue figures to "
+            "estimate from; use budget.macs, or run where the device is"
+        )
+    return found
+
+
+def predictor_of(run: Run, graph: ChannelGraph) -> Predictor:
+    """The predictor as this stage left it."""
+    facts = run.facts["profile"]
+    if facts["kind"] == "estimated":
+        return Predictor(graph.operations, graph.moves, graph.widths(), _rooflines(run, graph))
+    surfaces = profiler_of(run).surfaces(graph.operations, graph.widths(), facts["step"])
+    predictor = Predictor(graph.operations, graph.moves, graph.widths(), surfaces)
+    predictor.ratio, predictor.slope, predictor.fixed = dict(facts["ratio"]), facts["slope"], facts["fixed_ms"]
+    return predictor
+
+
+def profiler_of(run: Run) -> Profiler:
+    """Measures on this run's device at its precision; opened once a process."""
+    if "profiler" not in run.kept:
+        where = Where(device(run).identity(), device(run).version(), precision(run))
+        run.kept["profiler"] = Profiler(Table(), where, device(run).layers)
+    return run.kept["profiler"]
+
+
+def engine_of(run: Run, net: nn.Module, home: Path, name: str) -> Engine:
+    """Export a network and compile it, only to be timed: `home/<name>.onnx` and `home/engine-<name>/`."""
+    path = home / f"{name}.onnx"
+    example = load.example(run)
+    export_onnx(Shipped(without_indices(net, example), MEAN, STD), run.recipe.data.size, path, run.recipe.deploy.opset)
+    data = load.dataset(run, "train")
+    count = min(_CALIBRATION, run.recipe.deploy.calibration_images, len(data))
+    images = (data[i * len(data) // count][0] for i in range(count))
+    return device(run).build(path, home / f"engine-{name}", precision(run), images)
