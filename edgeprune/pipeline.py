@@ -44,7 +44,12 @@ class Stage:
 
 STAGES = [
     Stage("load", load.load, ("seed", "model", "data", "train"), ("torch", "kornia"), trains=True),
-    Stage("profile", profile.profile, ("budget", "deploy.precision", "prune.step", "prune.never"), ("openvino",)),
+    Stage(
+        "profile",
+        profile.profile,
+        ("budget", "deploy.precision", "deploy.opset", "prune.step", "prune.never"),
+        ("openvino",),
+    ),
     Stage("prune", prune.prune, ("prune", "budget", "finetune.batch", "finetune.augment"), trains=True),
     Stage("finetune", finetune.finetune, ("finetune",), trains=True),
     Stage("export", deploy.export, ("deploy",), ("onnx", "onnxscript")),

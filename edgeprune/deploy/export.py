@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from edgeprune.deploy.heads import HEADS
 from edgeprune.errors import ExportError
 from edgeprune.files import replace_with
 
@@ -22,9 +23,16 @@ class Shipped(nn.Module):
     scale: torch.Tensor
     shift: torch.Tensor
 
-    def __init__(self, net: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], logits: bool = False) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        logits: bool = False,
+        head: str = "argmax",
+    ) -> None:
         super().__init__()
-        self.net, self.logits = net.eval(), logits
+        self.net, self.logits, self.head = net.eval(), logits, HEADS[head]
         self.register_buffer("scale", 1 / (255 * torch.tensor(std)).view(1, 3, 1, 1))
         self.register_buffer("shift", (-torch.tensor(mean) / torch.tensor(std)).view(1, 3, 1, 1))
 
@@ -37,7 +45,7 @@ class Shipped(nn.Module):
         )
         if logits.shape[-2:] != image.shape[1:3]:
             logits = nn.functional.interpolate(logits, size=image.shape[1:3], mode="bilinear", align_corners=False)
-        classes = logits.argmax(1).to(torch.float32).to(torch.uint8)
+        classes = self.head(logits).to(torch.uint8)
         return (classes, logits) if self.logits else classes
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,6 +95,15 @@ def with_logits(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph with what enters its argmax as a second output."""
     if len(model.graph.output) > 1:
         return model
-    argmax = next(node for node in reversed(model.graph.node) if node.op_type == "ArgMax")
-    model.graph.output.append(onnx.helper.make_tensor_value_info(argmax.input[0], onnx.TensorProto.FLOAT, None))
+    name = _logits(model.graph)
+    model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     return model
+
+
+def _logits(graph: onnx.GraphProto) -> str:
+    """What the head reads: the argmax's input, or the tensor that a chain of comparisons takes class by class."""
+    for node in reversed(graph.node):
+        if node.op_type == "ArgMax":
+            return str(node.input[0])
+    taken = Counter(n.input[0] for n in graph.node if n.op_type in ("Gather", "Slice"))
+    return str(taken.most_common(1)[0][0])

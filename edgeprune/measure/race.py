@@ -33,13 +33,13 @@ class Race:
 
 
 def race(
-    take: Callable[[int], Pairs], *, pairs: int = 20, most: int = 200, seconds: float = 30.0, width: float = 0.01
+    take: Callable[[int], Pairs], *, pairs: int = 20, most: int = 2000, seconds: float = 20.0, width: float = 0.01
 ) -> Race:
     """Time two engines in turn.
 
     Args:
         take: takes so many interleaved pairs (slow, fast), on whatever device.
-        pairs: at least so many, and then batches of as many until the interval is at most `width` of the ratio wide.
+        pairs: at least so many, and then as many again until the interval is at most `width` of the ratio wide.
         most, seconds: when to stop all the same.
     """
     started = time.perf_counter()
@@ -48,5 +48,5 @@ def race(
         median, low, high = time_ratio(b, a)
         if high - low <= width * median or len(a) >= most or time.perf_counter() - started > seconds:
             return Race(a, b, warm, median, low, high)
-        more_a, more_b, _ = take(pairs)
+        more_a, more_b, _ = take(min(len(a), most - len(a)))
         a, b = np.concatenate([a, more_a]), np.concatenate([b, more_b])

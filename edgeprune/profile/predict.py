@@ -62,8 +62,10 @@ class Predictor:
 
     def table(self, op: Operation, widths: dict[str, int]) -> float:
         """The layer's milliseconds as the table has them, in its place."""
-        key = self.key(op, widths)
-        return self.ratio[op.name] * self.surfaces[key.signature].at(key.inputs, key.outputs)
+        return self._table(op.signature, self.ratio[op.name], *self.key(op, widths)[1:])
+
+    def _table(self, signature: Any, ratio: float, inputs: int, outputs: int) -> float:
+        return ratio * self.surfaces[signature].at(inputs, outputs)
 
     def moved(self, widths: dict[str, int]) -> float:
         """Numbers that the other operators move."""
@@ -77,14 +79,24 @@ class Predictor:
             assert op.signature is not None
             inputs = None if op.signature.depthwise else op.inputs
             groups = {**op.outputs.parts, **(inputs.parts if inputs is not None else {})}
-            found.append(
-                (tuple(groups), _layer(self.surfaces[op.signature], conv * self.ratio[op.name], inputs, op.outputs))
-            )
+            found.append((tuple(groups), self._term(op, inputs, conv)))
         for m in self.moves:
             if m.channels.parts:
                 price = moves * self.slope * m.pixels
                 found.append((tuple(m.channels.parts), lambda w, c=m.channels, p=price: p * c.at(w)))
         return found
+
+    def _term(self, op: Operation, inputs: Any, weight: float) -> Callable[[dict[str, int]], float]:
+        ratio, signature, outputs = self.ratio[op.name], op.signature, op.outputs
+        known: dict[tuple[int, int], float] = {}
+
+        def cost(widths: dict[str, int]) -> float:
+            counts = (0 if inputs is None else inputs.at(widths), outputs.at(widths))
+            if counts not in known:
+                known[counts] = weight * self._table(signature, ratio, *counts)
+            return known[counts]
+
+        return cost
 
     def parts(self, widths: dict[str, int]) -> np.ndarray:
         """(3,) milliseconds of convolutions, moves, the fixed rest; before the correction."""
@@ -99,7 +111,7 @@ class Predictor:
         plain = {op.name: self.surfaces[k.signature].at(k.inputs, k.outputs) for op, k in self._keys(self.dense)}
         total = sum(plain.values())
         profiled = context.all_convolutions + context.between + context.around
-        speed = min(1.0, ms / profiled) if profiled else 1.0  # profiling itself may cost some
+        speed = ms / profiled if profiled else 1.0  # profiling costs some, and the machine may have changed its pace
         usual = speed * context.all_convolutions / total if context.all_convolutions else 1.0
         for op, key in self._keys(self.dense):
             times = context.convolutions.get(key)
@@ -108,24 +120,28 @@ class Predictor:
         moved = self.moved(self.dense)
         self.slope = speed * context.between / moved if moved else 0.0
         conv = sum(self.table(op, self.dense) for op in self.layers)
-        self.fixed = max(0.0, ms - conv - self.slope * moved)
+        self.fixed = speed * context.around if context.convolutions else max(0.0, ms - conv - self.slope * moved)
 
     def _keys(self, widths: dict[str, int]) -> list[tuple[Operation, Key]]:
         return [(op, self.key(op, widths)) for op in self.layers]
 
-    def learn(self, widths: dict[str, int], ms: float) -> None:
-        """A measured engine; the correction is fitted to all of them anew, the latest ones weighing most."""
+    def learn(self, widths: dict[str, int], ms: float, context: Context | None = None) -> None:
+        """A measured engine; the correction is fitted to all of them anew, the latest ones weighing most.
+
+        Its own profile says what its convolutions take in their place: the layers' ratios follow it, since the next
+        engine will be much like this one.
+        """
+        if context is not None and context.convolutions:
+            speed = ms / (context.all_convolutions + context.between + context.around)
+            for op, key in self._keys(widths):
+                if times := context.convolutions.get(key):
+                    plain = self.surfaces[key.signature].at(key.inputs, key.outputs)
+                    self.ratio[op.name] = float(np.clip(speed * np.mean(times) / plain, 0.25, 4.0))
         self.seen.append(Measured(dict(widths), ms))
         rows = np.array([self.parts(e.widths) / e.ms for e in self.seen])
-        weight = np.array([0.7 ** (len(self.seen) - 1 - n) for n in range(len(self.seen))])
+        weight = np.array([0.4 ** (len(self.seen) - 1 - n) for n in range(len(self.seen))])
         left = rows.T @ (weight[:, None] * rows) + _RIDGE * np.eye(3)
         self.weights = np.linalg.solve(left, rows.T @ weight + _RIDGE * np.ones(3))
-
-
-def _layer(surface: Surface, factor: float, inputs: Any, outputs: Any) -> Callable[[dict[str, int]], float]:
-    if inputs is None:
-        return lambda w: factor * surface.at(0, outputs.at(w))
-    return lambda w: factor * surface.at(inputs.at(w), outputs.at(w))
 
 
 def errors(predicted: Sequence[float], measured: Sequence[float]) -> dict[str, float]:

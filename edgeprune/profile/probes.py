@@ -55,7 +55,10 @@ def write(keys: Sequence[Key], path: Path, precision: str) -> None:
     if precision == "int8":
         for name, value in (("in_scale", 0.03), ("out_scale", 0.03)):
             weights.append(numpy_helper.from_array(np.array(value, np.float32), name))
-        weights += [numpy_helper.from_array(np.array(128, np.uint8), "in_zero"), numpy_helper.from_array(np.array(0, np.uint8), "out_zero")]
+        weights += [
+            numpy_helper.from_array(np.array(128, np.uint8), "in_zero"),
+            numpy_helper.from_array(np.array(0, np.uint8), "out_zero"),
+        ]
     for number, (s, inp, out) in enumerate([REFERENCE, *keys, REFERENCE]):
         groups = out if s.depthwise else s.groups
         taken = out if s.depthwise else inp * groups

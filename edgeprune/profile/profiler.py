@@ -117,7 +117,9 @@ class Profiler:
         """The device's step: the widest tread over outputs and inputs of a 3x3 convolution large enough to time well."""
         lines = [[Key(_STAIRS, *((64, c) if axis else (c, 64))) for c in _WINDOW] for axis in (0, 1)]
         times = self.ensure([REFERENCE, *(k for line in lines for k in line)], "finding the device's steps")
-        return max(find_step({(k.outputs if axis else k.inputs): times[k] for k in line}) for axis, line in enumerate(lines))
+        return max(
+            find_step({(k.outputs if axis else k.inputs): times[k] for k in line}) for axis, line in enumerate(lines)
+        )
 
     def surfaces(self, operations: Sequence[Operation], dense: dict[str, int], step: int) -> dict[Signature, Surface]:
         """A surface for each signature of the network, measured on its grid and refined along its edges."""

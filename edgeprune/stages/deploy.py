@@ -35,7 +35,9 @@ def export(run: Run) -> dict[str, Any]:
     for role in ROLES:
         path = run.folder / "export" / f"{role}.onnx"
         net = without_indices(network(run, role), load.example(run))
-        export_onnx(Shipped(net, MEAN, STD, cfg.logits), run.recipe.data.size, path, cfg.opset)
+        export_onnx(
+            Shipped(net, MEAN, STD, cfg.logits, run.facts["profile"]["head"]), run.recipe.data.size, path, cfg.opset
+        )
         sizes[role] = path.stat().st_size
         run.console.print(f"{role}: {sizes[role] / 1e6:.2f} MB of ONNX, opset {cfg.opset}")
     return {"bytes": sizes}

@@ -18,6 +18,7 @@ from torch import nn
 from edgeprune.errors import BudgetError
 from edgeprune.files import write_json
 from edgeprune.measure.race import race
+from edgeprune.profile import context
 from edgeprune.profile.predict import Predictor
 from edgeprune.prune.allocate import select
 from edgeprune.prune.channels import ChannelGraph
@@ -25,7 +26,7 @@ from edgeprune.prune.cost import Widths
 from edgeprune.prune.plan import make_plan
 from edgeprune.prune.surgery import fold_constants
 from edgeprune.stages import load
-from edgeprune.stages.deploy import device
+from edgeprune.stages.deploy import device, precision
 from edgeprune.stages.profile import engine_of, predictor_of, profiler_of
 from edgeprune.stages.run import Run
 
@@ -90,7 +91,7 @@ def meet(
             break
         tried.append(_measure(run, net, graph, scores, widths, predictor(widths), len(tried) + 1))
         now = tried[-1]
-        predictor.learn(widths, now.ms * facts["dense_ms"] / now.record["dense_ms"])
+        predictor.learn(widths, now.ms * facts["dense_ms"] / now.record["dense_ms"], _profiled(run, len(tried)))
         run.console.print(
             f"engine {len(tried)}: predicted {now.predicted:.3f} ms, measured {now.ms:.3f} [{now.low:.3f}, {now.high:.3f}], "
             f"budget {now.limit:.3f}: {'met' if now.met else 'over'}, {now.used:.1%} used"
@@ -110,7 +111,8 @@ def meet(
         )
     if chosen.used < USED:
         run.console.print(
-            f"[yellow]{chosen.used:.1%} of the budget is used: no wider network on these steps fits[/yellow]"
+            f"[yellow]{chosen.used:.1%} of the budget is used: the nearest of {len(tried)} engines; their widths step at "
+            f"{facts['step']} channels[/yellow]"
         )
     return chosen.widths, _facts(run, tried, chosen)
 
@@ -166,6 +168,13 @@ def _measure(
         widths, predicted, limit_of(run, base), found.share * scale, found.low * scale, found.high * scale,
         found.record() | {"dense_ms": scale}, made.precision, time.perf_counter() - started,
     )  # fmt: skip
+
+
+def _profiled(run: Run, number: int) -> context.Context:
+    """The engine's own layers."""
+    home = run.folder / "prune" / "candidates"
+    onnx, made = home / f"{number}.onnx", home / f"engine-{number}" / "engine.xml"
+    return context.read(onnx, device(run).layers(made if made.exists() else onnx, precision(run)))
 
 
 def _network(run: Run) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
+from edgeprune import models
 from edgeprune.data.transforms import MEAN, STD
 from edgeprune.deploy.export import Shipped
 from edgeprune.deploy.export import export as export_onnx
+from edgeprune.deploy.heads import HEADS, MOST_CLASSES, Tail
 from edgeprune.deploy.unpool import without_indices
 from edgeprune.errors import RecipeError
 from edgeprune.files import write_json
@@ -29,20 +33,45 @@ _CALIBRATION = 8  # images: an INT8 engine's speed does not depend on its scales
 
 
 def profile(run: Run) -> dict[str, Any]:
-    """Writes `profile/dense.onnx` and `profile/table.json`; nothing where the budget is not one of latency."""
+    """Picks the head; for a latency budget writes `profile/dense.onnx` and `profile/table.json`, too."""
+    missing = device(run).why_not()
+    head = "argmax" if missing else _head(run)
     if not run.recipe.budget.is_latency:
-        return {"kind": None}
+        return {"kind": None, "head": head}
+    return {"head": head} | (_measured(run, head) if missing is None else _estimated(run, missing))
+
+
+def _head(run: Run) -> str:
+    """The fastest way to write the last step on this device, timed behind a stand-in for the network."""
+    size, home = run.recipe.data.size, run.folder / "profile"
+    with torch.no_grad():
+        shape = models.logits_of(load.dense(run)(load.example(run))).shape
+    if shape[1] > MOST_CLASSES:
+        return "argmax"
+    tail = Tail(shape[1], (max(1, size[0] // shape[2]), max(1, size[1] // shape[3])))
+    calibration = list(_calibration(run))
+    made = {}
+    for name in HEADS:
+        path = home / f"head-{name}.onnx"
+        export_onnx(Shipped(tail, MEAN, STD, head=name), size, path, run.recipe.deploy.opset)
+        made[name] = device(run).build(path, home / f"head-{name}", precision(run), calibration)
+    found = race(lambda n: device(run).pairs(made["argmax"], made["chain"], _image(run), n), seconds=5)
+    head = "chain" if found.high < 1 else "argmax"
+    run.console.print(
+        f"head: chain takes {found.share:.2f} of argmax's time [{found.low:.2f}, {found.high:.2f}]: {head}"
+    )
+    return head
+
+
+def _measured(run: Run, head: str) -> dict[str, Any]:
     net = load.dense(run)
     graph = find_groups(net, load.example(run), run.recipe.prune.never)
-    missing = device(run).why_not()
-    if missing:
-        return _estimated(run, graph, missing)
     home = run.folder / "profile"
-    dense = engine_of(run, net, home, "dense")
+    dense = engine_of(run, net, home, "dense", head)
     made = home / "engine-dense" / "engine.xml"  # what was really built; INT8 exists only there
     source = made if made.exists() else home / "dense.onnx"
     found = context.read(home / "dense.onnx", device(run).layers(source, precision(run)))
-    image = load.dataset(run, "val")[0][0][None]
+    image = _image(run)
     ms = float(np.median(race(lambda n: device(run).pairs(dense, dense, image, n), seconds=20).slow))
     profiler = profiler_of(run)
     step = run.recipe.prune.step or profiler.step()
@@ -63,8 +92,9 @@ def profile(run: Run) -> dict[str, Any]:
     return facts
 
 
-def _estimated(run: Run, graph: ChannelGraph, why: str) -> dict[str, Any]:
+def _estimated(run: Run, why: str) -> dict[str, Any]:
     """The roofline of the target's catalogue; labelled as an estimate wherever it goes."""
+    graph = find_groups(load.dense(run), load.example(run), run.recipe.prune.never)
     rows = _rooflines(run, graph)
     step = run.recipe.prune.step or run.target.channel_step
     ms = Predictor(graph.operations, graph.moves, graph.widths(), rows)(graph.widths())
@@ -109,12 +139,19 @@ def profiler_of(run: Run) -> Profiler:
     return run.kept["profiler"]
 
 
-def engine_of(run: Run, net: nn.Module, home: Path, name: str) -> Engine:
+def engine_of(run: Run, net: nn.Module, home: Path, name: str, head: str | None = None) -> Engine:
     """Export a network and compile it, only to be timed: `home/<name>.onnx` and `home/engine-<name>/`."""
     path = home / f"{name}.onnx"
-    example = load.example(run)
-    export_onnx(Shipped(without_indices(net, example), MEAN, STD), run.recipe.data.size, path, run.recipe.deploy.opset)
+    shipped = Shipped(without_indices(net, load.example(run)), MEAN, STD, head=head or run.facts["profile"]["head"])
+    export_onnx(shipped, run.recipe.data.size, path, run.recipe.deploy.opset)
+    return device(run).build(path, home / f"engine-{name}", precision(run), _calibration(run))
+
+
+def _calibration(run: Run) -> Iterator[np.ndarray]:
     data = load.dataset(run, "train")
     count = min(_CALIBRATION, run.recipe.deploy.calibration_images, len(data))
-    images = (data[i * len(data) // count][0] for i in range(count))
-    return device(run).build(path, home / f"engine-{name}", precision(run), images)
+    return (data[i * len(data) // count][0] for i in range(count))
+
+
+def _image(run: Run) -> np.ndarray:
+    return load.dataset(run, "val")[0][0][None]
