@@ -38,7 +38,12 @@ class Target(BaseModel):
     precisions: list[Literal["f32", "f16", "bf16", "int8"]] = Field(description="what may be asked for")
     channel_step: Annotated[int, Field(gt=0)] = Field(1, description="widths that are multiples of it run well")
     threads: Annotated[int, Field(ge=0)] = Field(0, description="of the engine; 0: the backend decides")
-    host: str | None = Field(None, description="ssh address of the device; null: this machine")
+    host: str | None = Field(None, description="ssh address of the device (user@board); null: this machine")
+    ssh: list[str] = Field([], description='more options of ssh, such as ["-p", "2222"]')
+    python: str = Field("python3", description="Python on the device, with numpy and the backend's runtime")
+    cool_below_c: float | None = Field(None, description="wait before a measurement until the device is cooler than this")
+    build_seconds: Annotated[int, Field(gt=0)] = Field(1800, description="how long building an engine may take over ssh")
+    run_seconds: Annotated[int, Field(gt=0)] = Field(600, description="how long a measurement may take over ssh")
     catalogue: Catalogue | None = None
 
 

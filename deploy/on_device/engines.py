@@ -5,6 +5,7 @@ The TensorRT part is written against the documented interface of TensorRT 10 and
 
 import ctypes
 import ctypes.util
+import time
 
 import numpy as np
 
@@ -12,12 +13,14 @@ import numpy as np
 class OnnxRuntime:
     """The graph in f32 on the CPU: a check of the graph, not of the device."""
 
-    def __init__(self, path, precision, calibration=None, device="CPU"):
+    def __init__(self, path, precision, calibration=None, device="CPU", threads=0):
         import onnxruntime as ort
 
         if precision != "f32":
             raise ValueError("ONNX Runtime runs f32 here; add --precision f32")
-        self.session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        self.session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.backend, self.precision = "onnxruntime " + ort.__version__, "f32"
         self.name = self.session.get_inputs()[0].name
 
@@ -31,21 +34,47 @@ class OnnxRuntime:
 class OpenVINO:
     """An engine for an Intel CPU, GPU or NPU."""
 
-    def __init__(self, path, precision, calibration=None, device="CPU"):
+    def __init__(self, path, precision, calibration=None, device="CPU", threads=0, layers=False):
         import openvino as ov
 
-        if precision == "int8":
+        if precision == "int8" and not path.endswith(".xml"):
             raise ValueError("INT8 for OpenVINO is quantised on the host, not here; use --precision f32 or f16")
-        settings = {"PERFORMANCE_HINT": "LATENCY"}
+        settings = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
         if device != "NPU":
-            settings["INFERENCE_PRECISION_HINT"] = precision
+            settings["INFERENCE_PRECISION_HINT"] = "f32" if precision == "int8" else precision
+        if device == "CPU":
+            settings["CPU_DENORMALS_OPTIMIZATION"] = True
+            if threads:
+                settings["INFERENCE_NUM_THREADS"] = threads
+        if layers:
+            settings["PERF_COUNT"] = True
         core = ov.Core()
         if not any(name.split(".")[0] == device for name in core.available_devices):
             raise RuntimeError("OpenVINO finds no %s here, only %s" % (device, ", ".join(core.available_devices)))
         self.compiled = core.compile_model(path, device, settings)
         self.request = self.compiled.create_infer_request()
-        self.backend = "openvino %s on %s" % (ov.__version__.split("-")[0], device)
+        self.backend = "openvino %s" % ov.__version__.split("-")[0]
         self.precision = self._found()
+
+    def layers(self, runs, warm=2):
+        """[name, kind, milliseconds] of every operator, on noise; the lower quartile over at least `runs` runs."""
+        rng = np.random.RandomState(0)
+        for port in self.compiled.inputs:
+            kind = port.element_type.to_dtype()
+            whole = np.issubdtype(kind, np.integer)
+            data = rng.randint(0, 256, list(port.shape)) if whole else rng.randn(*port.shape)
+            self.request.get_tensor(port).data[:] = data.astype(kind)
+        times, rows, began = [], [], time.perf_counter()
+        while len(times) < runs or (time.perf_counter() - began < 0.35 and len(times) < 400):
+            self.request.infer()
+            if warm > 0 or time.perf_counter() - began < 0.1:
+                warm -= 1
+                continue
+            rows = self.request.get_profiling_info()
+            times.append([row.real_time.total_seconds() * 1000 for row in rows])
+        names = [row.node_name for row in rows]
+        names = [n[: -len("/WithoutBiases")] if n.endswith("/WithoutBiases") else n for n in names]
+        return [[n, r.node_type, float(ms)] for n, r, ms in zip(names, rows, np.percentile(times, 25, axis=0))]
 
     def _found(self):
         """What most convolutions run at, as the compiled graph says."""
@@ -54,13 +83,18 @@ class OpenVINO:
             info = node.get_rt_info()
             if "layerType" in info and info["layerType"].astype(str).startswith("Convolution"):
                 names.append(info["runtimePrecision"].astype(str).lower())
-        return max(set(names), key=names.count) if names else "unknown"
+        most = max(set(names), key=names.count) if names else "unknown"
+        return "int8" if most in ("u8", "i8") else most
 
     def predict(self, image):
         return np.array(self.request.infer({0: image})[self.compiled.output(0)])
 
     def bind(self, image):
-        return lambda: self.request.infer({0: image})
+        import openvino as ov
+
+        self.image = np.array(image, order="C")  # shared with OpenVINO, so it must live as long as the engine
+        self.request.set_input_tensor(ov.Tensor(self.image, shared_memory=True))
+        return self.request.infer
 
 
 class TensorRT:
@@ -68,7 +102,7 @@ class TensorRT:
 
     module = "tensorrt"
 
-    def __init__(self, path, precision, calibration=None, device="GPU"):
+    def __init__(self, path, precision, calibration=None, device="GPU", threads=0):
         trt = self.trt = __import__(self.module)
         self.version = tuple(int(v) for v in trt.__version__.split(".")[:2])
         self.logger = trt.Logger(trt.Logger.WARNING)
@@ -192,6 +226,18 @@ class Cuda:
 
     def wait(self):
         self._do("cudaStreamSynchronize", ctypes.c_void_p(self.stream))
+
+
+def version(backend, device):
+    """The backend's name and version, once it is sure that the device is there."""
+    if backend == "openvino":
+        import openvino as ov
+
+        found = ov.Core().available_devices
+        if not any(name.split(".")[0] == device for name in found):
+            raise RuntimeError("OpenVINO finds no %s here, only %s" % (device, ", ".join(found)))
+        return "openvino %s" % ov.__version__.split("-")[0]
+    return "%s %s" % (backend, __import__(backend).__version__)
 
 
 BACKENDS = {"tensorrt": TensorRT, "tensorrt_rtx": TensorRTRTX, "openvino": OpenVINO, "onnxruntime": OnnxRuntime}

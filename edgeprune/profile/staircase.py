@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 _RUNGS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-STEPS = (1, 2, 4, 8, 16, 32, 64)
+STEPS = (8, 16, 32, 64)
 
 
 def ladder(most: int, step: int) -> list[int]:
@@ -22,19 +22,19 @@ def ladder(most: int, step: int) -> list[int]:
 
 
 def find_step(curve: Mapping[int, float], tolerance: float = 0.06) -> int:
-    """The widest step whose inner counts cost as much as the edge above them.
+    """The widest step whose inner counts cost as much as the edge above them; at least 8 (the window is not finer).
 
     Args:
-        curve: count -> ms of a window measured at every fourth count or closer, its last a multiple of 64.
-        tolerance: by which an inner count may be cheaper than its edge and still lie on the tread.
+        curve: count -> ms of a window measured at every fourth count, its last a multiple of 64.
+        tolerance: by which an inner count may be cheaper than its edge and still lie on the tread. One in four may break
+            it: a single disturbed measurement does not decide.
     """
-    counts = sorted(curve)
-    found = 1
+    found = STEPS[0]
     for step in STEPS[1:]:
-        inner = [c for c in counts if c % step and -(-c // step) * step in curve]
-        if not inner:
-            continue
-        if any(curve[c] < (1 - tolerance) * curve[-(-c // step) * step] for c in inner):
+        treads = [
+            ms / curve[-(-c // step) * step] for c, ms in curve.items() if c % step and -(-c // step) * step in curve
+        ]
+        if not treads or np.percentile(treads, 25) < 1 - tolerance:
             break
         found = step
     return found

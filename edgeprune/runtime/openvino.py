@@ -107,6 +107,15 @@ def compile(
     Raises:
         EngineError: the graph cannot be read, quantised or compiled.
     """
+    return OpenVINOEngine(convert(onnx, home, precision, calibration), device, precision, threads)
+
+
+def convert(onnx: Path, home: Path, precision: str, calibration: Iterable[np.ndarray] = ()) -> Path:
+    """Write OpenVINO's IR of a graph, quantised for "int8"; gives `home/engine.xml`.
+
+    Raises:
+        EngineError: the graph cannot be read or quantised.
+    """
     import openvino as ov
 
     home.mkdir(parents=True, exist_ok=True)
@@ -119,7 +128,7 @@ def compile(
         raise
     except Exception as error:  # its conversion errors have no common class
         raise EngineError(f"OpenVINO cannot read {onnx}: {str(error).strip().splitlines()[-1]}") from error
-    return OpenVINOEngine(home / "engine.xml", device, precision, threads)
+    return home / "engine.xml"
 
 
 def layers(

@@ -131,7 +131,7 @@ def _next(run: Run, predictor: Predictor, allocate: Allocate, aim: float, before
     """Unseen widths for `aim`, with their very convolutions measured first; None where nothing new is found."""
     for turn in range(4):
         widths: Widths = {}
-        for _ in range(3):
+        for _ in range(6):  # what was interpolated is measured, until the answer stands on measured convolutions
             found = allocate(predictor, aim * (1 + 0.004 * turn * (1 if turn % 2 else -1)))
             if found == widths:
                 break

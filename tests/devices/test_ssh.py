@@ -1,0 +1,225 @@
+"""The ssh device against a real sshd on loopback, with OpenVINO as the runtime of the other side."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgeprune.deploy.export import Shipped, export
+from edgeprune.devices import device_of, ssh
+from edgeprune.errors import DeviceError, EngineError
+from edgeprune.profile import probes
+from edgeprune.profile.probes import Key
+from edgeprune.runtime import openvino
+from edgeprune.runtime.signature import Signature
+from edgeprune.target import Target
+
+SSHD = shutil.which("sshd") or ("/usr/sbin/sshd" if Path("/usr/sbin/sshd").exists() else None)
+pytestmark = pytest.mark.skipif(not (SSHD and shutil.which("ssh")), reason="skipped, no OpenSSH server and client here")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """An sshd of our own on a free port; gives (Target, home of the user there)."""
+    home = tmp_path_factory.mktemp("sshd")
+    for name in ("host", "client"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(home / name)], check=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    there = home / "there"
+    there.mkdir()
+    shutil.copy(home / "client.pub", home / "authorized")
+    (home / "config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {home / 'host'}\nAuthorizedKeysFile {home / 'authorized'}\n"
+        f"PidFile {home / 'pid'}\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"
+        f"SetEnv HOME={there} EDGEPRUNE_LEASE={there / 'lease'}\n"
+    )
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)
+    process = subprocess.Popen([str(SSHD), "-D", "-e", "-f", str(home / "config")], stderr=open(home / "log", "w"))
+    key = (home / "host.pub").read_text().split()
+    (home / "known").write_text(f"[127.0.0.1]:{port} {key[0]} {key[1]}\n")
+    options = ["-p", str(port), "-i", str(home / "client"), "-o", f"UserKnownHostsFile={home / 'known'}", "-F", "/dev/null"]
+    target = Target.model_validate(
+        {
+            "name": "board", "title": "loopback", "backend": "openvino", "precision": "f32", "precisions": ["f32", "int8"],
+            "host": "127.0.0.1", "ssh": options, "python": sys.executable,
+        }
+    )  # fmt: skip
+    for _ in range(100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.05)
+    probe = subprocess.run(["ssh", *ssh._OPTIONS, *options, "127.0.0.1", "cd && pwd"], capture_output=True, text=True)
+    if probe.returncode != 0 or probe.stdout.strip() != str(there):
+        process.terminate()
+        pytest.skip(f"skipped, no sshd of our own can be run here: {probe.stderr.strip()[-200:]} {probe.stdout}")
+    yield target, there
+    process.terminate()
+    process.wait()
+
+
+@pytest.fixture
+def board(server):
+    return device_of(server[0])
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory):
+    """Two small graphs of different cost, as they ship."""
+    home, paths = tmp_path_factory.mktemp("graphs"), []
+    for width in (48, 8):
+        torch.manual_seed(width)
+        net = nn.Sequential(nn.Conv2d(3, width, 3, 2, 1), nn.ReLU(), nn.Conv2d(width, 4, 3, 1, 1))
+        export(Shipped(net, (0.5,) * 3, (0.25,) * 3), (64, 96), home / f"{width}.onnx", 20)
+        paths.append(home / f"{width}.onnx")
+    return paths
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 64, 96, 3)).astype(np.uint8)
+
+
+def test_it_is_there_and_says_what_it_is(board):
+    assert board.why_not() is None
+    assert board.version() == openvino.version()
+    assert {"cpu", "cores", "power_mode", "device"} <= board.identity().keys()
+
+
+def test_engines_are_built_measured_and_run_there(board, graphs, tmp_path):
+    wide, narrow = (board.build(g, tmp_path / g.stem, "f32") for g in graphs)
+    assert (wide.precision, wide.backend) == ("f32", openvino.version())
+    a, b, warm = board.pairs(wide, narrow, IMAGES[:1], 12)
+    assert a.shape == b.shape == (12,) and (a > 0).all() and (b > 0).all() and len(warm) == 2
+    here = openvino.compile(graphs[0], tmp_path / "here", precision="f32")
+    assert np.array_equal(wide.predict(IMAGES), here.predict(IMAGES))
+
+
+def test_int8_is_quantised_here_and_runs_there(board, graphs, tmp_path):
+    made = board.build(graphs[0], tmp_path, "int8", iter(IMAGES))
+    assert made.precision == "int8"
+    assert made.predict(IMAGES).shape == (3, 64, 96)
+
+
+def test_layers_of_probe_graphs(board, tmp_path):
+    s = Signature("conv", (3, 3), (1, 1), (1, 1), (1, 1), 1, (16, 32))
+    keys = [Key(s, 16, 16), Key(s, 32, 32), Key(s, 64, 64)]
+    probes.write(keys, tmp_path / "probes.onnx", "f32")
+    found, reference = probes.read(keys, board.layers(tmp_path / "probes.onnx", "f32"))
+    assert set(found) == set(keys) and all(ms > 0 for ms in found.values()) and reference > 0
+
+
+def test_changed_files_are_never_run(server, graphs, tmp_path):
+    target, there = server
+    device_of(target).build(graphs[1], tmp_path, "f32")
+    board = device_of(target)
+    made = board.build(graphs[1], tmp_path, "f32")
+    model = there / made.model
+    model.write_bytes(model.read_bytes() + b" ")
+    with pytest.raises(EngineError, match="127.0.0.1"):
+        board.predict(made, IMAGES)
+    again = device_of(target)  # a new session sees the damage and sends the file anew
+    assert again.build(graphs[1], tmp_path, "f32").predict(IMAGES).shape == (3, 64, 96)
+    scripts = there / again._send([ssh.shipped("deploy/on_device") / n for n in ssh.SCRIPTS])
+    scripts.write_text("import os; os.mkdir('owned')")
+    with pytest.raises(EngineError):
+        again.fingerprint()
+    assert not (there / "owned").exists()
+    assert device_of(target).why_not() is None
+
+
+def test_an_upload_that_broke_off_goes_on(server, tmp_path):
+    target, there = server
+    board = device_of(target)
+    file = tmp_path / "big.onnx"
+    file.write_bytes(os.urandom(300_000))
+    sums = f"{ssh.sha256(file)}  big.onnx\n"
+    folder = there / ssh.ROOT / "store" / ssh.hashlib.sha256(sums.encode()).hexdigest()[:24]
+    folder.mkdir(parents=True)
+    (folder / "big.onnx.part").write_bytes(file.read_bytes()[:100_000])
+    sent = []
+    once = board._once
+    board._once = lambda command, seconds, data=b"": (sent.append(len(data)), once(command, seconds, data))[1]
+    board._send([file])
+    assert (folder / "big.onnx").read_bytes() == file.read_bytes()
+    assert 200_000 in sent and 300_000 not in sent
+
+
+def test_a_broken_connection_is_tried_again(server, monkeypatch):
+    board, calls = device_of(server[0]), []
+    monkeypatch.setattr(ssh, "_PAUSE", 0.01)
+    run = subprocess.run
+
+    def flaky(line, **more):
+        calls.append(line)
+        if len(calls) in (2, 3):
+            return subprocess.CompletedProcess(line, 255, b"", b"Connection reset by peer\n")
+        return run(line, **more)
+
+    monkeypatch.setattr(ssh.subprocess, "run", flaky)
+    assert board.why_not() is None
+    assert len(calls) >= 4
+
+
+def test_two_measurements_never_overlap(server, graphs, tmp_path):
+    target, there = server
+    board = device_of(target)
+    made = board.build(graphs[0], tmp_path, "f32")
+    agent = there / board._send([ssh.shipped("deploy/on_device") / n for n in ssh.SCRIPTS])
+    holder = subprocess.Popen(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(agent.parent)!r}); import agent, time\n"
+         "with agent.lease(5):\n    print('held', flush=True); time.sleep(3)"],
+        env={**os.environ, "EDGEPRUNE_LEASE": str(there / "lease")}, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    started = time.monotonic()
+    board.pairs(made, made, IMAGES[:1], 5)
+    assert time.monotonic() - started > 1.5, "the measurement did not wait for the lease"
+    holder.wait()
+
+
+def test_a_job_that_takes_too_long_ends(server, graphs, tmp_path):
+    board = device_of(server[0].model_copy(update={"run_seconds": 1}))
+    made = board.build(graphs[0], tmp_path, "f32")
+    with pytest.raises(DeviceError, match="run_seconds"):
+        board.pairs(made, made, IMAGES[:1], 10_000_000)
+
+
+def test_an_unknown_host_key_is_refused(server, tmp_path):
+    target, _ = server
+    empty = tmp_path / "known"
+    empty.touch()
+    options = [f"UserKnownHostsFile={empty}" if o.startswith("UserKnownHostsFile") else o for o in target.ssh]
+    reason = device_of(target.model_copy(update={"ssh": options})).why_not()
+    assert reason and "host key" in reason
+
+
+def test_no_host_is_one_line():
+    target = Target.model_validate(
+        {"name": "b", "title": "b", "backend": "openvino", "precision": "f32", "precisions": ["f32"],
+         "host": "127.0.0.1", "ssh": ["-p", "1"]}
+    )  # fmt: skip
+    ssh._PAUSE, before = 0.01, ssh._PAUSE
+    try:
+        reason = device_of(target).why_not()
+    finally:
+        ssh._PAUSE = before
+    assert reason and "\n" not in reason and "127.0.0.1" in reason
+
+
+def test_an_answer_is_kept_for_the_same_question(server, graphs, tmp_path):
+    target, there = server
+    device_of(target).build(graphs[0], tmp_path, "f32")
+    kept = [json.loads(p.read_text()) for p in (there / ssh.ROOT / "answers").glob("*.json")]
+    assert any("seconds" in answer for answer in kept)
