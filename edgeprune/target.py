@@ -41,8 +41,12 @@ class Target(BaseModel):
     host: str | None = Field(None, description="ssh address of the device (user@board); null: this machine")
     ssh: list[str] = Field([], description='more options of ssh, such as ["-p", "2222"]')
     python: str = Field("python3", description="Python on the device, with numpy and the backend's runtime")
-    cool_below_c: float | None = Field(None, description="wait before a measurement until the device is cooler than this")
-    build_seconds: Annotated[int, Field(gt=0)] = Field(1800, description="how long building an engine may take over ssh")
+    cool_below_c: float | None = Field(
+        None, description="wait before a measurement until the device is cooler than this"
+    )
+    build_seconds: Annotated[int, Field(gt=0)] = Field(
+        1800, description="how long building an engine may take over ssh"
+    )
     run_seconds: Annotated[int, Field(gt=0)] = Field(600, description="how long a measurement may take over ssh")
     catalogue: Catalogue | None = None
 

@@ -30,6 +30,7 @@ def render(report: dict[str, Any], pictures: Masks, palette: list[Color]) -> str
         widths_plot=plots.widths(report),
         latency_plot=plots.latency(report) if report["engine"]["measured"] else None,
         stages_plot=plots.stages(report),
+        layers_plot=plots.layers(report) if report["layers"] and report["layers"]["rows"] else None,
     )
 
 

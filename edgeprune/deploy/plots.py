@@ -78,6 +78,37 @@ def latency(report: dict[str, Any]) -> str:
     return _svg(figure)
 
 
+_WHY = {
+    "kept": PRUNED,
+    "not": DENSE,
+    "launch": "#8e5bb5",
+    "unaligned": "#c2352b",
+    "memory": ENGINE,
+    "narrow": "#b59a3c",
+}
+
+
+def layers(report: dict[str, Any]) -> str:
+    """Milliseconds saved against those that MACs promised, a point a layer; below the line the promise was lost."""
+    rows = report["layers"]["rows"]
+    figure, axes = _axes(6, 3.2)
+    top = max(max(r["promised"] for r in rows), max(r["saved"] for r in rows), 1e-6) * 1.08
+    axes.plot([0, top], [0, top], color="#c6ced6", linewidth=1)
+    axes.text(top, top, " as MACs promise", fontsize=7, color="#5b6875", ha="right", va="bottom")
+    for kind, color in _WHY.items():
+        chosen = [r for r in rows if r["why"].startswith(kind)]
+        if chosen:
+            axes.scatter(
+                [r["promised"] for r in chosen], [r["saved"] for r in chosen], s=22, color=color, alpha=0.85,
+                label=chosen[0]["why"].split(":")[0],
+            )  # fmt: skip
+    axes.axhline(0, color="#c6ced6", linewidth=0.7)
+    axes.set_xlabel("milliseconds that the saved MACs promise")
+    axes.set_ylabel("milliseconds saved")
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    return _svg(figure)
+
+
 def stages(report: dict[str, Any]) -> str:
     """How long each stage took."""
     rows = report["stages"]

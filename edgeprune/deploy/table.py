@@ -19,6 +19,7 @@ def show(console: Console, report: dict[str, Any], folder: Path) -> None:
         console.print(
             f"the pruned network was trained {more} steps longer than the dense one: its gain may be that alone"
         )
+    _budget(console, report)
     speed = report["speedup"]
     if report["engine"]["measured"]:
         low, high = speed["ci95"]
@@ -32,6 +33,28 @@ def show(console: Console, report: dict[str, Any], folder: Path) -> None:
             f"Next: copy {report['bundle']} to the device, unpack it, and run `python3 check.py` there."
         )
     console.print(f"report: {folder / 'report.html'}   numbers: {folder / 'report.json'}", soft_wrap=True)
+
+
+def _budget(console: Console, report: dict[str, Any]) -> None:
+    """A latency budget's line, and the layers where the MACs' promise was lost."""
+    b, layers = report["budget"], report["layers"]
+    if b.get("unit") and b["measured"]:
+        console.print(
+            f"budget {b['kind']}: {b['achieved']:.3f} ms [95 % {b['ci95'][0]:.3f}, {b['ci95'][1]:.3f}] of {b['limit']:.3f}, "
+            f"{'[green]met[/green]' if b['met'] else '[red]not met[/red]'}, {b['engines_built']} engines tried before fine-tuning"
+        )
+    elif b.get("unit"):
+        console.print(
+            f"[yellow]budget {b['kind']}: planned on an estimate ({b['achieved']:.3f} of {b['limit']:.3f} ms)[/yellow]"
+        )
+    if layers:
+        lost = [
+            r for r in layers["rows"] if r["promised"] - r["saved"] > 0.02 * sum(x["ms"][0] for x in layers["rows"])
+        ]
+        for r in lost[:3]:
+            console.print(
+                f"{r['name']}: MACs promised to save {r['promised']:.3f} ms, {r['saved']:.3f} were saved ({r['why']})"
+            )
 
 
 def _networks(report: dict[str, Any]) -> Table:

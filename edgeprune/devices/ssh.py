@@ -118,7 +118,12 @@ class Ssh:
         source = self._send_array(images)
         out = f"{ROOT}/answers/{hash_obj([engine.model, source, engine.asked])[:24]}.npy"
         self._job(
-            "predict", model=engine.model, image=source, out=out, precision=engine.asked, seconds=self.target.run_seconds
+            "predict",
+            model=engine.model,
+            image=source,
+            out=out,
+            precision=engine.asked,
+            seconds=self.target.run_seconds,
         )
         return np.load(io.BytesIO(self._ssh(f"cat {out}", 300)), allow_pickle=False)
 
@@ -154,7 +159,9 @@ class Ssh:
                 self._ssh(f"mkdir -p {folder}", 60)
                 for file in files:
                     self._upload(file, f"{folder}/{file.name}")
-                self._ssh(f"cat > {folder}/SHA256SUMS && cd {folder} && sha256sum -c --quiet SHA256SUMS", 120, sums.encode())
+                self._ssh(
+                    f"cat > {folder}/SHA256SUMS && cd {folder} && sha256sum -c --quiet SHA256SUMS", 120, sums.encode()
+                )
             self._there.add(folder)
         return f"{folder}/{files[0].name}"
 
@@ -180,7 +187,9 @@ class Ssh:
                 return
             except _Broken as error:
                 if attempt == _TRIES - 1:
-                    raise DeviceError(f"{self.target.host}: the connection broke while sending {file.name}: {error}") from error
+                    raise DeviceError(
+                        f"{self.target.host}: the connection broke while sending {file.name}: {error}"
+                    ) from error
                 time.sleep(_PAUSE * 2**attempt)
 
     def _ssh(self, command: str, seconds: float, data: bytes = b"") -> bytes:
@@ -210,10 +219,14 @@ class Ssh:
         if done.returncode == _BROKEN:
             known = "Host key verification failed" in done.stderr.decode(errors="replace")
             if known:
-                last = f"its host key is not known or has changed; run `ssh {self.target.host}` once and compare the key"
+                last = (
+                    f"its host key is not known or has changed; run `ssh {self.target.host}` once and compare the key"
+                )
             raise _Broken(last, final=known or "Permission denied" in last)
         if done.returncode in (142, 14) or "Alarm clock" in last:
-            raise DeviceError(f"{self.target.host}: the job took longer than it may; build_seconds, run_seconds of the target")
+            raise DeviceError(
+                f"{self.target.host}: the job took longer than it may; build_seconds, run_seconds of the target"
+            )
         raise EngineError(f"{self.target.host}: {last.removeprefix('error: ')}")
 
 

@@ -38,8 +38,7 @@ def assemble(run: Run) -> dict[str, Any]:
     """The whole report as JSON; the contract of schema 1."""
     facts, data = run.facts, load.dataset(run, "val")
     dense, pruned, verified = facts["load"], facts["finetune"], facts["verify"]
-    made, budget = facts["compile"].get("pruned", {}), facts["prune"]["budget"]
-    achieved = pruned.get(budget["kind"], budget["achieved"])  # counted on the pruned network itself (MACs: fvcore)
+    made = facts["compile"].get("pruned", {})
     speedup = verified["speedup"] or {"median": None, "ci95": None}
     return {
         "schema": 1,
@@ -72,10 +71,8 @@ def assemble(run: Run) -> dict[str, Any]:
             "latency": verified["latency"],
         },
         "speedup": {**speedup, "macs_ratio": dense["macs"] / pruned["macs"]},
-        "budget": {
-            "kind": budget["kind"], "limit": budget["limit"], "achieved": achieved, "dense": budget["dense"],
-            "measured": True, "tolerance": 0.01, "met": achieved <= 1.01 * budget["limit"], "engines_built": 1 if verified["measured"] else 0,
-        },
+        "budget": _budget(run),
+        "layers": verified["layers"],
         "widths": read_json(run.folder / "prune" / "widths.json"),
         "attribution": verified["attribution"],
         "stages": run.timings,
@@ -83,6 +80,29 @@ def assemble(run: Run) -> dict[str, Any]:
         "proof": facts["prune"]["proof"],
         "machine": verified.get("machine"),
         "bundle": facts["bundle"].get("archive"),
+    }  # fmt: skip
+
+
+def _budget(run: Run) -> dict[str, Any]:
+    """The budget, and whether what ships meets it: counted on the network, or measured on the engine."""
+    planned, verified = run.facts["prune"]["budget"], run.facts["verify"]
+    if not run.recipe.budget.is_latency:
+        # MACs and parameters are counted on the pruned network itself (MACs by fvcore)
+        achieved = run.facts["finetune"].get(planned["kind"], planned["achieved"])
+        return {
+            **{k: planned[k] for k in ("kind", "limit", "dense")}, "achieved": achieved, "measured": True, "tolerance": 0.01,
+            "met": achieved <= 1.01 * planned["limit"], "engines_built": 1 if verified["measured"] else 0,
+        }  # fmt: skip
+    if not verified["budget"]:
+        return {
+            **{k: planned[k] for k in ("kind", "limit", "dense", "achieved")}, "measured": False, "estimated": True,
+            "met": None, "engines_built": 0, "unit": "ms",
+        }  # fmt: skip
+    engines = read_json(run.folder / "prune" / "latency.json")["engines"]
+    return {
+        "kind": planned["kind"], "measured": True, "unit": "ms", "engines_built": planned["engines_built"],
+        **verified["budget"],
+        "engines": [{k: e[k] for k in ("predicted", "ms", "low", "high", "limit", "met", "chosen")} for e in engines],
     }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,13 @@ from edgeprune.errors import EngineError
 from edgeprune.files import replace_with, write_json
 from edgeprune.measure.bootstrap import miou_difference, time_ratio
 from edgeprune.measure.miou import Evaluation, evaluate
+from edgeprune.measure.race import Race, race
 from edgeprune.measure.timing import measurement
+from edgeprune.profile.explain import explain
 from edgeprune.progress import Progress
 from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
-from edgeprune.stages import load
-from edgeprune.stages.deploy import device, engine, network
+from edgeprune.stages import latency, load
+from edgeprune.stages.deploy import ROLES, device, engine, network, precision
 from edgeprune.stages.run import Run
 
 
@@ -49,7 +52,8 @@ def verify(run: Run) -> dict[str, Any]:
         "parity": parity(found["pruned"], last, data.classes),
         "pruning": _interval(found["dense"], found["pruned"]),
     }
-    facts |= _latency(run) if here else {"latency": None, "dense_latency": None, "speedup": None}
+    nothing = {"latency": None, "dense_latency": None, "speedup": None, "budget": None, "layers": None}
+    facts |= _latency(run) if here else nothing
     facts["gates"] = [g.record() for g in _gates(run, facts)]
     _keep_pictures(run, found, last)
     write_json(home / "parity.json", {k: facts[k] for k in ("parity", "pruning", "attribution", "judged")})
@@ -79,8 +83,13 @@ def _latency(run: Run) -> dict[str, Any]:
         raise EngineError(
             f"the dense engine runs at {dense.precision}, the pruned one at {small.precision}: not compared"
         )
-    image = load.dataset(run, "val")[0][0][None]
-    slow, fast, warm = device(run).pairs(dense, small, image, run.recipe.deploy.latency_runs)
+    image, runs = load.dataset(run, "val")[0][0][None], run.recipe.deploy.latency_runs
+    found = race(
+        lambda n: device(run).pairs(dense, small, image, n),
+        pairs=runs,
+        most=2000 if run.recipe.budget.is_latency else runs,
+    )
+    slow, fast, warm = found.slow, found.fast, found.warm
     median, low, high = time_ratio(slow, fast)
     records = [
         measurement(times, w, backend=e.backend, precision=e.precision, device=e.device).record()
@@ -91,7 +100,37 @@ def _latency(run: Run) -> dict[str, Any]:
         "latency": records[1],
         "speedup": {"median": median, "ci95": [low, high]},
         "machine": device(run).fingerprint(),
+        "budget": _budget(run, found) if run.recipe.budget.is_latency else None,
+        "layers": _layers(run),
     }
+
+
+def _budget(run: Run, found: Race) -> dict[str, Any]:
+    """The engine that ships against the budget, in the milliseconds of this very race."""
+    dense = float(np.median(found.slow))
+    limit = latency.limit_of(run, dense)
+    achieved, low, high = (dense * share for share in (found.share, found.low, found.high))
+    return {"dense": dense, "limit": limit, "achieved": achieved, "ci95": [low, high], "met": high <= limit}
+
+
+def _layers(run: Run) -> dict[str, Any] | None:
+    """Dense and pruned engine layer by layer; None where the backend does not tell."""
+    graphs = [run.folder / "simplify" / f"{role}.onnx" for role in ROLES]
+    try:
+        times = [
+            device(run).layers(_built(engine(run, role).path, g), precision(run))
+            for role, g in zip(ROLES, graphs, strict=True)
+        ]
+    except EngineError as error:
+        run.console.print(f"[dim]no times by layer: {error}[/dim]")
+        return None
+    step = run.facts["profile"].get("step") or run.target.channel_step
+    return explain((graphs[0], graphs[1]), (times[0], times[1]), step)
+
+
+def _built(path: Path, graph: Path) -> Path:
+    """OpenVINO's own file, which alone holds what INT8 has become; else the graph."""
+    return path if path.suffix == ".xml" else graph
 
 
 def _gates(run: Run, facts: dict[str, Any]) -> list[gating.Gate]:
@@ -103,6 +142,14 @@ def _gates(run: Run, facts: dict[str, Any]) -> list[gating.Gate]:
     found += gating.at_least("pixel_agreement", limits.pixel_agreement, p["pixel_agreement"])
     found += gating.no_drop("pruning_drop", limits.pruning_drop, facts["pruning"]["miou_difference"])
     found += gating.at_least("min_miou", limits.min_miou, 100 * judged["miou"])
+    if facts["budget"]:
+        budget = facts["budget"]
+        found.append(
+            gating.Gate(
+                "latency", round(budget["limit"], 4), budget["ci95"][1], budget["met"],
+                f"ms, upper end of 95 %; p50 {budget['achieved']:.3f}, {budget['achieved'] / budget['limit']:.1%} of the budget",
+            )
+        )  # fmt: skip
     if facts["measured"]:
         found += gating.at_least("min_speedup", limits.min_speedup, facts["speedup"]["ci95"][0], "lower end of 95 %")
     return found

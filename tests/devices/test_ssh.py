@@ -49,7 +49,16 @@ def server(tmp_path_factory):
     process = subprocess.Popen([str(SSHD), "-D", "-e", "-f", str(home / "config")], stderr=open(home / "log", "w"))
     key = (home / "host.pub").read_text().split()
     (home / "known").write_text(f"[127.0.0.1]:{port} {key[0]} {key[1]}\n")
-    options = ["-p", str(port), "-i", str(home / "client"), "-o", f"UserKnownHostsFile={home / 'known'}", "-F", "/dev/null"]
+    options = [
+        "-p",
+        str(port),
+        "-i",
+        str(home / "client"),
+        "-o",
+        f"UserKnownHostsFile={home / 'known'}",
+        "-F",
+        "/dev/null",
+    ]
     target = Target.model_validate(
         {
             "name": "board", "title": "loopback", "backend": "openvino", "precision": "f32", "precisions": ["f32", "int8"],

@@ -1,0 +1,68 @@
+"""Where the promise of fewer MACs was kept and where it was lost: dense and pruned engine, layer by layer, as measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeprune.profile.context import convolutions
+from edgeprune.profile.probes import Key
+from edgeprune.runtime.engine import Layer
+
+KEPT = 0.8  # the share of the promised milliseconds from which on a layer has kept its promise
+_INTENSITY = 12.0  # MACs a byte below which moving data is what takes the time (f32; CPUs and GPUs have 10 to 100)
+_LAUNCH_MS = 0.02  # a call that takes no longer than this is mostly overhead
+
+
+def explain(
+    onnx: tuple[Path, Path], layers: tuple[Sequence[Layer], Sequence[Layer]], step: int, width: int = 4
+) -> dict[str, Any]:
+    """Convolutions of the dense and the pruned graph side by side, which have the same names in both.
+
+    Args:
+        onnx: the dense and the pruned graph as they ship.
+        layers: what each layer of their engines takes.
+        step: the device's channel step.
+        width: bytes a number.
+
+    Returns:
+        {"rows": [{name, shape, channels, macs, ms, promised, saved, why}], "other": [ms, ms]}: pairs are [dense, pruned];
+        `promised` is the milliseconds that would be saved if time went with MACs.
+    """
+    before, after = (convolutions(path) for path in onnx)
+    times = [{layer.name: layer.ms for layer in found} for found in layers]
+    rows = []
+    for name, old in before.items():
+        new = after.get(name)
+        if new is None or name not in times[0] or name not in times[1]:
+            continue
+        macs = [k.signature.macs(k.inputs, k.outputs) for k in (old, new)]
+        ms = [times[0][name], times[1][name]]
+        promised, saved = ms[0] * (1 - macs[1] / macs[0]), ms[0] - ms[1]
+        rows.append(
+            {
+                "name": name, "shape": old.signature.key, "channels": [[k.inputs, k.outputs] for k in (old, new)],
+                "macs": macs, "ms": ms, "promised": promised, "saved": saved,
+                "why": _why(old, new, ms[1], promised, saved, step, width),
+            }
+        )  # fmt: skip
+    named = [sum(r["ms"][k] for r in rows) for k in (0, 1)]
+    whole = [sum(layer.ms for layer in found) for found in layers]
+    rows.sort(key=lambda r: r["saved"] - r["promised"])
+    return {"rows": rows, "other": [w - n for w, n in zip(whole, named, strict=True)], "step": step}
+
+
+def _why(old: Key, new: Key, ms: float, promised: float, saved: float, step: int, width: int) -> str:
+    if (old.inputs, old.outputs) == (new.inputs, new.outputs):
+        return "not pruned"
+    if saved >= KEPT * promised:
+        return "kept its promise"
+    if ms <= _LAUNCH_MS:
+        return "launch-bound"
+    if new.outputs % step and new.outputs != old.outputs:
+        return f"unaligned: {new.outputs} is no multiple of {step}"
+    s = new.signature
+    if s.macs(new.inputs, new.outputs) / s.bytes(new.inputs, new.outputs, width) < _INTENSITY:
+        return "memory-bound"
+    return "narrow: fewer channels keep the kernel less busy"
