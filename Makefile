@@ -6,13 +6,14 @@ TORCH  ?= torch==2.13.0
 recipe ?= quickstart
 target ?= cpu
 set    ?=
+host   ?=
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .PHONY: run test lint format bench docs clean help
-run: $(STAMP)  ## recipe + target -> verified engine: make recipe=R target=T [set="key=value …"]
-	$(BIN)/edgeprune run $(recipe) --target $(target) $(foreach s,$(set),--set '$(s)')
+run: $(STAMP)  ## recipe + target -> verified engine: make recipe=R target=T [set="key=value …"] [host=user@board]
+	$(BIN)/edgeprune run $(recipe) --target $(target) $(foreach s,$(set),--set '$(s)') $(if $(host),--host $(host))
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 import edgeprune
-from edgeprune.errors import EdgepruneError
+from edgeprune.errors import EdgepruneError, UsageError
 from edgeprune.recipe import Recipe, check_files, load_recipe
 from edgeprune.shipped import shipped
 from edgeprune.target import Target, load_target
@@ -29,24 +29,110 @@ TargetOpt = Annotated[str, typer.Option("--target", "-t", help="a shipped target
 SetOpt = Annotated[list[str], typer.Option("--set", "-s", help="change a key: --set budget.macs=0.3x; may stand often")]
 
 
+HostOpt = Annotated[
+    str | None, typer.Option("--host", help="ssh address of the device (user@board); default: the target's own")
+]
+RunsOpt = Annotated[Path, typer.Option(help="where the runs' folders lie")]
+
+
 @app.command()
 def run(
     recipe: RecipeArg,
     target: TargetOpt = "cpu",
     set: SetOpt = [],  # noqa: B006
-    runs_dir: Annotated[Path, typer.Option(help="where the runs' folders lie")] = Path("runs"),
+    host: HostOpt = None,
+    runs_dir: RunsOpt = Path("runs"),
 ) -> None:
     """Go all the way: load or train, prune, fine-tune, export, compile, verify, report.
 
     A run that was killed goes on when the same command is given again.
 
     edgeprune run quickstart --target cpu
-    edgeprune run deeplabv3_sirfp --target jetson --set data.root=/data/cityscapes
+    edgeprune run quickstart --target cpu --set budget.latency=0.5x
+    edgeprune run deeplabv3_sirfp --target jetson --host user@board --set budget.latency_ms=12
     """
-    parsed, device = _checked(recipe, target, set)
+    parsed, device = _checked(recipe, target, set, host)
     from edgeprune import pipeline  # torch takes seconds to import
 
     raise typer.Exit(pipeline.run(parsed, device, runs_dir))
+
+
+@app.command()
+def search(
+    recipe: RecipeArg,
+    target: TargetOpt = "cpu",
+    budgets: Annotated[
+        str, typer.Option(help="comma-separated; 0.5x is a share of the dense engine's latency, macs=0.5x of its MACs")
+    ] = "0.7x,0.5x,0.3x",
+    methods: Annotated[str, typer.Option(help="comma-separated criteria; default: the recipe's own")] = "",
+    set: SetOpt = [],  # noqa: B006
+    host: HostOpt = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="a journal file on a shared disk, or a database URL, to share one search between machines"),
+    ] = None,
+    runs_dir: RunsOpt = Path("runs"),
+) -> None:
+    """Run a recipe with every method at every budget, and show which points nothing else beats.
+
+    The dense network is trained once. The same command in a second terminal, or on a second machine with the same
+    --storage, takes points that nobody has; a search that was killed goes on.
+
+    edgeprune search quickstart --target cpu --budgets 0.3x,0.5x,0.7x --methods sirfp,l1,random
+    """
+    parsed, device = _checked(recipe, target, set, host)
+    from edgeprune import search as searching
+
+    names = [m.strip() for m in methods.split(",") if m.strip()] or [parsed.prune.method]
+    wanted = [b.strip() for b in budgets.split(",") if b.strip()]
+    raise typer.Exit(searching.search(parsed, device, runs_dir, budgets=wanted, methods=names, storage=storage))
+
+
+@app.command()
+def profile(
+    target: TargetOpt = "cpu",
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", "-r", help="measure what this recipe's network needs")
+    ] = None,
+    set: SetOpt = [],  # noqa: B006
+    host: HostOpt = None,
+    table: Annotated[
+        Path | None, typer.Option(help="the table's file; default: latency.sqlite in the user's cache")
+    ] = None,
+    show: Annotated[bool, typer.Option("--show", help="write the staircases of the table to a page")] = False,
+    out: Annotated[Path, typer.Option(help="the page that --show writes")] = Path("latency-table.html"),
+) -> None:
+    """Measure the operators of a network on the device, into the table that all latency budgets use.
+
+    Runs do this by themselves; here it can be done beforehand. What is in the table is not measured again.
+
+    edgeprune profile --recipe quickstart --target cpu
+    edgeprune profile --show
+    """
+    if table is not None:
+        os.environ["EDGEPRUNE_TABLE"] = str(table)
+    if recipe is None and not show:
+        raise UsageError("profile: give --recipe (whose network to measure), or --show (what has been measured)")
+    if recipe is not None:
+        parsed, device = _checked(recipe, target, set, host)
+        from edgeprune.stages import profile as profiling
+        from edgeprune.stages.run import Run
+
+        profiling.fill(Run(parsed, device, Path("."), Console(stderr=True)))
+    if show:
+        from edgeprune.deploy import staircases
+        from edgeprune.files import write_atomic
+        from edgeprune.profile.table import Table as LatencyTable
+
+        kept = LatencyTable()
+        rows = kept.known()
+        if not rows:
+            raise UsageError(
+                f"profile --show: {kept.path} is empty; measure first: edgeprune profile --recipe quickstart"
+            )
+        write_atomic(out, staircases.page(str(kept.path), rows, [kept.curve(row) for row in rows]))
+        measured = sum(row["count"] for row in rows)
+        Console(stderr=True).print(f"{measured} operators of {len(rows)} signatures: {out}", soft_wrap=True)
 
 
 @app.command()
@@ -90,10 +176,12 @@ def _root(
         raise typer.Exit
 
 
-def _checked(recipe: str, target: str, settings: list[str]) -> tuple[Recipe, Target]:
+def _checked(recipe: str, target: str, settings: list[str], host: str | None = None) -> tuple[Recipe, Target]:
     from edgeprune.compatible import check_pair
 
     parsed, device = load_recipe(recipe, settings), load_target(target)
+    if host is not None:
+        device = device.model_copy(update={"host": host})
     check_files(parsed)
     check_pair(parsed, device)
     return parsed, device

@@ -84,12 +84,39 @@ def run(recipe: Recipe, target: Target, runs_dir: Path, console: Console | None 
     with lock(folder):
         write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
         write_json(folder / "target.json", target.model_dump(mode="json"))
-        key = hash_obj([edgeprune.__version__, target.model_dump(mode="json"), _inputs(recipe), team.num_processes])
+        key = _first_key(job, team.num_processes)
         for stage in STAGES:
-            parts = {name: _plain(attrgetter(name)(recipe)) for name in stage.depends}
-            key = hash_obj([key, stage.name, parts, {name: version(name) for name in stage.packages}])
+            key = _stage_key(job, stage, key)
             key = hash_obj([key, _do(job, stage, key)])
         return int(job.facts["report"]["exit_status"])
+
+
+def dense(recipe: Recipe, target: Target, runs_dir: Path, console: Console) -> Path:
+    """Only the first stage: the dense network's weights, which other runs may take as their checkpoint.
+
+    Raises:
+        EdgepruneError: one clear line.
+    """
+    folder = Path(runs_dir) / f"{recipe.name}@{target.name}"
+    torch.manual_seed(recipe.seed)
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    torch.set_flush_denormal(True)
+    job = Run(recipe, target, folder, console)
+    with lock(folder):
+        processes = PartialState(cpu=not torch.cuda.is_available()).num_processes
+        _do(job, STAGES[0], _stage_key(job, STAGES[0], _first_key(job, processes)))
+    return folder / "load" / "weights.safetensors"
+
+
+def _first_key(job: Run, processes: int) -> str:
+    """Hash of all that every stage hangs on."""
+    return hash_obj([edgeprune.__version__, job.target.model_dump(mode="json"), _inputs(job.recipe), processes])
+
+
+def _stage_key(job: Run, stage: Stage, key: str) -> str:
+    parts = {name: _plain(attrgetter(name)(job.recipe)) for name in stage.depends}
+    return hash_obj([key, stage.name, parts, {name: version(name) for name in stage.packages}])
 
 
 def _follow(job: Run, stage: Stage) -> None:

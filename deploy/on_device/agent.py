@@ -81,7 +81,8 @@ def lease(wait):
                 break
             except BlockingIOError:
                 if time.time() > until:
-                    raise SystemExit("another measurement (process %s) holds the device" % (read(LEASE) or "unknown"))
+                    holder = read(LEASE) or "unknown"
+                    raise RuntimeError("another measurement (process %s) holds the device" % holder) from None
                 time.sleep(0.2)
         os.ftruncate(handle, 0)
         os.pwrite(handle, str(os.getpid()).encode(), 0)

@@ -126,3 +126,39 @@ def stages(report: dict[str, Any]) -> str:
     axes.set_yticks(places, [r["name"] for r in rows])
     axes.set_xlabel("seconds")
     return _svg(figure)
+
+
+def staircase(curve: list[tuple[int, int, float]]) -> str:
+    """Milliseconds against outputs (at the most inputs) and against inputs (at the most outputs)."""
+    figure, axes = _axes(3.8, 2.2)
+    far_in, far_out = max(i for i, _, _ in curve), max(o for _, o, _ in curve)
+    for points, style in (
+        (sorted((o, ms) for i, o, ms in curve if i == far_in), "-"),
+        (sorted((i, ms) for i, o, ms in curve if o == far_out), "--"),
+    ):
+        if len(points) > 1:
+            axes.plot(*zip(*points, strict=True), style, color=PRUNED, marker=".", markersize=3, linewidth=1)
+    axes.set_xlabel("channels")
+    axes.set_ylabel("ms")
+    axes.set_ylim(bottom=0)
+    return _svg(figure)
+
+
+_MARKS = "osD^vPX*"
+
+
+def front(rows: list[dict[str, Any]]) -> str:
+    """mIoU against the share of the dense engine's latency (of MACs where nothing was measured), a mark a method."""
+    figure, axes = _axes(7, 3.8)
+    at = [(r["share"] if r["share"] is not None else r["macs_share"], 100 * r["miou"]) for r in rows]
+    methods = sorted({r["method"] for r in rows})
+    for number, method in enumerate(methods):
+        mine = [p for p, r in zip(at, rows, strict=True) if r["method"] == method]
+        axes.scatter(*zip(*mine, strict=True), marker=_MARKS[number % len(_MARKS)], s=36, label=method, zorder=3)
+    best = sorted(p for p, r in zip(at, rows, strict=True) if r["front"])
+    axes.plot(*zip(*best, strict=True), color=DENSE, linewidth=1)
+    axes.axhline(100 * rows[0]["dense_miou"], color=DENSE, linestyle=":", linewidth=1, label="dense")
+    axes.set_xlabel("latency, share of the dense engine's" if rows[0]["share"] is not None else "MACs, share of dense")
+    axes.set_ylabel("mIoU, %")
+    axes.legend(frameon=False)
+    return _svg(figure)

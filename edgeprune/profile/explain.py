@@ -16,7 +16,11 @@ _LAUNCH_MS = 0.02  # a call that takes no longer than this is mostly overhead
 
 
 def explain(
-    onnx: tuple[Path, Path], layers: tuple[Sequence[Layer], Sequence[Layer]], step: int, width: int = 4
+    onnx: tuple[Path, Path],
+    layers: tuple[Sequence[Layer], Sequence[Layer]],
+    step: int,
+    modules: Sequence[str] = (),
+    width: int = 4,
 ) -> dict[str, Any]:
     """Convolutions of the dense and the pruned graph side by side, which have the same names in both.
 
@@ -24,6 +28,7 @@ def explain(
         onnx: the dense and the pruned graph as they ship.
         layers: what each layer of their engines takes.
         step: the device's channel step.
+        modules: the convolutions' names in the network, in its order; they stand in for the graph's where they fit.
         width: bytes a number.
 
     Returns:
@@ -32,6 +37,7 @@ def explain(
     """
     before, after = (convolutions(path) for path in onnx)
     times = [{layer.name: layer.ms for layer in found} for found in layers]
+    known = dict(zip(before, modules, strict=True)) if len(modules) == len(before) else {}
     rows = []
     for name, old in before.items():
         new = after.get(name)
@@ -42,7 +48,7 @@ def explain(
         promised, saved = ms[0] * (1 - macs[1] / macs[0]), ms[0] - ms[1]
         rows.append(
             {
-                "name": name, "shape": old.signature.key, "channels": [[k.inputs, k.outputs] for k in (old, new)],
+                "name": known.get(name) or name, "shape": old.signature.key, "channels": [[k.inputs, k.outputs] for k in (old, new)],
                 "macs": macs, "ms": ms, "promised": promised, "saved": saved,
                 "why": _why(old, new, ms[1], promised, saved, step, width),
             }

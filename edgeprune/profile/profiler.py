@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,6 @@ from edgeprune.runtime.signature import Signature
 
 Run = Callable[[Path, str], Sequence[Layer]]  # a probe graph and a precision -> its engine's layers, on the device
 _WINDOW = range(64, 129, 4)
-_STAIRS = replace(REFERENCE.signature, size=(64, 128))
 _STRAIGHT = 0.05  # a middle that is off by more than this calls for a closer look
 
 
@@ -115,7 +114,7 @@ class Profiler:
 
     def step(self) -> int:
         """The device's step: the widest tread over outputs and inputs of a 3x3 convolution large enough to time well."""
-        lines = [[Key(_STAIRS, *((64, c) if axis else (c, 64))) for c in _WINDOW] for axis in (0, 1)]
+        lines = [[Key(REFERENCE.signature, *((64, c) if axis else (c, 64))) for c in _WINDOW] for axis in (0, 1)]
         times = self.ensure([REFERENCE, *(k for line in lines for k in line)], "finding the device's steps")
         return max(
             find_step({(k.outputs if axis else k.inputs): times[k] for k in line}) for axis, line in enumerate(lines)

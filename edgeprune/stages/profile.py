@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from edgeprune.deploy.export import Shipped
 from edgeprune.deploy.export import export as export_onnx
 from edgeprune.deploy.heads import HEADS, MOST_CLASSES, Tail
 from edgeprune.deploy.unpool import without_indices
-from edgeprune.errors import RecipeError
+from edgeprune.errors import DeviceError, RecipeError
 from edgeprune.files import write_json
 from edgeprune.measure.race import race
 from edgeprune.profile import context, roofline
@@ -39,6 +40,30 @@ def profile(run: Run) -> dict[str, Any]:
     if not run.recipe.budget.is_latency:
         return {"kind": None, "head": head}
     return {"head": head} | (_measured(run, head) if missing is None else _estimated(run, missing))
+
+
+def fill(run: Run) -> None:
+    """Fill the device's table for a recipe's network, whatever its budget is; nothing is trained.
+
+    Raises:
+        DeviceError: the device is not at hand.
+    """
+    missing = device(run).why_not()
+    if missing:
+        raise DeviceError(f"profile: {missing}")
+    net = load.build(run).eval()
+    graph = find_groups(net, load.example(run), run.recipe.prune.never)
+    profiler = profiler_of(run)
+    step = run.recipe.prune.step or profiler.step()
+    started = time.perf_counter()
+    surfaces = profiler.surfaces(graph.operations, graph.widths(), step)
+    predictor = Predictor(graph.operations, graph.moves, graph.widths(), surfaces)
+    run.console.print(
+        f"{len(surfaces)} operator signatures of {run.recipe.name} at {precision(run)}: widths step at {step}, "
+        f"{profiler.measured} operators measured in {time.perf_counter() - started:.0f} s; convolutions of the dense "
+        f"network {predictor(graph.widths()):.3f} ms by the table"
+    )
+    run.console.print(f"table: {profiler.table.path}", soft_wrap=True)
 
 
 def _head(run: Run) -> str:

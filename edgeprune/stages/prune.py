@@ -57,7 +57,8 @@ def prune(run: Run) -> dict[str, Any]:
     small, _ = fold_constants(net, graph, plan, example)
     save_pruned(home, small, plan, load.network_spec(run))
     table = [{"group": g.name, "before": g.size, "after": widths[g.name]} for g in graph.groups]
-    write_json(home / "widths.json", {"widths": table, "unprunable": graph.unprunable})
+    modules = [op.module for op in graph.operations if op.signature is not None]
+    write_json(home / "widths.json", {"widths": table, "unprunable": graph.unprunable, "convolutions": modules})
     macs = count_macs(small, recipe.data.size)
     run.console.print(
         f"pruned: {len(graph.groups)} groups, {recipe.budget.kind} {budget['achieved'] / budget['dense']:.3f}x (limit "

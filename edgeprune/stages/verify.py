@@ -11,7 +11,7 @@ from accelerate import PartialState
 from edgeprune.deploy import gates as gating
 from edgeprune.deploy.parity import agreement_per_image, parity
 from edgeprune.errors import EngineError
-from edgeprune.files import replace_with, write_json
+from edgeprune.files import read_json, replace_with, write_json
 from edgeprune.measure.bootstrap import miou_difference, time_ratio
 from edgeprune.measure.miou import Evaluation, evaluate
 from edgeprune.measure.race import Race, race
@@ -125,7 +125,8 @@ def _layers(run: Run) -> dict[str, Any] | None:
         run.console.print(f"[dim]no times by layer: {error}[/dim]")
         return None
     step = run.facts["profile"].get("step") or run.target.channel_step
-    return explain((graphs[0], graphs[1]), (times[0], times[1]), step)
+    modules = read_json(run.folder / "prune" / "widths.json")["convolutions"]
+    return explain((graphs[0], graphs[1]), (times[0], times[1]), step, modules)
 
 
 def _built(path: Path, graph: Path) -> Path:

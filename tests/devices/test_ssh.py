@@ -46,7 +46,7 @@ def server(tmp_path_factory):
     )
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)
-    process = subprocess.Popen([str(SSHD), "-D", "-e", "-f", str(home / "config")], stderr=open(home / "log", "w"))
+    process = subprocess.Popen([str(SSHD), "-D", "-f", str(home / "config")], stderr=subprocess.DEVNULL)
     key = (home / "host.pub").read_text().split()
     (home / "known").write_text(f"[127.0.0.1]:{port} {key[0]} {key[1]}\n")
     options = [

@@ -1,0 +1,47 @@
+"""The accuracy/latency front of a search: its rows, which of them nothing else beats, and the page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, select_autoescape
+
+from edgeprune.deploy import plots
+
+
+def row(report: dict[str, Any], status: int) -> dict[str, Any]:
+    """What a front needs of a run's report. `ms` is None where nothing was measured."""
+    latency, speed = report["engine"]["latency"], report["speedup"]
+    return {
+        "method": report["method"], "miou": report["engine"]["miou"], "boundary_iou": report["engine"]["boundary_iou"],
+        "ms": latency["p50"] if latency else None, "share": 1 / speed["median"] if speed["median"] else None,
+        "macs": report["pruned"]["macs"], "macs_share": report["pruned"]["macs"] / report["dense"]["macs"],
+        "params": report["pruned"]["params"], "dense_miou": report["dense"]["miou"], "met": report["budget"]["met"],
+        "budget": {k: report["budget"][k] for k in ("kind", "limit", "achieved")}, "status": status,
+    }  # fmt: skip
+
+
+def mark(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with `front`: no other one is both better and at most as slow. Times are compared as shares of dense."""
+
+    def beaten(r: dict[str, Any]) -> bool:
+        mine = r["share"] if r["share"] is not None else r["macs_share"]
+        for other in rows:
+            theirs = other["share"] if other["share"] is not None else other["macs_share"]
+            better = other["miou"] >= r["miou"] and theirs <= mine and (other["miou"] > r["miou"] or theirs < mine)
+            if other is not r and better:
+                return True
+        return False
+
+    return [r | {"front": not beaten(r)} for r in rows]
+
+
+def page(title: str, rows: list[dict[str, Any]], failed: dict[str, str]) -> str:
+    """The self-contained page."""
+    environment = Environment(
+        loader=PackageLoader("edgeprune.deploy"), autoescape=select_autoescape(), trim_blocks=True
+    )
+    return environment.get_template("search.html").render(
+        title=title, rows=sorted(rows, key=lambda r: r["share"] or r["macs_share"]), failed=failed,
+        plot=plots.front(rows) if rows else "",
+    )  # fmt: skip

@@ -1,0 +1,226 @@
+"""Search: the accuracy/latency front of a recipe over methods and budgets; each point is a normal run.
+
+The points wait in an Optuna study, whose journal file (or database) any number of processes and machines may share: each
+takes the next point that nobody has, and a process that was killed loses only the point that it was at. The dense network
+is trained once and given to all points as their checkpoint.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.table import Table
+
+from edgeprune import pipeline
+from edgeprune.compatible import check_pair
+from edgeprune.deploy import front
+from edgeprune.errors import EdgepruneError, RecipeError, RunLockedError
+from edgeprune.files import lock, read_json, write_atomic, write_json
+from edgeprune.recipe import Recipe
+from edgeprune.target import Target
+
+
+def points(recipe: Recipe, target: Target, budgets: Sequence[str], methods: Sequence[str]) -> dict[str, Recipe]:
+    """Point's name -> recipe: every method at every budget ("0.5x" is of latency; "macs=0.5x" names the kind).
+
+    Raises:
+        RecipeError: one of them is wrong; nothing has begun then.
+    """
+    found = {}
+    for method in methods:
+        for budget in budgets:
+            kind, _, amount = budget.rpartition("=")
+            content = recipe.model_dump(mode="json")
+            args = content["prune"]["args"] if method == recipe.prune.method else {}
+            sparsity = content["prune"]["sparsity"] if method == recipe.prune.method else None
+            content["prune"] |= {"method": method, "args": args, "sparsity": sparsity}
+            content["budget"] = {kind or "latency": amount if amount.endswith("x") else float(amount)}
+            content["name"] = f"{recipe.name}-{method}-{budget.replace('=', '-')}"
+            made = Recipe.model_validate(content)
+            check_pair(made, target)
+            found[made.name] = made
+    return found
+
+
+def search(
+    recipe: Recipe,
+    target: Target,
+    runs_dir: Path,
+    *,
+    budgets: Sequence[str],
+    methods: Sequence[str],
+    storage: str | None = None,
+    console: Console | None = None,
+) -> int:
+    """Run every point that nobody else has taken, then write `search.json`, `search.html`; gives the exit status.
+
+    Args:
+        storage: a journal file or a database URL of Optuna, to share a search between machines; None: a journal file
+            beside the runs.
+
+    Raises:
+        EdgepruneError: the recipe is wrong, or the dense network cannot be had.
+    """
+    console = console or Console(stderr=True)
+    wanted = points(recipe, target, budgets, methods)
+    home = runs_dir / f"{recipe.name}@{target.name}-search"
+    study = _study(storage, home, f"{recipe.name}@{target.name}")
+    weights = _dense(recipe, target, runs_dir, console)
+    _enqueue(study, wanted, runs_dir, target, console)
+    while (trial := _next(study, wanted)) is not None:
+        name = trial.user_attrs["point"]
+        left = sum(t.state == TrialState.WAITING for t in study.get_trials(deepcopy=False))
+        console.rule(f"{name} ({left} more waiting)")
+        made = wanted[name].model_copy(
+            update={
+                "train": None, "model": recipe.model.model_copy(update={"checkpoint": str(weights.resolve())}),
+            }
+        )  # fmt: skip
+        _run(study, trial, made, target, runs_dir, console)
+    return _report(study, wanted, home, console)
+
+
+def _study(storage: str | None, home: Path, name: str) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    held: BaseStorage
+    if storage and "://" in storage:
+        held = RDBStorage(storage)
+    else:
+        path = Path(storage) if storage else home / "journal.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = JournalStorage(JournalFileBackend(str(path)))
+    return optuna.create_study(storage=held, study_name=name, directions=["maximize", "minimize"], load_if_exists=True)
+
+
+def _dense(recipe: Recipe, target: Target, runs_dir: Path, console: Console) -> Path:
+    """The dense network's weights, trained once; a second process waits for the first."""
+    if recipe.model.checkpoint and recipe.train is None:
+        return Path(recipe.model.checkpoint).expanduser()
+    told = False
+    while True:
+        try:
+            return pipeline.dense(recipe, target, runs_dir, console)
+        except RunLockedError:
+            if not told:
+                console.print("another process trains the dense network; waiting for it")
+            told = True
+            time.sleep(1)
+
+
+def _enqueue(study: optuna.Study, wanted: dict[str, Recipe], runs_dir: Path, target: Target, console: Console) -> None:
+    """Put into the study what is not in it, and what a process that is gone has left half-done.
+
+    A point's recipe is part of what it is: a search with other keys is done anew. All of it under one lock, so that two
+    processes that start together do not put a point in twice.
+    """
+    with _patient(runs_dir / f"{study.study_name}-search"):
+        have: dict[str, str] = {}
+        for t in study.get_trials(deepcopy=False):
+            if t.state in (TrialState.WAITING, TrialState.COMPLETE) or (
+                t.state == TrialState.RUNNING and _held(runs_dir, t, target)
+            ):
+                have[t.user_attrs["point"]] = t.user_attrs["recipe"]
+            elif t.state == TrialState.RUNNING:
+                console.print(f"{t.user_attrs['point']} was left by a process that is gone; it is taken up again")
+                study.tell(t.number, state=TrialState.FAIL)
+        for name, made in wanted.items():
+            if have.get(name) != made.model_dump_json():
+                study.enqueue_trial({}, user_attrs={"point": name, "recipe": made.model_dump_json()})
+
+
+def _patient(folder: Path) -> Any:
+    """The folder's lock, waited for."""
+    while True:
+        held = lock(folder)
+        try:
+            held.__enter__()
+            return _Held(held)
+        except RunLockedError:
+            time.sleep(0.2)
+
+
+class _Held:
+    def __init__(self, held: Any) -> None:
+        self._held = held
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *error: object) -> None:
+        self._held.__exit__(None, None, None)
+
+
+def _held(runs_dir: Path, trial: FrozenTrial, target: Target) -> bool:
+    """Is somebody working on a running point? The run's lock goes with the process."""
+    try:
+        with lock(runs_dir / f"{trial.user_attrs['point']}@{target.name}"):
+            return False
+    except RunLockedError:
+        return True
+
+
+def _next(study: optuna.Study, wanted: dict[str, Recipe]) -> optuna.Trial | None:
+    """A waiting point of this search, now ours; None where none is left."""
+    for t in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        if t.user_attrs["point"] in wanted and study._storage.set_trial_state_values(t._trial_id, TrialState.RUNNING):
+            return optuna.Trial(study, t._trial_id)
+    return None
+
+
+def _run(
+    study: optuna.Study, trial: optuna.Trial, made: Recipe, target: Target, runs_dir: Path, console: Console
+) -> None:
+    """One point: a normal run; its report is what the study remembers."""
+    try:
+        status = pipeline.run(made, target, runs_dir, console)
+        report = read_json(runs_dir / f"{made.name}@{target.name}" / "report.json")
+        row = front.row(report, status)
+    except EdgepruneError as error:
+        console.print(f"[red]{made.name}: {error}[/red]")
+        trial.set_user_attr("error", str(error))
+        study.tell(trial, state=TrialState.FAIL)
+        return
+    trial.set_user_attr("row", row)
+    study.tell(trial, [row["miou"], row["ms"] if row["ms"] is not None else float("inf")])
+
+
+def _report(study: optuna.Study, wanted: dict[str, Recipe], home: Path, console: Console) -> int:
+    """Table, `search.json` and `search.html` of all points, also those of other processes."""
+    rows, failed, others = [], {}, 0
+    for t in study.get_trials(deepcopy=False):
+        if t.user_attrs.get("point") not in wanted:
+            continue
+        if t.state == TrialState.COMPLETE:
+            rows.append({"point": t.user_attrs["point"], **t.user_attrs["row"]})
+        elif t.state == TrialState.FAIL and "error" in t.user_attrs:
+            failed[t.user_attrs["point"]] = t.user_attrs["error"]
+        others += t.state == TrialState.RUNNING
+    if not rows and not failed:
+        raise RecipeError("search: no point has been run")
+    rows = front.mark(rows)
+    write_json(home / "search.json", {"schema": 1, "rows": rows, "failed": failed})
+    write_atomic(home / "search.html", front.page(study.study_name, rows, failed))
+    table = Table(title=study.study_name)
+    for column in ("point", "mIoU", "ms", "of dense", "MACs", "budget", "front"):
+        table.add_column(column, justify="left" if column == "point" else "right")
+    for r in sorted(rows, key=lambda r: r["ms"] or 0):
+        table.add_row(
+            r["point"], f"{100 * r['miou']:.2f}", "-" if r["ms"] is None else f"{r['ms']:.3f}",
+            "-" if r["share"] is None else f"{r['share']:.3f}x", f"{r['macs_share']:.3f}x",
+            {True: "met", False: "not met", None: "estimated"}[r["met"]], "yes" if r["front"] else "",
+        )  # fmt: skip
+    for point, why in failed.items():
+        table.add_row(point, "-", "-", "-", "-", why[:60], "")
+    console.print(table)
+    if others:
+        console.print(f"{others} points are being run by other processes; run the command again for the whole front")
+    console.print(f"front: {home / 'search.html'}   numbers: {home / 'search.json'}", soft_wrap=True)
+    return 0 if rows and all(r["met"] is not False for r in rows) else 3
