@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -81,6 +82,8 @@ def search(
     edgeprune search quickstart --target cpu --budgets 0.3x,0.5x,0.7x --methods sirfp,l1,random
     """
     parsed, device = _checked(recipe, target, set, host)
+    if find_spec("optuna") is None:
+        raise UsageError("search: Optuna is missing; pip install 'edgeprune[search]'")
     from edgeprune import search as searching
 
     names = [m.strip() for m in methods.split(",") if m.strip()] or [parsed.prune.method]

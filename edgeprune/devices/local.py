@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.devices.lease import lease
 from edgeprune.devices.pairs import Pairs, interleaved
 from edgeprune.runtime import BACKENDS, Engine, openvino
 from edgeprune.runtime.engine import Layer
@@ -57,11 +58,13 @@ class Local:
     def layers(self, model: Path, precision: str, runs: int = 8) -> list[Layer]:
         """How long each operator of a graph takes in the target's own runtime."""
         t = self.target
-        return BACKENDS[t.backend].layers(model, precision=precision, device=t.device, threads=t.threads, runs=runs)
+        with lease():
+            return BACKENDS[t.backend].layers(model, precision=precision, device=t.device, threads=t.threads, runs=runs)
 
     def pairs(self, a: Engine, b: Engine, image: np.ndarray, runs: int) -> Pairs:
         """Interleaved milliseconds of two engines on one (1, H, W, 3) image."""
-        return interleaved(a.bind(image), b.bind(image), runs)
+        with lease():
+            return interleaved(a.bind(image), b.bind(image), runs)
 
 
 def fingerprint() -> dict[str, Any]:
