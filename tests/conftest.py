@@ -21,6 +21,12 @@ def camvid() -> Path:
     return root
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_table(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The tests' latency table is their own, also in the processes that they start."""
+    os.environ["EDGEPRUNE_TABLE"] = str(tmp_path_factory.mktemp("table") / "latency.sqlite")
+
+
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Runs `edgeprune ARGS`: (exit status, standard output, standard error)."""

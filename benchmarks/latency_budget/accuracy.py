@@ -1,0 +1,169 @@
+"""At equal measured latency, which way of sharing the budget out keeps the most? Same scores, same fine-tuning; resumable.
+
+    python benchmarks/latency_budget/accuracy.py [--seeds 3] [--budget 0.5x] [--recipe quickstart] [--set key=value …]
+
+Every row goes through the closed loop, so each network's engine was measured within the same latency budget:
+
+    knapsack     edgeprune's default: the device's table, values by measured sensitivity
+    score        the device's table, values by the criterion's scores
+    macs         the same values (sensitivity), but the costs are MACs, as a MACs budget would share it out
+    macs8, …     the same, widths rounded to 8, 16, 32 by rule
+    uniform      every group keeps the same share
+
+Writes accuracy-<recipe>-<budget>.json and .md beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from edgeprune.errors import BudgetError
+from edgeprune.files import read_json, write_atomic, write_json
+from edgeprune.prune import cost, worth
+from edgeprune.prune.allocate import allocate as by_rank
+from edgeprune.prune.allocate import floors, select
+from edgeprune.prune.artefact import save_pruned
+from edgeprune.prune.cost import Term, Widths, total
+from edgeprune.prune.groups import find_groups
+from edgeprune.prune.knapsack import knapsack
+from edgeprune.prune.plan import make_plan
+from edgeprune.prune.surgery import fold_constants
+from edgeprune.recipe import Recipe, load_recipe
+from edgeprune.stages import finetune, latency, load, profile
+from edgeprune.stages import prune as pruning
+from edgeprune.stages.run import Run
+from edgeprune.target import load_target
+
+HERE = Path(__file__).parent
+WAYS = ("knapsack", "score", "macs", "macs8", "macs16", "macs32", "uniform")
+
+
+def allocator(run: Run, way: str, graph: Any, scores: Any, losses: Any) -> tuple[Any, Any]:
+    """(allocate(predictor, limit in ms), what the widths are worth by measured sensitivity)."""
+    dense, floor = graph.widths(), run.recipe.prune.min_keep
+    steps = {"macs": 1, "macs8": 8, "macs16": 16, "macs32": 32}
+    step = steps.get(way, run.facts["profile"]["step"])
+    options = worth.candidates(dense, floors(scores, floor, step), step)
+    measured = worth.by_sensitivity(losses, scores, {n: list(range(1, s + 1)) for n, s in dense.items()})
+    values = worth.by_score(scores, options) if way == "score" else worth.by_sensitivity(losses, scores, options)
+    macs = cost.macs(graph)
+    whole = total(macs)(dense)
+
+    def allocate(predictor: Any, limit: float) -> Widths:
+        if way in ("knapsack", "score"):
+            return knapsack(values, [Term(*t) for t in predictor.terms()], limit)
+        if way == "uniform":
+            return by_rank(scores, predictor, limit, how="uniform", min_keep=floor, step=step)
+        low, high, best = 0.0, 1.0, None
+        for _ in range(12):  # the most MACs whose widths are predicted to meet the latency
+            middle = (low + high) / 2
+            try:
+                widths = knapsack(values, macs, middle * whole)
+            except BudgetError:
+                low = middle
+                continue
+            if predictor(widths) <= limit:
+                low, best = middle, widths
+            else:
+                high = middle
+        if best is None:
+            raise BudgetError("budget: no MACs budget meets it")
+        return best
+
+    return allocate, lambda widths: sum(measured[n][w] for n, w in widths.items())
+
+
+def one(run: Run, way: str) -> dict[str, Any]:
+    """Prune one way, fine-tune, judge."""
+    net = load.dense(run)
+    graph = find_groups(net, load.example(run), run.recipe.prune.never)
+    if "scores" not in run.kept:
+        run.kept["scores"] = pruning.score(run, load.dense(run), graph)
+        run.kept["losses"] = pruning._sensitivity(run, net, graph, run.kept["scores"])
+    scores = run.kept["scores"]
+    allocate, value = allocator(run, way, graph, scores, run.kept["losses"])
+    began = time.perf_counter()
+    try:
+        widths, said = latency.meet(run, net, graph, scores, allocate)
+    except BudgetError as error:
+        return {"cannot": str(error)}
+    looping = time.perf_counter() - began
+    plan = make_plan(net, graph, select(scores, widths))
+    small, _ = fold_constants(net, graph, plan, load.example(run))
+    save_pruned(run.folder / "prune", small, plan, load.network_spec(run))
+    for old in (run.folder / "finetune").glob("*"):
+        old.unlink()
+    run.key = f"{way} {run.recipe.seed}"
+    facts = finetune.finetune(run)
+    return {
+        "miou": facts["miou"], "miou_cut": facts["miou_cut"], "kept": value(widths), "used": said["used"],
+        "ms": said["achieved"], "limit": said["limit"], "engines": said["engines_built"],
+        "macs": facts["macs"] / run.facts["load"]["macs"], "loop_seconds": looping, "widths": widths,
+    }  # fmt: skip
+
+
+def table(rows: dict[str, Any], dense: dict[str, float]) -> str:
+    """Markdown: mean and spread over seeds."""
+    lines = [
+        "| way | mIoU, mean ± sd | before fine-tuning | -KL kept (sum) | of the budget | MACs | seeds |", "|" + "---|" * 7,
+        f"| dense | {100 * np.mean(list(dense.values())):.2f} ± {100 * np.std(list(dense.values())):.2f} | | | | 1.000x | {len(dense)} |",
+    ]  # fmt: skip
+    for way in WAYS:
+        mine = [r for k, r in rows.items() if k.split()[0] == way]
+        good = [r for r in mine if "miou" in r]
+        if not good:
+            if mine:
+                lines.append(f"| {way} | {mine[0]['cannot']} | | | | | {len(mine)} |")
+            continue
+        mean = {k: float(np.mean([r[k] for r in good])) for k in ("miou", "miou_cut", "kept", "used", "macs")}
+        spread = 100 * float(np.std([r["miou"] for r in good], ddof=1 if len(good) > 1 else 0))
+        lines.append(
+            f"| {way} | {100 * mean['miou']:.2f} ± {spread:.2f} | {100 * mean['miou_cut']:.2f} | {mean['kept']:.2f} | "
+            f"{mean['used']:.1%} | {mean['macs']:.3f}x | {len(good)} of {len(mine)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--budget", default="0.5x")
+    parser.add_argument("--recipe", default="quickstart")
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--ways", default=",".join(WAYS))
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs/latency-accuracy"))
+    args = parser.parse_args()
+    torch.set_flush_denormal(True)
+    out = HERE / f"accuracy-{args.recipe}-{args.budget}.json"
+    found = read_json(out) if out.exists() else {"dense": {}, "rows": {}}
+    for seed in range(args.seeds):
+        ways = [w for w in args.ways.split(",") if f"{w} {seed}" not in found["rows"]]
+        if not ways:
+            continue
+        recipe: Recipe = load_recipe(args.recipe, [*args.set, f"seed={seed}", f"budget.latency={args.budget}"])
+        run = Run(recipe, load_target("cpu"), args.runs_dir / f"{args.recipe}-{seed}", Console(stderr=True, width=140))
+        torch.manual_seed(seed)
+        facts = run.folder / "dense.json"
+        if not facts.exists():
+            write_json(facts, load.load(run))
+        run.facts["load"] = read_json(facts)
+        found["dense"][str(seed)] = run.facts["load"]["miou"]
+        run.facts["profile"] = profile.profile(run)
+        for way in ways:
+            found["rows"][f"{way} {seed}"] = one(run, way)
+            print(way, seed, found["rows"][f"{way} {seed}"].get("miou"), flush=True)
+            write_json(out, found)
+            write_atomic(out.with_suffix(".md"), table(found["rows"], found["dense"]))
+    print(table(found["rows"], found["dense"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

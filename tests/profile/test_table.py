@@ -1,0 +1,139 @@
+"""The latency table's file: keys, parallel writers, foreign files, resumed profiling."""
+
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from edgeprune.errors import EdgepruneError, EngineError
+from edgeprune.profile import probes
+from edgeprune.profile.probes import REFERENCE, Key
+from edgeprune.profile.profiler import Profiler
+from edgeprune.profile.table import Table, Where, default_path
+from edgeprune.runtime.engine import Layer
+from edgeprune.runtime.signature import Signature
+
+S = Signature("conv", (3, 3), (1, 1), (1, 1), (1, 1), 1, (32, 64))
+HERE = Where({"cpu": "a", "cores": 2}, "openvino 1", "f32")
+
+
+def test_rows_are_kept_by_device_backend_precision_and_dilation(tmp_path):
+    table = Table(tmp_path / "t.sqlite")
+    table.add(HERE, {Key(S, 16, 32): 1.5})
+    assert Table(tmp_path / "t.sqlite").times(HERE, [S]) == {Key(S, 16, 32): 1.5}
+    for other in (
+        replace(HERE, precision="bf16"), replace(HERE, backend="openvino 2"), replace(HERE, fingerprint={"cpu": "b", "cores": 2}),
+    ):  # fmt: skip
+        assert table.times(other, [S]) == {}
+    assert table.times(HERE, [replace(S, dilation=(2, 2), padding=(2, 2))]) == {}
+    table.add(HERE, {Key(S, 16, 32): 1.25})
+    assert table.times(HERE, [S])[Key(S, 16, 32)] == 1.25
+    assert [(row["count"], row["signature"]) for row in table.known()] == [(1, S.key)]
+
+
+def test_signatures_that_differ_have_keys_that_differ():
+    others = [
+        S, replace(S, kernel=(1, 1)), replace(S, stride=(2, 2)), replace(S, dilation=(2, 2)), replace(S, groups=2),
+        replace(S, groups=0), replace(S, size=(64, 32)), replace(S, batch=2), replace(S, kind="deconv"), replace(S, padding=(0, 1)),
+    ]  # fmt: skip
+    assert len({s.key for s in others}) == len(others)
+
+
+def test_macs_of_a_signature():
+    assert S.macs(16, 8) == 9 * 32 * 64 * 16 * 8
+    assert replace(S, stride=(2, 2)).out_size == (16, 32)
+    assert replace(S, groups=0).macs(0, 8) == 9 * 32 * 64 * 8
+    up = Signature("deconv", (2, 2), (2, 2), (0, 0), (1, 1), 1, (16, 32))
+    assert up.out_size == (32, 64) and up.macs(4, 2) == 4 * 16 * 32 * 8
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from edgeprune.profile.probes import Key
+from edgeprune.profile.table import Table, Where
+from edgeprune.runtime.signature import Signature
+s = Signature("conv", (3, 3), (1, 1), (1, 1), (1, 1), 1, (32, 64))
+table = Table(Path(sys.argv[1]))
+for n in range(100):
+    table.add(Where({"cpu": "a", "cores": 2}, "openvino 1", "f32"), {Key(s, int(sys.argv[2]), n): float(n)})
+"""
+
+
+def test_processes_may_write_at_once(tmp_path):
+    path = str(tmp_path / "t.sqlite")
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, path, str(k)]) for k in range(3)]
+    assert [w.wait(120) for w in writers] == [0, 0, 0]
+    assert len(Table(tmp_path / "t.sqlite").times(HERE, [S])) == 300
+
+
+def test_another_schema_is_refused(tmp_path):
+    base = sqlite3.connect(tmp_path / "t.sqlite")
+    base.execute("PRAGMA user_version=99")
+    base.commit()
+    with pytest.raises(EdgepruneError, match="schema 99"):
+        Table(tmp_path / "t.sqlite")
+
+
+def test_a_file_that_is_no_table_is_refused(tmp_path):
+    (tmp_path / "t.sqlite").write_text("not a database, but long enough to be taken for one " * 40)
+    with pytest.raises(EdgepruneError, match="not a latency table"):
+        Table(tmp_path / "t.sqlite")
+
+
+def test_the_file_can_be_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("EDGEPRUNE_TABLE", str(tmp_path / "x.sqlite"))
+    assert default_path() == tmp_path / "x.sqlite"
+
+
+class Device:
+    """A device with a staircase of 16 that counts what it is asked."""
+
+    def __init__(self, fail_after=None):
+        self.asked, self.fail_after, self.speed = [], fail_after, 1.0
+
+    def layers(self, path, precision):
+        if self.fail_after is not None and len(self.asked) >= self.fail_after:
+            raise KeyboardInterrupt
+        from edgeprune.profile.context import convolutions
+
+        found = convolutions(path)
+        self.asked.append(len(found))
+        return [Layer(name, "Convolution", self.speed * cost(k)) for name, k in found.items()]
+
+
+def cost(key):
+    return 1e-3 + key.signature.macs(max(1, key.inputs), -(-key.outputs // 16) * 16) * 1e-8
+
+
+def test_profiling_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(probes, "_MOST_KEYS", 10)
+    keys = [Key(S, i, o) for i in (16, 32, 48, 64) for o in range(16, 129, 16)]
+    broken = Device(fail_after=2)
+    with pytest.raises(KeyboardInterrupt):
+        Profiler(Table(tmp_path / "t.sqlite"), HERE, broken.layers, quiet=True).ensure(keys)
+    device = Device()
+    profiler = Profiler(Table(tmp_path / "t.sqlite"), HERE, device.layers, quiet=True)
+    found = profiler.ensure(keys)
+    assert profiler.measured == len(keys) - 20
+    assert found == {k: pytest.approx(cost(k)) for k in keys}
+    assert Profiler(Table(tmp_path / "t.sqlite"), HERE, device.layers, quiet=True).ensure(keys) == found
+    assert len(device.asked) == 2
+
+
+def test_a_machine_that_has_become_slower_is_accounted_for(tmp_path):
+    device = Device()
+    profiler = Profiler(Table(tmp_path / "t.sqlite"), HERE, device.layers, quiet=True)
+    profiler.ensure([Key(S, 16, 16)])
+    device.speed = 1.7
+    found = profiler.ensure([Key(S, 16, 64), REFERENCE])
+    assert found[Key(S, 16, 64)] == pytest.approx(cost(Key(S, 16, 64)))
+
+
+def test_a_backend_that_loses_a_layer_is_told(tmp_path):
+    device = Device()
+    lossy = lambda path, precision: device.layers(path, precision)[:-4]  # noqa: E731
+    with pytest.raises(EngineError, match="gives no time for conv k3x3"):
+        Profiler(Table(tmp_path / "t.sqlite"), HERE, lossy, quiet=True).ensure([Key(S, 16, o) for o in (16, 32)])

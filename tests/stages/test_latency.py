@@ -1,0 +1,115 @@
+"""The closed loop on a device of our own making: what it believes, what it builds, when it stops, what it says."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from edgeprune.errors import BudgetError
+from edgeprune.files import read_json
+from edgeprune.measure.race import race
+from edgeprune.profile.context import Context
+from edgeprune.recipe import Budget
+from edgeprune.stages import latency
+
+DENSE = 100.0
+
+
+class Predictor:
+    """Believes that time is the sum of the widths; learns by a factor."""
+
+    def __init__(self):
+        self.factor, self.fixed, self.layers, self.seen = 1.0, 5.0, [], []
+
+    def __call__(self, widths):
+        return self.factor * sum(widths.values())
+
+    def learn(self, widths, ms, context=None):
+        self.factor = ms / sum(widths.values())
+        self.seen.append(ms)
+
+
+def loop(monkeypatch, tmp_path, budget, truth, spread=0.004, options=range(1, 101)):
+    """Run `meet` where an engine of width w takes truth(w) ms, with an interval of `spread` either way."""
+    built = []
+
+    def measure(run, net, graph, scores, widths, predicted, number):
+        ms = truth(widths["a"])
+        built.append(widths["a"])
+        limit = latency.limit_of(run, DENSE)
+        return latency.Tried(
+            dict(widths), predicted, limit, ms, ms * (1 - spread), ms * (1 + spread), {"dense_ms": DENSE}, "f32", 0.0
+        )
+
+    def allocate(predictor, limit):
+        fitting = [w for w in options if predictor({"a": w}) <= limit]
+        if not fitting:
+            raise BudgetError("budget: cannot be reached")
+        return {"a": max(fitting)}
+
+    predictor = Predictor()
+    monkeypatch.setattr(latency, "_measure", measure)
+    monkeypatch.setattr(latency, "_profiled", lambda run, number: Context({}, 0, 0, 0))
+    monkeypatch.setattr(latency, "_measure_exactly", lambda *args: None)
+    monkeypatch.setattr(latency, "predictor_of", lambda run, graph: predictor)
+    run = SimpleNamespace(
+        recipe=SimpleNamespace(budget=Budget(**budget)), folder=tmp_path, console=Console(quiet=True), kept={},
+        facts={"profile": {"kind": "measured", "dense_ms": DENSE, "step": 1}},
+    )  # fmt: skip
+    return latency.meet(run, None, None, None, allocate), built  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bias", [0.8, 0.95, 1.0, 1.1, 1.3])
+@pytest.mark.parametrize("budget", [{"latency": "0.5x"}, {"latency_ms": 50}, {"fps": 20}])
+def test_a_biased_predictor_is_corrected(monkeypatch, tmp_path, bias, budget):
+    (widths, said), built = loop(monkeypatch, tmp_path, budget, lambda w: bias * w)
+    assert said["ci95"][1] <= said["limit"] == 50
+    assert said["used"] >= 0.97 and len(built) <= 3 == max(3, said["engines_built"])
+    assert widths == {"a": built[-1]}
+    history = read_json(tmp_path / "prune" / "latency.json")["engines"]
+    assert [e["widths"]["a"] for e in history] == built and sum(e["chosen"] for e in history) == 1
+
+
+def test_an_interval_that_reaches_over_the_limit_does_not_count(monkeypatch, tmp_path):
+    (_, said), _ = loop(monkeypatch, tmp_path, {"latency_ms": 50}, lambda w: float(w), spread=0.02)
+    assert said["ci95"][1] <= 50 and said["achieved"] < 49.1
+
+
+def test_coarse_steps_take_the_widest_that_fits(monkeypatch, tmp_path):
+    (widths, said), built = loop(
+        monkeypatch, tmp_path, {"latency_ms": 50}, lambda w: float(w), options=[16, 40, 64, 96]
+    )
+    assert widths == {"a": 40} and said["used"] < 0.97
+    assert built == [40], "nothing new is built where no other width fits"
+
+
+def test_a_device_that_never_meets_it_is_an_error(monkeypatch, tmp_path):
+    rng = np.random.default_rng(0)
+    with pytest.raises(BudgetError, match=r"not met by \d engines; the nearest measured"):
+        loop(monkeypatch, tmp_path, {"latency_ms": 50}, lambda w: 52 + 0.01 * w + rng.random())
+    assert len(read_json(tmp_path / "prune" / "latency.json")["engines"]) <= latency.LAST_RESORT
+
+
+def test_less_than_what_pruning_cannot_touch_is_refused_before_anything_is_built(monkeypatch, tmp_path):
+    with pytest.raises(BudgetError, match=r"5.000 ms of the dense engine's 100.000"):
+        loop(monkeypatch, tmp_path, {"latency_ms": 4}, lambda w: float(w))
+    assert not (tmp_path / "prune").exists()
+
+
+def test_a_race_goes_on_until_it_can_tell():
+    rng = np.random.default_rng(0)
+    taken = []
+
+    def noisy(spread):
+        def take(n):
+            taken.append(n)
+            return 2 + spread * rng.random(n), 1 + spread * rng.random(n), [(12, True), (12, True)]
+
+        return take
+
+    quiet = race(noisy(0.001), pairs=10)
+    assert sum(taken) == 10 and quiet.low <= 0.5 <= quiet.high + 1e-3
+    taken.clear()
+    rough = race(noisy(0.5), pairs=10, most=640)
+    assert 10 < sum(taken) <= 640 and len(rough.slow) == sum(taken) and rough.low < rough.share < rough.high
