@@ -7,6 +7,7 @@ profiled: every engine is timed in turn with the dense one, and their ratio surv
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -84,10 +85,11 @@ def meet(
         return widths, {"estimated": True, "limit": limit, "achieved": predictor(widths), "dense": facts["dense_ms"]}
     _reachable(run, predictor, graph, limit)
     tried: list[Tried] = []
-    aim = AIM * limit
+    aim, exhausted = AIM * limit, False
     while len(tried) < ENGINES or (len(tried) < LAST_RESORT and not any(t.met for t in tried)):
         widths = _next(run, predictor, allocate, aim, [t.widths for t in tried])
         if widths is None:
+            exhausted = True
             break
         tried.append(_measure(run, net, graph, scores, widths, predictor(widths), len(tried) + 1))
         now = tried[-1]
@@ -103,6 +105,8 @@ def meet(
         aim = here * min(AIM, 1 - spread - 0.003) * (1 + (0.004 if now.met else -0.002) * len(tried))
     chosen = max((t for t in tried if t.met), key=lambda t: t.used, default=None)
     _keep(run, tried, chosen, limit)
+    run.kept.pop("timed dense", None)
+    shutil.rmtree(run.folder / "prune" / "candidates", ignore_errors=True)  # gigabytes for large networks
     if chosen is None:
         least = min(tried, key=lambda t: t.ms)
         raise BudgetError(
@@ -110,9 +114,9 @@ def meet(
             f"[{least.low:.3f}, {least.high:.3f}] of {least.limit:.3f}; see {run.folder / 'prune' / 'latency.json'}"
         )
     if chosen.used < USED:
+        why = "no wider network on these steps fits" if exhausted else f"the nearest of {len(tried)} engines"
         run.console.print(
-            f"[yellow]{chosen.used:.1%} of the budget is used: the nearest of {len(tried)} engines; their widths step at "
-            f"{facts['step']} channels[/yellow]"
+            f"[yellow]{chosen.used:.1%} of the budget is used: {why}; widths step at {facts['step']} channels[/yellow]"
         )
     return chosen.widths, _facts(run, tried, chosen)
 
@@ -132,7 +136,12 @@ def _next(run: Run, predictor: Predictor, allocate: Allocate, aim: float, before
     for turn in range(4):
         widths: Widths = {}
         for _ in range(6):  # what was interpolated is measured, until the answer stands on measured convolutions
-            found = allocate(predictor, aim * (1 + 0.004 * turn * (1 if turn % 2 else -1)))
+            try:
+                found = allocate(predictor, aim * (1 + 0.004 * turn * (1 if turn % 2 else -1)))
+            except BudgetError:
+                if before:  # the engines that there are decide
+                    return None
+                raise
             if found == widths:
                 break
             widths = found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,6 +81,9 @@ def _head(run: Run) -> str:
         path = home / f"head-{name}.onnx"
         export_onnx(Shipped(tail, MEAN, STD, head=name), size, path, run.recipe.deploy.opset)
         made[name] = device(run).build(path, home / f"head-{name}", precision(run), calibration)
+    for name in HEADS:
+        shutil.rmtree(home / f"head-{name}", ignore_errors=True)
+        (home / f"head-{name}.onnx").unlink()
     found = race(lambda n: device(run).pairs(made["argmax"], made["chain"], _image(run), n), seconds=5)
     head = "chain" if found.high < 1 else "argmax"
     run.console.print(
@@ -113,6 +117,8 @@ def _measured(run: Run, head: str) -> dict[str, Any]:
         "ratio": predictor.ratio, "slope": predictor.slope, "operators_measured": profiler.measured,
         "table": str(profiler.table.path), "precision_found": dense.precision,
     }  # fmt: skip
+    shutil.rmtree(home / "engine-dense", ignore_errors=True)
+    (home / "dense.onnx").unlink()
     write_json(home / "table.json", facts)
     return facts
 
