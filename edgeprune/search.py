@@ -7,10 +7,10 @@ is trained once and given to all points as their checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -121,7 +121,7 @@ def _enqueue(study: optuna.Study, wanted: dict[str, Recipe], runs_dir: Path, tar
     A point's recipe is part of what it is: a search with other keys is done anew. All of it under one lock, so that two
     processes that start together do not put a point in twice.
     """
-    with _patient(runs_dir / f"{study.study_name}-search"):
+    with _waiting_for(runs_dir / f"{study.study_name}-search"):
         have: dict[str, str] = {}
         for t in study.get_trials(deepcopy=False):
             if t.state in (TrialState.WAITING, TrialState.COMPLETE) or (
@@ -136,26 +136,17 @@ def _enqueue(study: optuna.Study, wanted: dict[str, Recipe], runs_dir: Path, tar
                 study.enqueue_trial({}, user_attrs={"point": name, "recipe": made.model_dump_json()})
 
 
-def _patient(folder: Path) -> Any:
-    """The folder's lock, waited for."""
-    while True:
-        held = lock(folder)
-        try:
-            held.__enter__()
-            return _Held(held)
-        except RunLockedError:
-            time.sleep(0.2)
-
-
-class _Held:
-    def __init__(self, held: Any) -> None:
-        self._held = held
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *error: object) -> None:
-        self._held.__exit__(None, None, None)
+@contextlib.contextmanager
+def _waiting_for(folder: Path) -> Iterator[None]:
+    """The folder's lock, as soon as nobody else has it."""
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(lock(folder))
+                break
+            except RunLockedError:
+                time.sleep(0.2)
+        yield
 
 
 def _held(runs_dir: Path, trial: FrozenTrial, target: Target) -> bool:

@@ -95,8 +95,8 @@ def test_the_last_engines_own_profile_counts_for_its_neighbours():
 
 
 def test_errors():
-    e = errors([1.0, 2.2, 2.7], [1.0, 2.0, 3.0])
-    assert e["mape"] == pytest.approx((0 + 0.1 + 0.1) / 3) and e["spearman"] == pytest.approx(1.0)
+    e = errors([1.0, 2.19, 2.73], [1.0, 2.0, 3.0])
+    assert e["mape"] == pytest.approx((0 + 0.095 + 0.09) / 3) and e["spearman"] == pytest.approx(1.0)
     assert e["within_10_percent"] == pytest.approx(1.0) and errors([2, 1], [1, 2])["spearman"] == pytest.approx(-1.0)
 
 
