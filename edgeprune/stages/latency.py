@@ -34,6 +34,8 @@ from edgeprune.stages.run import Run
 ENGINES, LAST_RESORT = 5, 8  # as a rule; and where none of the first has met the budget
 USED, AIM = 0.97, 0.987  # the least share of the budget that is used; what is aimed at
 
+_ROUNDS = 8  # of answers whose convolutions are measured before an engine is built
+
 Allocate = Callable[[Predictor, float], Widths]  # under so many milliseconds
 
 
@@ -132,22 +134,30 @@ def _reachable(run: Run, predictor: Predictor, graph: ChannelGraph, limit: float
 
 
 def _next(run: Run, predictor: Predictor, allocate: Allocate, aim: float, before: list[Widths]) -> Widths | None:
-    """Unseen widths for `aim`, with their very convolutions measured first; None where nothing new is found."""
+    """Unseen widths for `aim`, with their very convolutions measured first; None where nothing new is found.
+
+    The allocator likes what the table underestimates. Its answers' convolutions are therefore measured and it is asked
+    again, until the answer stands on measurements; of the answers on the way the widest that still fits is taken.
+    """
     for turn in range(4):
-        widths: Widths = {}
-        for _ in range(6):  # what was interpolated is measured, until the answer stands on measured convolutions
-            try:
-                found = allocate(predictor, aim * (1 + 0.004 * turn * (1 if turn % 2 else -1)))
-            except BudgetError:
-                if before:  # the engines that there are decide
-                    return None
+        aimed = aim * (1 + 0.004 * turn * (1 if turn % 2 else -1))
+        answers: list[Widths] = []
+        try:
+            for _ in range(_ROUNDS):
+                found = allocate(predictor, aimed)
+                if found in answers:
+                    break
+                answers.append(found)
+                _measure_exactly(run, predictor, found)
+        except BudgetError:
+            if not answers and not before:
                 raise
-            if found == widths:
-                break
-            widths = found
-            _measure_exactly(run, predictor, widths)
-        if widths not in before:
-            return widths
+        new = [w for w in answers if w not in before]
+        fitting = [w for w in new if predictor(w) <= 1.001 * aimed]
+        if fitting:
+            return max(fitting, key=predictor)
+        if new:
+            return min(new, key=predictor)
     return None
 
 
