@@ -74,9 +74,17 @@ def fingerprint() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "mhz": _clock(),
         "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "load_1min": round(os.getloadavg()[0], 2),
     }
+
+
+def _clock() -> float | None:
+    """The fastest core's clock of the moment, in MHz."""
+    lines = (_read("/proc/cpuinfo") or "").splitlines()
+    found = [float(line.split(":", 1)[1]) for line in lines if line.startswith("cpu MHz")]
+    return max(found) if found else None
 
 
 def _cpu_name() -> str:
