@@ -22,19 +22,20 @@ def ladder(most: int, step: int) -> list[int]:
 
 
 def find_step(curve: Mapping[int, float], tolerance: float = 0.06) -> int:
-    """The widest step whose inner counts cost as much as the edge above them; at least 8 (the window is not finer).
+    """The widest step whose half costs as much as the whole; at least 8 (the window is not finer).
+
+    A step of s is real where counts half-way between its edges (multiples of s/2 that are none of s) save nothing. The
+    median over the window decides, so that single disturbed measurements do not.
 
     Args:
         curve: count -> ms of a window measured at every fourth count, its last a multiple of 64.
-        tolerance: by which an inner count may be cheaper than its edge and still lie on the tread. One in four may break
-            it: a single disturbed measurement does not decide.
+        tolerance: by which half a step may be cheaper than its edge and still lie on the tread.
     """
     found = STEPS[0]
     for step in STEPS[1:]:
-        treads = [
-            ms / curve[-(-c // step) * step] for c, ms in curve.items() if c % step and -(-c // step) * step in curve
-        ]
-        if not treads or np.percentile(treads, 25) < 1 - tolerance:
+        halves = [c for c in curve if c % (step // 2) == 0 and c % step]
+        ratios = [curve[c] / curve[c + step // 2] for c in halves if c + step // 2 in curve]
+        if not ratios or float(np.median(ratios)) < 1 - tolerance:
             break
         found = step
     return found
