@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from edgeprune.devices import device_of
 from edgeprune.documents import hint
 from edgeprune.errors import RecipeError
 from edgeprune.models import NETWORKS
@@ -35,6 +36,12 @@ def check_pair(recipe: Recipe, target: Target) -> None:
         raise RecipeError(f"deploy.precision: {target.name} has {', '.join(target.precisions)}, not {asked}")
     if asked == "int8" and target.backend not in BACKENDS:
         raise RecipeError(f"deploy.precision: int8 cannot be built for {target.backend} yet; use f16")
+    figures = target.catalogue is not None and target.catalogue.bandwidth_gb_s
+    if recipe.budget.is_latency and not figures and (missing := device_of(target).why_not()):
+        raise RecipeError(
+            f"budget.{recipe.budget.kind}: {target.name} cannot be measured ({missing}), and its file has no catalogue "
+            "figures to estimate from; use budget.macs, or --host"
+        )
     stride = STRIDES.get(recipe.model.network or "", 1)
     if any(side % stride for side in recipe.data.size):
         raise RecipeError(

@@ -22,9 +22,10 @@ from rich.table import Table
 from edgeprune import pipeline
 from edgeprune.compatible import check_pair
 from edgeprune.deploy import front
+from edgeprune.documents import hint
 from edgeprune.errors import EdgepruneError, RecipeError, RunLockedError
 from edgeprune.files import lock, read_json, write_atomic, write_json
-from edgeprune.recipe import Recipe
+from edgeprune.recipe import Budget, Recipe
 from edgeprune.target import Target
 
 
@@ -37,17 +38,34 @@ def points(recipe: Recipe, target: Target, budgets: Sequence[str], methods: Sequ
     found = {}
     for method in methods:
         for budget in budgets:
-            kind, _, amount = budget.rpartition("=")
             content = recipe.model_dump(mode="json")
             args = content["prune"]["args"] if method == recipe.prune.method else {}
             sparsity = content["prune"]["sparsity"] if method == recipe.prune.method else None
             content["prune"] |= {"method": method, "args": args, "sparsity": sparsity}
-            content["budget"] = {kind or "latency": amount if amount.endswith("x") else float(amount)}
+            content["budget"] = _budget(budget)
             content["name"] = f"{recipe.name}-{method}-{budget.replace('=', '-')}"
             made = Recipe.model_validate(content)
             check_pair(made, target)
             found[made.name] = made
     return found
+
+
+def _budget(text: str) -> dict[str, Any]:
+    """ "0.5x" or "kind=amount" as a recipe's budget.
+
+    Raises:
+        RecipeError: it is neither.
+    """
+    kind, _, amount = text.rpartition("=")
+    kind = kind or "latency"
+    if kind not in Budget.model_fields:
+        raise RecipeError(f"--budgets: {kind!r} is no kind of budget; {hint(kind, list(Budget.model_fields))}")
+    try:
+        content: dict[str, Any] = {kind: amount if amount.endswith("x") else float(amount)}
+        Budget.model_validate(content)
+    except ValueError as error:
+        raise RecipeError(f"--budgets: {text!r} is no budget.{kind}; write 0.5x, macs=0.5x or latency_ms=12") from error
+    return content
 
 
 def search(

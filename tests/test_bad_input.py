@@ -86,6 +86,26 @@ def test_recipe_files(cli, tmp_path: Path, text, said):
     one_line(err, said, "mine.yaml")
 
 
+def test_a_latency_that_nothing_can_tell_is_refused_before_training(cli):
+    code, _, err = cli("check", "quickstart", "--target", "intel-npu", "--set", "budget.latency=0.5x")
+    assert code == 2
+    one_line(err, "intel-npu cannot be measured", "budget.macs")
+
+
+def test_profile_and_search_say_what_is_missing(cli, tmp_path: Path):
+    for args, said in (
+        (("profile",), "give --recipe"),
+        (("profile", "--show", "--table", str(tmp_path / "new.sqlite")), "is empty"),
+        (("profile", "--recipe", "quickstart", "--target", "jetson"), "built on the device itself"),
+        (("search", "quickstart", "--methods", "sirpf", "--budgets", "0.5x"), "did you mean sirfp?"),
+        (("search", "quickstart", "--budgets", "half"), "budget.latency"),
+        (("search", "quickstart", "--budgets", "flops=0.5x"), "flops"),
+    ):
+        code, _, err = cli(*args)
+        assert code in (2, 4), err
+        one_line(err, said)
+
+
 def test_unknown_names(cli):
     for args, said in (
         (("check", "quikstart"), "did you mean quickstart?"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -129,13 +130,12 @@ def stages(report: dict[str, Any]) -> str:
 
 
 def staircase(curve: list[tuple[int, int, float]]) -> str:
-    """Milliseconds against outputs (at the most inputs) and against inputs (at the most outputs)."""
+    """Milliseconds against outputs (at one number of inputs) and against inputs: the lines with the most points."""
     figure, axes = _axes(3.8, 2.2)
-    far_in, far_out = max(i for i, _, _ in curve), max(o for _, o, _ in curve)
-    for points, style in (
-        (sorted((o, ms) for i, o, ms in curve if i == far_in), "-"),
-        (sorted((i, ms) for i, o, ms in curve if o == far_out), "--"),
-    ):
+    for line, style in (([(i, o, ms) for i, o, ms in curve], "-"), ([(o, i, ms) for i, o, ms in curve], "--")):
+        counts = Counter(held for held, _, _ in line)
+        held = max(counts, key=lambda c: (counts[c], c))
+        points = sorted((x, ms) for at, x, ms in line if at == held)
         if len(points) > 1:
             axes.plot(*zip(*points, strict=True), style, color=PRUNED, marker=".", markersize=3, linewidth=1)
     axes.set_xlabel("channels")
