@@ -5,6 +5,7 @@
 Every row goes through the closed loop, so each network's engine was measured within the same latency budget:
 
     knapsack     edgeprune's default: the device's table, values by measured sensitivity
+    root         the same, with the root of the divergence as the loss
     score        the device's table, values by the criterion's scores
     macs         the same values (sensitivity), but the costs are MACs, as a MACs budget would share it out
     macs8, …     the same, widths rounded to 8, 16, 32 by rule
@@ -43,7 +44,7 @@ from edgeprune.stages.run import Run
 from edgeprune.target import load_target
 
 HERE = Path(__file__).parent
-WAYS = ("knapsack", "score", "macs", "macs8", "macs16", "macs32", "uniform")
+WAYS = ("knapsack", "root", "score", "macs", "macs8", "macs16", "macs32", "uniform")
 
 
 def allocator(run: Run, way: str, graph: Any, scores: Any, losses: Any) -> tuple[Any, Any]:
@@ -53,12 +54,14 @@ def allocator(run: Run, way: str, graph: Any, scores: Any, losses: Any) -> tuple
     step = steps.get(way, run.facts["profile"]["step"])
     options = worth.candidates(dense, floors(scores, floor, step), step)
     measured = worth.by_sensitivity(losses, scores, {n: list(range(1, s + 1)) for n, s in dense.items()})
+    if way == "root":
+        losses = {n: {k: loss**0.5 for k, loss in curve.items()} for n, curve in losses.items()}
     values = worth.by_score(scores, options) if way == "score" else worth.by_sensitivity(losses, scores, options)
     macs = cost.macs(graph)
     whole = total(macs)(dense)
 
     def allocate(predictor: Any, limit: float) -> Widths:
-        if way in ("knapsack", "score"):
+        if way in ("knapsack", "root", "score"):
             return knapsack(values, [Term(*t) for t in predictor.terms()], limit)
         if way == "uniform":
             return by_rank(scores, predictor, limit, how="uniform", min_keep=floor, step=step)
