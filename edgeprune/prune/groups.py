@@ -252,7 +252,7 @@ def _assemble(trace: Trace, net: nn.Module) -> ChannelGraph:
         for node, kind, scale, out, inp in trace.counted
     ]  # fmt: skip
     moves = [
-        Move(name, math.prod(_result_shape(node)) // max(1, value.ids.size), width(value.ids))
+        Move(name, math.prod(_result_shape(node)) // max(1, value.ids.size), width(value.ids.ravel()))
         for node, name, value in trace.moved
     ]
     tensors: dict[str, list[Width | int]] = {}

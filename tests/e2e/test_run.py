@@ -304,7 +304,7 @@ def test_a_latency_that_no_width_reaches_is_one_line(tmp_path: Path):
 
 
 def test_an_estimate_meets_no_budget(tmp_path: Path):
-    done = run(tmp_path, "budget.latency=0.5x", *WIDER, target="jetson")
+    done = run(tmp_path, "budget.latency=0.97x", *WIDER, target="jetson")  # so small a network is nearly all launches
     assert done.returncode == 4, done.stderr
     b = report(tmp_path, "quickstart@jetson")["budget"]
     assert b["estimated"] and not b["measured"] and b["met"] is None and b["engines_built"] == 0
