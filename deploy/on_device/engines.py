@@ -5,6 +5,7 @@ The TensorRT part is written against the documented interface of TensorRT 10 and
 
 import ctypes
 import ctypes.util
+import functools
 import time
 
 import numpy as np
@@ -31,6 +32,21 @@ class OnnxRuntime:
         return lambda: self.session.run(None, {self.name: image})
 
 
+@functools.lru_cache(maxsize=None)
+def core():
+    """One Core, kept until the end: where several come and go, OpenVINO leaves a freed signal stack (Ctrl-C then kills)."""
+    import openvino as ov
+
+    return ov.Core()
+
+
+def find(device):
+    """Raises RuntimeError if OpenVINO has no such device here."""
+    found = core().available_devices
+    if not any(name.split(".")[0] == device for name in found):
+        raise RuntimeError("OpenVINO finds no %s here, only %s" % (device, ", ".join(found)))
+
+
 class OpenVINO:
     """An engine for an Intel CPU, GPU or NPU."""
 
@@ -48,10 +64,8 @@ class OpenVINO:
                 settings["INFERENCE_NUM_THREADS"] = threads
         if layers:
             settings["PERF_COUNT"] = True
-        core = ov.Core()
-        if not any(name.split(".")[0] == device for name in core.available_devices):
-            raise RuntimeError("OpenVINO finds no %s here, only %s" % (device, ", ".join(core.available_devices)))
-        self.compiled = core.compile_model(path, device, settings)
+        find(device)
+        self.compiled = core().compile_model(path, device, settings)
         self.request = self.compiled.create_infer_request()
         self.backend = "openvino %s" % ov.__version__.split("-")[0]
         self.precision = self._found()
@@ -233,9 +247,7 @@ def version(backend, device):
     if backend == "openvino":
         import openvino as ov
 
-        found = ov.Core().available_devices
-        if not any(name.split(".")[0] == device for name in found):
-            raise RuntimeError("OpenVINO finds no %s here, only %s" % (device, ", ".join(found)))
+        find(device)
         return "openvino %s" % ov.__version__.split("-")[0]
     return "%s %s" % (backend, __import__(backend).__version__)
 

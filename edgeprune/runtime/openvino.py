@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,20 @@ from edgeprune.errors import EngineError
 from edgeprune.runtime.engine import Layer, enough, middle, noise, one_by_one
 
 _FLOATS = {"f32": "f32", "f16": "f16", "bf16": "bf16", "int8": "f32"}  # what int8 graphs use between quantised layers
+
+
+@cache
+def core() -> Any:
+    """This process's one `openvino.Core`, kept until the process ends.
+
+    The CPU plugin gives the thread a signal stack and takes it away with its Core; of two Cores that do not end in the
+    reverse order of their start, a freed stack remains, and the next signal (Ctrl-C, a data worker that ends) kills us.
+    """
+    import openvino as ov
+
+    made = ov.Core()
+    made.get_property("CPU", "FULL_DEVICE_NAME")  # loads the plugin before any other library's Core does
+    return made
 
 
 def _settings(device: str, precision: str, threads: int) -> dict[str, Any]:
@@ -37,27 +52,22 @@ def version() -> str:
 
 def available() -> list[str]:
     """The devices here, such as ["CPU", "GPU"]."""
-    import openvino
-
-    return list(openvino.Core().available_devices)
+    return list(core().available_devices)
 
 
 class OpenVINOEngine:
     """An engine; see `runtime.engine.Engine`."""
 
     def __init__(self, path: Path, device: str, precision: str, threads: int) -> None:
-        import openvino as ov
-
-        core = ov.Core()
         try:
-            self._compiled = core.compile_model(str(path), device, _settings(device, precision, threads))
+            self._compiled = core().compile_model(str(path), device, _settings(device, precision, threads))
         except RuntimeError as error:
             raise EngineError(
                 f"OpenVINO cannot compile {path} for {device}: {str(error).strip().splitlines()[-1]}"
             ) from error
         self._request = self._compiled.create_infer_request()
         self.backend = version()
-        self.device = f"{core.get_property(device, 'FULL_DEVICE_NAME')} ({device})"
+        self.device = f"{core().get_property(device, 'FULL_DEVICE_NAME')} ({device})"
         self.path, self.precision = path, self._found()
 
     def _found(self) -> str:
@@ -142,7 +152,7 @@ def layers(
     import openvino as ov
 
     try:
-        compiled = ov.Core().compile_model(
+        compiled = core().compile_model(
             str(model), device, {**_settings(device, precision, threads), "PERF_COUNT": True}
         )
     except RuntimeError as error:

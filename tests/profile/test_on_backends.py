@@ -1,5 +1,8 @@
 """Probe graphs and layers in the real runtimes; the explanation of two real engines."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -107,3 +110,18 @@ def test_heads_agree_ties_included(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (2, 48, 64, 3)).astype(np.uint8)
     masks = [onnxruntime.OnnxRuntimeEngine(shipped(tmp_path, 16, head)).predict(images) for head in HEADS]
     assert np.array_equal(*masks)
+
+
+def test_a_signal_after_engines_have_gone_kills_nobody(tmp_path):
+    """Each OpenVINO Core that ends takes a signal stack with it; a handler of Python's then had nowhere to run."""
+    probes.write(KEYS[:2], tmp_path / "p.onnx", "f32")
+    code = (
+        "import gc, signal, sys; from pathlib import Path; from edgeprune.runtime import openvino\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('handled', flush=True))\n"
+        "path = Path(sys.argv[1]); kept = [openvino.OpenVINOEngine(path, 'CPU', 'f32', 1) for _ in range(3)]\n"
+        "while kept: kept.pop(0); gc.collect()\n"
+        "openvino.layers(path, precision='f32', runs=1); gc.collect()\n"
+        "signal.raise_signal(signal.SIGUSR1)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "p.onnx")], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
