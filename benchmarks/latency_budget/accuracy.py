@@ -4,8 +4,9 @@
 
 Every row goes through the closed loop, so each network's engine was measured within the same latency budget:
 
-    knapsack     edgeprune's default: the device's table, values by measured sensitivity
-    root         the same, with the root of the divergence as the loss
+    knapsack     edgeprune's default: the device's table, values by sensitivity measured around the uniform cut
+    dense        the same, but the sensitivity is measured around the dense network
+    again        the same, but measured once more around the first answer
     score        the device's table, values by the criterion's scores
     macs         the same values (sensitivity), but the costs are MACs, as a MACs budget would share it out
     macs8, …     the same, widths rounded to 8, 16, 32 by rule
@@ -44,24 +45,37 @@ from edgeprune.stages.run import Run
 from edgeprune.target import load_target
 
 HERE = Path(__file__).parent
-WAYS = ("knapsack", "root", "score", "macs", "macs8", "macs16", "macs32", "uniform")
+WAYS = ("knapsack", "dense", "again", "score", "macs", "macs8", "macs16", "macs32", "uniform")
 
 
-def allocator(run: Run, way: str, graph: Any, scores: Any, losses: Any) -> tuple[Any, Any]:
+def allocator(run: Run, way: str, net: Any, graph: Any, scores: Any) -> tuple[Any, Any]:
     """(allocate(predictor, limit in ms), what the widths are worth by measured sensitivity)."""
     dense, floor = graph.widths(), run.recipe.prune.min_keep
     steps = {"macs": 1, "macs8": 8, "macs16": 16, "macs32": 32}
     step = steps.get(way, run.facts["profile"]["step"])
     options = worth.candidates(dense, floors(scores, floor, step), step)
-    measured = worth.by_sensitivity(losses, scores, {n: list(range(1, s + 1)) for n, s in dense.items()})
-    if way == "root":
-        losses = {n: {k: loss**0.5 for k, loss in curve.items()} for n, curve in losses.items()}
-    values = worth.by_score(scores, options) if way == "score" else worth.by_sensitivity(losses, scores, options)
+    predictor, limit = profile.predictor_of(run, graph), latency.limit_of(run, run.facts["profile"]["dense_ms"])
+
+    def losses(around: Widths | None) -> Any:
+        key = f"losses {around}"
+        if key not in run.kept:
+            run.kept[key] = pruning.sensitivity(run, net, graph, scores, around)
+        return run.kept[key]
+
+    point = by_rank(scores, predictor, limit, how="uniform", min_keep=floor, step=run.facts["profile"]["step"])
+    measured = worth.by_sensitivity(losses(point), scores, {n: list(range(1, s + 1)) for n, s in dense.items()})
+    if way == "again":
+        for _ in range(2):
+            point = knapsack(worth.by_sensitivity(losses(point), scores, options), [Term(*t) for t in predictor.terms()], limit)
+    if way == "score":
+        values = worth.by_score(scores, options)
+    else:
+        values = worth.by_sensitivity(losses(None if way == "dense" else point), scores, options)
     macs = cost.macs(graph)
     whole = total(macs)(dense)
 
     def allocate(predictor: Any, limit: float) -> Widths:
-        if way in ("knapsack", "root", "score"):
+        if way in ("knapsack", "dense", "again", "score"):
             return knapsack(values, [Term(*t) for t in predictor.terms()], limit)
         if way == "uniform":
             return by_rank(scores, predictor, limit, how="uniform", min_keep=floor, step=step)
@@ -90,9 +104,8 @@ def one(run: Run, way: str) -> dict[str, Any]:
     graph = find_groups(net, load.example(run), run.recipe.prune.never)
     if "scores" not in run.kept:
         run.kept["scores"] = pruning.score(run, load.dense(run), graph)
-        run.kept["losses"] = pruning._sensitivity(run, net, graph, run.kept["scores"])
     scores = run.kept["scores"]
-    allocate, value = allocator(run, way, graph, scores, run.kept["losses"])
+    allocate, value = allocator(run, way, load.dense(run), graph, scores)
     began = time.perf_counter()
     try:
         widths, said = latency.meet(run, net, graph, scores, allocate)

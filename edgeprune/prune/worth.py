@@ -21,6 +21,7 @@ from torch import nn
 
 from edgeprune.prune.allocate import Scores, select
 from edgeprune.prune.channels import ChannelGraph
+from edgeprune.prune.cost import Widths
 from edgeprune.prune.knapsack import Values
 from edgeprune.prune.plan import make_plan
 from edgeprune.prune.surgery import masked
@@ -66,26 +67,30 @@ def sensitivity(
     scores: Scores,
     images: Iterable[torch.Tensor],
     logits_of: Callable[[object], torch.Tensor],
+    around: Widths | None = None,
+    settle: Callable[[nn.Module], None] = lambda cut: None,
     tick: Callable[[int], None] = lambda n: None,
 ) -> dict[str, dict[int, float]]:
-    """group -> {kept: mean KL of the whole network's softmax from the cut one's}, each group cut alone.
+    """group -> {kept: mean KL of the whole network's softmax from the cut one's}, each group's width varied alone.
 
     Args:
         images: batches (B, 3, H, W), normalised; kept in memory with the network's answers.
+        around: the other groups' widths; whole where None.
+        settle: done to every cut network before it is judged; recalibration, so that a shift which new statistics mend
+            is no loss.
         tick: told of every measured width.
     """
     batches = list(images)
+    others = graph.widths() if around is None else around
     with torch.no_grad():
         whole = [logits_of(net.eval()(b)).log_softmax(1) for b in batches]
         found: dict[str, dict[int, float]] = {}
         for group in graph.groups:
-            found[group.name] = {group.size: 0.0}
-            for share in SHARES:
-                kept = max(1, round(share * group.size))
-                if kept in found[group.name]:
-                    continue
-                keep = select({group.name: scores[group.name]}, {group.name: kept})
+            found[group.name] = {}
+            for kept in {max(1, round(share * group.size)) for share in (1.0, *SHARES)}:
+                keep = select(scores, {**others, group.name: kept})
                 cut = masked(net, graph, make_plan(net, graph, keep)).eval()
+                settle(cut)
                 losses = [
                     float((w.exp() * (w - logits_of(cut(b)).log_softmax(1))).sum(1).mean())
                     for b, w in zip(batches, whole, strict=True)

@@ -33,6 +33,7 @@ from edgeprune.prune.surgery import fold_constants
 from edgeprune.stages import latency, load
 from edgeprune.stages.run import Run
 from edgeprune.train.loop import Hooks, train
+from edgeprune.train.recalibrate import recalibrate
 
 
 def prune(run: Run) -> dict[str, Any]:
@@ -80,7 +81,7 @@ def _allocate(run: Run, net: nn.Module, graph: ChannelGraph, scores: dict[str, A
     how = recipe.prune.allocate
     how = ("knapsack" if recipe.budget.is_latency else "global") if how == "auto" else how
     losses = (
-        _sensitivity(run, net, graph, scores) if how == "knapsack" and recipe.prune.worth == "sensitivity" else None
+        sensitivity(run, net, graph, scores) if how == "knapsack" and recipe.prune.worth == "sensitivity" else None
     )
 
     def allocate(terms: list[Term], limit: float, step: int) -> Widths:
@@ -108,13 +109,19 @@ def _allocate(run: Run, net: nn.Module, graph: ChannelGraph, scores: dict[str, A
     return widths, {"limit": limit, "achieved": price(widths), "dense": whole}
 
 
-def _sensitivity(run: Run, net: nn.Module, graph: ChannelGraph, scores: dict[str, Any]) -> dict[str, dict[int, float]]:
-    """What each group's cut costs, alone; kept beside the scores as `prune/sensitivity.json`."""
+def sensitivity(
+    run: Run, net: nn.Module, graph: ChannelGraph, scores: dict[str, Any], around: Widths | None = None
+) -> dict[str, dict[int, float]]:
+    """What each group's cut costs, the others at `around`; kept beside the scores as `prune/sensitivity.json`."""
     data, count = load.dataset(run, "train"), run.recipe.prune.sensitivity_images
     chosen = [data[i * len(data) // count][0] for i in range(min(count, len(data)))]
     images = [normalised(np.stack(chosen[n : n + 4])) for n in range(0, len(chosen), 4)]
-    with Progress("sensitivity", len(worth.SHARES) * len(graph.groups), unit="cuts") as bar:
-        found = worth.sensitivity(net, graph, scores, images, models.logits_of, tick=bar.move)
+    whole = [(b, None) for b in images if len(b) > 1]  # a norm over one pooled value has no variance
+    with Progress("sensitivity", (1 + len(worth.SHARES)) * len(graph.groups), unit="cuts") as bar:
+        found = worth.sensitivity(
+            net, graph, scores, images, models.logits_of, around,
+            settle=lambda cut: recalibrate(cut, whole, len(whole)) if whole else None, tick=bar.move,
+        )  # fmt: skip
     write_json(run.folder / "prune" / "sensitivity.json", found)
     return found
 
