@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from edgeprune.errors import BudgetError
 from edgeprune.prune.blocks import Wiring
 from edgeprune.prune.channels import ChannelGraph
-from edgeprune.prune.cost import Term, Widths, total
+from edgeprune.prune.cost import Cost, Term, Widths, total
 from edgeprune.prune.knapsack import Values, knapsack
 
-_MISSES = 4  # removals in a row that gain nothing, after which no other is tried
+_MISSES = 3  # removals in a row that gain nothing, after which no other is tried
+_HOPE = 2.0  # by how much a freed unit of cost may buy more than the next one does
 
 
 def knapsack_with_removal(
@@ -40,17 +41,18 @@ def knapsack_with_removal(
         fault = error
     base = best or {n: min(v) for n, v in values.items()}
     most = -float("inf") if best is None else sum(values[n][w] for n, w in best.items())
-
-    def bargain(name: str) -> float:
-        saved = price(base) - price({**base, **dict.fromkeys(blocks[name], 0)})
-        return losses[name] / max(saved, 1e-9)
+    rate = _exchange(values, price, base)
+    saved = {n: price(base) - price({**base, **dict.fromkeys(block, 0)}) for n, block in blocks.items()}
+    lost = {n: losses[n] + sum(values[g][base[g]] for g in block) for n, block in blocks.items()}
 
     taken: list[str] = []
     missed = 0
-    for name in sorted(blocks, key=bargain):
+    for name in sorted(blocks, key=lambda n: losses[n] / max(saved[n], 1e-9)):
         tried = [t for t in taken if not blocks[t] < blocks[name]] + [name]
         if any(blocks[name] <= blocks[t] for t in taken) or not wiring.connected({g for t in tried for g in blocks[t]}):
             continue
+        if best is not None and lost[name] > _HOPE * rate * saved[name]:
+            continue  # what its time would buy elsewhere is worth less than it
         rest = dict(values)
         for t in tried:
             rest.update({g: {0: 0.0} for g in blocks[t]})
@@ -69,4 +71,14 @@ def knapsack_with_removal(
     if best is None:
         assert fault is not None
         raise fault
+    return best
+
+
+def _exchange(values: Values, price: Cost, widths: Widths) -> float:
+    """The most value that a unit of cost buys at these widths."""
+    here, best = price(widths), 0.0
+    for name, table in values.items():
+        for wider in sorted(w for w in table if w > widths[name])[:3]:
+            gain, more = table[wider] - table[widths[name]], price({**widths, name: wider}) - here
+            best = max(best, gain / max(more, 1e-9))
     return best
