@@ -107,12 +107,16 @@ def test_a_damaged_file_is_made_again(finished: Path, tmp_path):
 
 
 def test_another_budget_keeps_the_dense_network(finished: Path, tmp_path):
+    """And one that no width reaches takes whole blocks away, all the way to the engine and the report."""
     shutil.copytree(finished, tmp_path / "runs")
-    done = run(tmp_path / "runs", "budget.params=0.5x")
+    done = run(tmp_path / "runs", "budget.params=0.2x", "prune.allocate=knapsack", "prune.min_keep=0.5")
     assert done.returncode == 0, done.stderr
     r = report(tmp_path / "runs")
     assert [s["name"] for s in r["stages"] if s["skipped"]] == ["load"]
-    assert 0.4 < r["pruned"]["params"] / r["dense"]["params"] <= 0.5 and r["budget"]["kind"] == "params"
+    assert r["pruned"]["params"] / r["dense"]["params"] <= 0.2 and r["budget"]["kind"] == "params"
+    assert "removed whole: " in done.stderr
+    gone = [row for row in r["layers"]["rows"] if row["why"] == "removed"]
+    assert gone and all(row["ms"][1] == 0 and row["macs"][1] == 0 for row in gone)
 
 
 def test_two_runs_into_one_folder_are_refused(finished: Path):
