@@ -25,6 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+data_app = typer.Typer(help="Look at data sets.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
 RecipeArg = Annotated[str, typer.Argument(help="a shipped recipe's name, or the path of a .yaml file")]
 TargetOpt = Annotated[str, typer.Option("--target", "-t", help="a shipped target's name, or the path of a .yaml file")]
 SetOpt = Annotated[list[str], typer.Option("--set", "-s", help="change a key: --set budget.macs=0.3x; may stand often")]
@@ -167,6 +169,41 @@ def targets() -> None:
         t = load_target(path.stem)
         table.add_row(t.name, t.title, t.backend, t.precision, str(t.channel_step))
     Console().print(table)
+
+
+@data_app.command("check")
+def check_data(
+    name: Annotated[str, typer.Argument(help="the kind of data set, as data.name in a recipe")],
+    root: Annotated[str | None, typer.Argument(help="its folder; streets needs none")] = None,
+    split: Annotated[str, typer.Option(help="comma-separated; also a list of the set, such as trainaug")] = "train,val",
+    limit: Annotated[int | None, typer.Option(min=1, help="read only so many images a split, evenly spread")] = None,
+    args: Annotated[str, typer.Option(help="data.args as in a recipe: '{classes: [road, car]}'")] = "{}",
+    out: Annotated[Path, typer.Option(help="the contact sheet")] = Path("contact.png"),
+) -> None:
+    """Read a data set: images and labels in pairs, their sizes and ids, pixels per class, and a contact sheet to look at.
+
+    Ends with status 1 where anything is wrong, and names the files.
+
+    edgeprune data check voc2012 /data/VOCdevkit --split train,val,trainaug
+    edgeprune data check folder /data/mine --args '{classes: [road, person, car]}' --limit 200
+    """
+    import yaml
+
+    from edgeprune.data import check as checking
+    from edgeprune.data.contact import write_sheet
+
+    taken = yaml.safe_load(args)
+    if not isinstance(taken, dict):
+        raise UsageError(f"data check --args: write a mapping such as '{{classes: [road, car]}}', not {args}")
+    console, errors = Console(), Console(stderr=True)
+    found = [checking.check(name, root, s.strip(), limit, taken) for s in split.split(",")]
+    for one in found:
+        console.print(checking.summary(one), markup=False, highlight=False, soft_wrap=True)
+    if any(one.read for one in found):
+        console.print(checking.table(found))
+        write_sheet(out, found)
+        errors.print(f"contact sheet: {out}", soft_wrap=True)
+    checking.refuse(found, errors)
 
 
 @app.callback(invoke_without_command=True)

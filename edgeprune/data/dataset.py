@@ -134,9 +134,7 @@ def _opened_label(path: Path) -> Image.Image:
     raw = _opened_mat(path) if path.suffix == ".mat" else opened(path, "label")
     if raw.mode not in ("P", "L", "1"):
         told = " (colours: turn them into ids first)" if raw.mode.startswith("RGB") else ""
-        raise DataError(
-            f"{path}: label has mode {raw.mode}{told}; one byte a pixel (class ids, mode L or P) is wanted"
-        )
+        raise DataError(f"{path}: label has mode {raw.mode}{told}; one byte a pixel (class ids, mode L or P) is wanted")
     return raw
 
 

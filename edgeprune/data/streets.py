@@ -268,9 +268,7 @@ class Streets:
         return f"{self.split}_{index:04d}"
 
 
-def open_streets(
-    split: str, size: tuple[int, int] | None, train: int = 320, val: int = 80, seed: int = 0
-) -> Streets:
+def open_streets(split: str, size: tuple[int, int] | None, train: int = 320, val: int = 80, seed: int = 0) -> Streets:
     """`train` and `val` say how many scenes each split holds.
 
     Raises:

@@ -16,6 +16,7 @@ from edgeprune.data.loader import train_loader
 from edgeprune.data.transforms import normalised
 from edgeprune.errors import RecipeError
 from edgeprune.files import load_tensors, save_tensors, write_json
+from edgeprune.measure import protocol
 from edgeprune.measure.miou import Evaluation, evaluate
 from edgeprune.profile.macs import count_macs, count_params
 from edgeprune.progress import Progress
@@ -24,12 +25,17 @@ from edgeprune.train.loop import Hooks, train
 
 
 def dataset(run: Run, split: str) -> Any:
-    """The recipe's data set; opened once a process."""
+    """The recipe's data set at `data.size`; opened once a process."""
     if split not in run.kept:
-        d = run.recipe.data
-        limit = d.train_images if split == "train" else d.val_images
-        run.kept[split] = open_dataset(d.name, d.root, split, d.size, limit=limit, **d.args)
+        run.kept[split] = _opened(run, split, run.recipe.data.size)
     return run.kept[split]
+
+
+def _opened(run: Run, split: str, size: tuple[int, int] | None) -> Any:
+    d = run.recipe.data
+    return open_dataset(
+        d.name, d.root, split, size, limit=d.train_images if split == "train" else d.val_images, **d.args
+    )
 
 
 def build(run: Run) -> nn.Module:
@@ -64,17 +70,27 @@ def predictor(net: nn.Module) -> Any:
 
 
 def score(run: Run, net: nn.Module) -> Evaluation:
-    """mIoU, per class, boundary IoU on the validation images."""
-    before = next(net.parameters()).device
+    """mIoU, per class, boundary IoU on the validation images, by the protocol `data.evaluate` where there is one."""
+    cfg, size, before = run.recipe.data.evaluate, run.recipe.data.size, next(net.parameters()).device
     try:
-        return evaluate(predictor(net.to(PartialState().device)), dataset(run, "val"))
+        net.to(PartialState().device)
+        if cfg is None:
+            return evaluate(predictor(net), dataset(run, "val"))
+        predict = protocol.predictor(net, cfg, size)
+        if not cfg.native:
+            return evaluate(predict, dataset(run, "val"), keep=False)
+        if "val, native" not in run.kept:
+            run.kept["val, native"] = _opened(run, "val", None)
+        return evaluate(predict, run.kept["val, native"], batch=1, keep=False)
     finally:
         net.to(before)
 
 
 def facts_of(run: Run, net: nn.Module, found: Evaluation) -> dict[str, Any]:
-    """A network's row of the report."""
+    """A network's row of the report; `evaluate` says by which protocol, where it is not the engine's own."""
+    cfg = run.recipe.data.evaluate
     return {
+        **({} if cfg is None else {"evaluate": cfg.model_dump(mode="json")}),
         "miou": found.miou,
         "iou_per_class": found.iou,
         "boundary_iou": found.boundary_iou,

@@ -80,9 +80,7 @@ def _allocate(run: Run, net: nn.Module, graph: ChannelGraph, scores: dict[str, A
     recipe = run.recipe
     how = recipe.prune.allocate
     how = ("knapsack" if recipe.budget.is_latency else "global") if how == "auto" else how
-    losses = (
-        sensitivity(run, net, graph, scores) if how == "knapsack" and recipe.prune.worth == "sensitivity" else None
-    )
+    losses = sensitivity(run, net, graph, scores) if how == "knapsack" and recipe.prune.worth == "sensitivity" else None
 
     def allocate(terms: list[Term], limit: float, step: int) -> Widths:
         if how != "knapsack":
