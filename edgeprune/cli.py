@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 import edgeprune
+from edgeprune.documents import hint
 from edgeprune.errors import EdgepruneError, UsageError
 from edgeprune.recipe import Recipe, check_files, load_recipe
 from edgeprune.shipped import shipped
@@ -187,14 +189,13 @@ def check_data(
     edgeprune data check voc2012 /data/VOCdevkit --split train,val,trainaug
     edgeprune data check folder /data/mine --args '{classes: [road, person, car]}' --limit 200
     """
-    import yaml
-
+    from edgeprune.data import DATASETS
     from edgeprune.data import check as checking
     from edgeprune.data.contact import write_sheet
 
-    taken = yaml.safe_load(args)
-    if not isinstance(taken, dict):
-        raise UsageError(f"data check --args: write a mapping such as '{{classes: [road, car]}}', not {args}")
+    if name not in DATASETS:
+        raise UsageError(f"data check: {name!r} is no data set; {hint(name, list(DATASETS))}")
+    taken = _mapping(args)
     console, errors = Console(), Console(stderr=True)
     found = [checking.check(name, root, s.strip(), limit, taken) for s in split.split(",")]
     for one in found:
@@ -214,6 +215,16 @@ def _root(
     if version:
         print(f"edgeprune {edgeprune.__version__}")
         raise typer.Exit
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    """The `--args` of a data set."""
+    import yaml
+
+    with contextlib.suppress(yaml.YAMLError):
+        if isinstance(taken := yaml.safe_load(text), dict):
+            return taken
+    raise UsageError(f"data check --args: write a mapping such as '{{classes: [road, car]}}', not {text}")
 
 
 def _checked(recipe: str, target: str, settings: list[str], host: str | None = None) -> tuple[Recipe, Target]:

@@ -53,6 +53,8 @@ def open_dataset(
     """
     if name not in DATASETS:
         raise DataError(f"data.name: {name!r} is not one of {', '.join(DATASETS)}")
+    if root is None and name != "streets":
+        raise DataError(f"data.root is missing: the folder of {name}")
     where = {} if root is None else {"root": Path(root).expanduser()}
     try:
         data = DATASETS[name](split=split, size=None if size is None else tuple(size), **where, **args)

@@ -197,7 +197,10 @@ FAULTS = {
         lambda b: (b / "ImageSets/Segmentation/train.txt").write_bytes(b"\xff\xfe2\x00"),
         "list cannot be read",
     ),
-    "no images at all": (lambda b: (b / "JPEGImages").rename(b / "Images"), "no PASCAL VOC 2012 here; wanted VOCdevkit"),
+    "no images at all": (
+        lambda b: (b / "JPEGImages").rename(b / "Images"),
+        "no PASCAL VOC 2012 here; wanted VOCdevkit",
+    ),
 }
 
 
