@@ -104,6 +104,10 @@ class Data(Section):
     workers: Annotated[int, Field(ge=0)] = Field(
         default=0, description="processes that load data; 0 loads in the main one"
     )
+    train_short_side: Count | None = Field(
+        default=None,
+        description="training views are cut from images with this short side, their shape kept; null: from data.size",
+    )
     evaluate: Evaluate | None = Field(
         default=None,
         description="how the dense and the pruned network are judged in PyTorch; null: as the engine is, at data.size",
@@ -113,6 +117,8 @@ class Data(Section):
     def _root(self) -> Data:
         if self.name == "streets" and self.evaluate is not None and self.evaluate.native:
             raise ValueError("data.evaluate.native: streets are drawn at data.size; they have no size of their own")
+        if self.name == "streets" and self.train_short_side is not None:
+            raise ValueError("data.train_short_side: streets are drawn at data.size; they have no shape of their own")
         if self.name != "streets" and self.root is None:
             raise ValueError(
                 f"data.root is missing: the folder of {self.name}, for example --set data.root=/data/{self.name}"

@@ -40,6 +40,7 @@ SETTINGS = [
     ("data.evaluate={mode: slide, crop: [64, 65]}", "data.evaluate.crop: streetnet wants multiples of 16"),
     ("data.evaluate={short_side: 512}", "short_side belongs to native: true"),
     ("data.evaluate={native: true}", "streets are drawn at data.size"),
+    ("data.train_short_side=512", "no shape of their own"),
     ("data.evaluate={scales: []}", "at least 1"),
     ("data.evaluate={scales: [0]}", "greater than 0"),
     ("train.resample=balanced", "'none' or 'class_balanced'"),

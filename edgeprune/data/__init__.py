@@ -10,7 +10,7 @@ from edgeprune.data.ade20k import open_ade20k
 from edgeprune.data.camvid import open_camvid
 from edgeprune.data.cityscapes import open_cityscapes
 from edgeprune.data.cocostuff10k import open_cocostuff10k
-from edgeprune.data.dataset import IGNORE, Dataset, Files
+from edgeprune.data.dataset import IGNORE, Dataset, Files, Size
 from edgeprune.data.images import open_folder
 from edgeprune.data.layout import missing
 from edgeprune.data.pascal_context import open_pascal_context
@@ -37,14 +37,15 @@ def open_dataset(
     name: str,
     root: str | None,
     split: str,
-    size: tuple[int, int] | None,
+    size: Size,
     limit: int | None = None,
     complete: bool = True,
     **args: Any,
 ) -> Dataset:
-    """The split "train" or "val" of a data set, images resized to `size` (H, W), or as they are where it is None.
+    """The split "train" or "val" of a data set, images resized to `size`.
 
     Args:
+        size: (H, W); a number: that short side, the shape kept; None: each image as it is.
         limit: so many images, evenly spread.
         complete: refuse a set some of whose files are missing now, and not when they are read.
 
@@ -57,7 +58,9 @@ def open_dataset(
         raise DataError(f"data.root is missing: the folder of {name}")
     where = {} if root is None else {"root": Path(root).expanduser()}
     try:
-        data = DATASETS[name](split=split, size=None if size is None else tuple(size), **where, **args)
+        data = DATASETS[name](
+            split=split, size=size if size is None or isinstance(size, int) else tuple(size), **where, **args
+        )
     except TypeError as error:
         raise DataError(f"data.args: {name} does not take them ({error})") from error
     if not len(data):

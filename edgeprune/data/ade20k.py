@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeprune.data.dataset import Color, Files, reduced_table
+from edgeprune.data.dataset import Color, Files, Size, reduced_table
 from edgeprune.data.layout import folder, home, images_in, paired
 
 CLASSES = [
@@ -43,7 +43,7 @@ _COLORS = (
 PALETTE: list[Color] = [(int(c[:2], 16), int(c[2:4], 16), int(c[4:], 16)) for c in _COLORS.split()]
 
 
-def open_ade20k(root: Path, split: str, size: tuple[int, int] | None) -> Files:
+def open_ade20k(root: Path, split: str, size: Size) -> Files:
     """The split "train" (the folders `training`) or "val" (`validation`).
 
     Raises:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeprune.data.dataset import Files, ids_table, reduced_table
+from edgeprune.data.dataset import Files, Size, ids_table, reduced_table
 from edgeprune.data.layout import folder, home, names_in
 from edgeprune.data.palettes import colors
 
@@ -38,7 +38,7 @@ _UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)  # COCO's ids that no obj
 _IDS = [i for i in range(1, 183) if i not in _UNUSED]
 
 
-def open_cocostuff10k(root: Path, split: str, size: tuple[int, int] | None) -> Files:
+def open_cocostuff10k(root: Path, split: str, size: Size) -> Files:
     """The images of a list; "val" is the list `test`, which is what results are given on.
 
     Raises:

@@ -16,6 +16,7 @@ IGNORE = 255
 UNKNOWN = 254
 Pair = tuple[np.ndarray, np.ndarray]
 Color = tuple[int, int, int]
+Size = tuple[int, int] | int | None  # (H, W) to resize to; or the short side, the shape kept; or None, as it is
 
 
 class Dataset(Protocol):
@@ -32,10 +33,10 @@ class Dataset(Protocol):
 
 @dataclass
 class Files:
-    """Pairs of image and label files, resized to `size` (images bilinear, labels nearest).
+    """Pairs of image and label files, resized (images bilinear, labels nearest).
 
     Args:
-        size: (H, W); None: each pair as it lies on the disk.
+        size: to what: (H, W); a number: that short side, the shape kept; None: each pair as it lies on the disk.
         ids: what each value of a label file means: (256,) uint8, class id, 255 = ignored, 254 = not allowed.
         cache: keep what was read in memory (a few hundred small images); never without `size`.
     """
@@ -43,7 +44,7 @@ class Files:
     pairs: list[tuple[Path, Path]]
     classes: list[str]
     palette: list[Color]
-    size: tuple[int, int] | None
+    size: Size
     ids: np.ndarray
     cache: bool = True
     _kept: dict[int, Pair] = field(default_factory=dict, repr=False)
@@ -80,11 +81,11 @@ class Files:
             raise DataError(f"{image_path}: image has mode {image.mode}; 8 bits a channel are wanted")
         rgb, label = image.convert("RGB"), self._ids_of(label_path, raw)
         if self.size is not None:
-            rgb = rgb.resize(self.size[::-1], Image.Resampling.BILINEAR)
+            rgb = rgb.resize(_resized(rgb, self.size), Image.Resampling.BILINEAR)
         return np.array(rgb, dtype=np.uint8), label
 
     def _ids_of(self, path: Path, raw: Image.Image) -> np.ndarray:
-        small = raw if self.size is None else raw.resize(self.size[::-1], Image.Resampling.NEAREST)
+        small = raw if self.size is None else raw.resize(_resized(raw, self.size), Image.Resampling.NEAREST)
         values = np.asarray(small, dtype=np.uint8)
         label = self.ids[values]
         if (label == UNKNOWN).any():
@@ -95,6 +96,14 @@ class Files:
                 f"and {_ranges(np.flatnonzero(self.ids == IGNORE))} (ignored)"
             )
         return label
+
+
+def _resized(image: Image.Image, size: tuple[int, int] | int) -> tuple[int, int]:
+    """(width, height), as Pillow wants it."""
+    if not isinstance(size, int):
+        return size[1], size[0]
+    share = size / min(image.size)
+    return round(image.width * share), round(image.height * share)
 
 
 def ids_table(classes: int, ignored: list[int], mapping: dict[int, int] | None = None) -> np.ndarray:

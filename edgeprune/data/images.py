@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeprune.data.dataset import Files, ids_table
+from edgeprune.data.dataset import Files, Size, ids_table
 from edgeprune.data.layout import folder, images_in, paired
 from edgeprune.data.palettes import colors
 from edgeprune.errors import DataError
@@ -13,7 +13,7 @@ from edgeprune.errors import DataError
 def open_folder(
     root: Path,
     split: str,
-    size: tuple[int, int] | None,
+    size: Size,
     classes: list[str],
     ignore: list[int] | int = 255,
     cache: bool = True,

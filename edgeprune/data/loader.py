@@ -90,14 +90,17 @@ class Batches:
         return iter(DataLoader(views, batch_sampler=numbers, num_workers=self.workers, persistent_workers=False))
 
 
-def train_loader(data: Dataset, cfg: Any, seed: int, workers: int = 0) -> Batches:
+def train_loader(data: Dataset, cfg: Any, seed: int, workers: int = 0, crop: tuple[int, int] | None = None) -> Batches:
     """The batches of a training schedule (`recipe.Train`).
 
+    Args:
+        crop: (h, w) where `cfg.augment.crop` says none; None: the first image's size.
+
     Raises:
-        DataError: a batch of one image with nothing to normalise over.
+        DataError: no images, or none to balance.
     """
     if not len(data):
         raise DataError("data: no training images")
-    height, width = data[0][1].shape
     balance = balanced(data, seed) if cfg.resample == "class_balanced" else None
-    return Batches(data, cfg.augment, cfg.augment.crop or (height, width), cfg.batch, seed, workers, balance)
+    height, width = cfg.augment.crop or crop or data[0][1].shape
+    return Batches(data, cfg.augment, (height, width), cfg.batch, seed, workers, balance)

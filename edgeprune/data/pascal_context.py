@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeprune.data.dataset import Files, ids_table, reduced_table
+from edgeprune.data.dataset import Files, Size, ids_table, reduced_table
 from edgeprune.data.layout import home, names_in, paired
 from edgeprune.data.palettes import voc_colors
 
@@ -23,7 +23,7 @@ CLASSES = [
 ]  # fmt: skip
 
 
-def open_pascal_context(root: Path, split: str, size: tuple[int, int] | None, background: bool = False) -> Files:
+def open_pascal_context(root: Path, split: str, size: Size, background: bool = False) -> Files:
     """The images of a list; with `background` it is judged as a class of its own (60), else ignored (59).
 
     Raises:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from edgeprune.data.dataset import Color, Pair
+from edgeprune.data.dataset import Color, Pair, Size
 from edgeprune.errors import DataError
 
 CLASSES = ["sky", "building", "road", "pavement", "tree", "car", "person", "pole", "sign"]
@@ -268,13 +268,13 @@ class Streets:
         return f"{self.split}_{index:04d}"
 
 
-def open_streets(split: str, size: tuple[int, int] | None, train: int = 320, val: int = 80, seed: int = 0) -> Streets:
+def open_streets(split: str, size: Size, train: int = 320, val: int = 80, seed: int = 0) -> Streets:
     """`train` and `val` say how many scenes each split holds.
 
     Raises:
         DataError: no size to draw at, or another split.
     """
-    if size is None:
+    if not isinstance(size, tuple):
         raise DataError("data.name: streets are drawn at data.size; they have no size of their own")
     if split not in _SEEDS:
         raise DataError(f"streets: no split {split}; there are train and val")

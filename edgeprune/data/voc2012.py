@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeprune.data.dataset import Color, Files, ids_table
+from edgeprune.data.dataset import Color, Files, Size, ids_table
 from edgeprune.data.layout import home, names_in, paired
 from edgeprune.data.palettes import voc_colors
 
@@ -20,9 +20,7 @@ CLASSES = [
 PALETTE: list[Color] = voc_colors(len(CLASSES))
 
 
-def open_voc2012(
-    root: Path, split: str, size: tuple[int, int] | None, train_list: str = "train", val_list: str = "val"
-) -> Files:
+def open_voc2012(root: Path, split: str, size: Size, train_list: str = "train", val_list: str = "val") -> Files:
     """The images of a list: `train_list` and `val_list` are what "train" and "val" mean; other splits name their list.
 
     An image's label is VOC's own where there is one, and SBD's else: VOC's know the outlines (our reading; mmsegmentation

@@ -12,7 +12,8 @@ from torch import nn
 
 from edgeprune import models
 from edgeprune.data import open_dataset
-from edgeprune.data.loader import train_loader
+from edgeprune.data.dataset import Size
+from edgeprune.data.loader import Batches, train_loader
 from edgeprune.data.transforms import normalised
 from edgeprune.errors import RecipeError
 from edgeprune.files import load_tensors, save_tensors, write_json
@@ -20,6 +21,7 @@ from edgeprune.measure import protocol
 from edgeprune.measure.miou import Evaluation, evaluate
 from edgeprune.profile.macs import count_macs, count_params
 from edgeprune.progress import Progress
+from edgeprune.recipe import Train
 from edgeprune.stages.run import Run
 from edgeprune.train.loop import Hooks, train
 
@@ -31,7 +33,18 @@ def dataset(run: Run, split: str) -> Any:
     return run.kept[split]
 
 
-def _opened(run: Run, split: str, size: tuple[int, int] | None) -> Any:
+def batches(run: Run, cfg: Train, seed: int) -> Batches:
+    """The training batches of a schedule: views of images at `data.size`, or with their own shape (`data.train_short_side`)."""
+    d = run.recipe.data
+    data = dataset(run, "train")
+    if d.train_short_side is not None:
+        if "train, own shape" not in run.kept:
+            run.kept["train, own shape"] = _opened(run, "train", d.train_short_side)
+        data = run.kept["train, own shape"]
+    return train_loader(data, cfg, seed, d.workers, crop=d.size)
+
+
+def _opened(run: Run, split: str, size: Size) -> Any:
     d = run.recipe.data
     return open_dataset(
         d.name, d.root, split, size, limit=d.train_images if split == "train" else d.val_images, **d.args
@@ -127,7 +140,7 @@ def load(run: Run) -> dict[str, Any]:
         raise RecipeError("model.checkpoint and train are both missing: give a checkpoint or a training schedule")
     if recipe.train is not None:
         data = dataset(run, "train")
-        loader = train_loader(data, recipe.train, seed=recipe.seed, workers=recipe.data.workers)
+        loader = batches(run, recipe.train, recipe.seed)
         train(
             net, loader, recipe.train, home, classes=len(data.classes), seed=recipe.seed, title="dense",
             hooks=Hooks(evaluate=lambda n: score(run, n).miou), context=run.key,

@@ -48,3 +48,26 @@ def test_windows_at_the_engines_size(tmp_path):
     run = runs_of(tmp_path, "data.evaluate={mode: slide, crop: [32, 32]}")
     found = load.score(run, models.build("streetnet", {"width": 8, "blocks": 1}, None, 2))
     assert found.matrices.sum() == 3 * 32 * 64
+
+
+def test_training_views_keep_the_images_shape(tmp_path):
+    """Each image is half dark, half bright: its edge stands where the shape says, and a view has the engine's size."""
+    run = runs_of(
+        tmp_path, "data.train_short_side=32", "train.augment={scale: [1, 1], flip: 0, color: 0}", "train.batch=3"
+    )
+    assert run.recipe.train is not None
+    made = load.batches(run, run.recipe.train, 0)
+    assert [made.data[i][1].shape for i in range(3)] == [(32, 48), (32, 64), (68, 32)]
+    assert made.data.label(2).shape == (68, 32)
+    images, labels = next(made.stream())
+    assert images.shape == (3, 3, 32, 64)
+    judged = sorted(int((label != 255).sum()) for label in labels)
+    assert judged == [32 * 32, 32 * 48, 32 * 64]
+    assert load.dataset(run, "train")[0][1].shape == (32, 64)
+
+
+def test_by_default_views_are_of_the_engines_size(tmp_path):
+    run = runs_of(tmp_path)
+    assert run.recipe.train is not None
+    made = load.batches(run, run.recipe.train, 0)
+    assert made.data is load.dataset(run, "train") and made.crop == (32, 64)
