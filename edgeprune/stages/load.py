@@ -21,7 +21,6 @@ from edgeprune.measure import protocol
 from edgeprune.measure.miou import Evaluation, evaluate
 from edgeprune.profile.macs import count_macs, count_params
 from edgeprune.progress import Progress
-from edgeprune.recipe import Train
 from edgeprune.stages.run import Run
 from edgeprune.train.loop import Hooks, train
 
@@ -33,8 +32,11 @@ def dataset(run: Run, split: str) -> Any:
     return run.kept[split]
 
 
-def batches(run: Run, cfg: Train, seed: int) -> Batches:
-    """The training batches of a schedule: views of images at `data.size`, or with their own shape (`data.train_short_side`)."""
+def batches(run: Run, cfg: Any, seed: int) -> Batches:
+    """The training batches of a schedule (`recipe.Train`).
+
+    Views are cut from images at `data.size`, or with their own shape where there is a `data.train_short_side`.
+    """
     d = run.recipe.data
     data = dataset(run, "train")
     if d.train_short_side is not None:
