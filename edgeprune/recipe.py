@@ -222,6 +222,9 @@ class Prune(Section):
         description="what the knapsack adds up: the measured loss when a layer alone is cut, or its share of scores",
     )
     sensitivity_images: Count = Field(default=8, description="training images that the sensitivity is measured on")
+    remove_blocks: bool = Field(
+        default=True, description="knapsack: whole residual branches may go where the network stays connected"
+    )
     min_keep: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.02, description="the share of each layer that always stays"
     )

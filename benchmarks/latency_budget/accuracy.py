@@ -5,6 +5,7 @@
 Every row goes through the closed loop, so each network's engine was measured within the same latency budget:
 
     knapsack     edgeprune's default: the device's table, values by sensitivity measured around the uniform cut
+    widths       the same, but no block may vanish
     dense        the same, but the sensitivity is measured around the dense network
     again        the same, but measured once more around the first answer
     score        the device's table, values by the criterion's scores
@@ -33,10 +34,12 @@ from edgeprune.prune import cost, worth
 from edgeprune.prune.allocate import allocate as by_rank
 from edgeprune.prune.allocate import floors, select
 from edgeprune.prune.artefact import save_pruned
+from edgeprune.prune.blocks import find_blocks
 from edgeprune.prune.cost import Term, Widths, total
 from edgeprune.prune.groups import find_groups
 from edgeprune.prune.knapsack import knapsack
 from edgeprune.prune.plan import make_plan
+from edgeprune.prune.removal import knapsack_with_removal
 from edgeprune.prune.surgery import fold_constants
 from edgeprune.recipe import Recipe, load_recipe
 from edgeprune.stages import finetune, latency, load, profile
@@ -45,40 +48,39 @@ from edgeprune.stages.run import Run
 from edgeprune.target import load_target
 
 HERE = Path(__file__).parent
-WAYS = ("knapsack", "dense", "again", "score", "macs", "macs8", "macs16", "macs32", "uniform")
+WAYS = ("knapsack", "widths", "dense", "again", "score", "macs", "macs8", "macs16", "macs32", "uniform")
 
 
 def allocator(run: Run, way: str, net: Any, graph: Any, scores: Any) -> tuple[Any, Any]:
     """(allocate(predictor, limit in ms), what the widths are worth by measured sensitivity)."""
-    dense, floor = graph.widths(), run.recipe.prune.min_keep
-    steps = {"macs": 1, "macs8": 8, "macs16": 16, "macs32": 32}
-    step = steps.get(way, run.facts["profile"]["step"])
+    dense, floor, device_step = graph.widths(), run.recipe.prune.min_keep, run.facts["profile"]["step"]
+    step = {"macs": 1, "macs8": 8, "macs16": 16, "macs32": 32}.get(way, device_step)
     options = worth.candidates(dense, floors(scores, floor, step), step)
     predictor, limit = profile.predictor_of(run, graph), latency.limit_of(run, run.facts["profile"]["dense_ms"])
+    terms, blocks = [Term(*t) for t in predictor.terms()], find_blocks(graph)
 
-    def losses(around: Widths | None) -> Any:
+    def losses(around: Widths | None) -> worth.Losses:
         key = f"losses {around}"
         if key not in run.kept:
-            run.kept[key] = pruning.sensitivity(run, net, graph, scores, around)
+            run.kept[key] = pruning.sensitivity(run, net, graph, scores, blocks, around)
         return run.kept[key]
 
-    point = by_rank(scores, predictor, limit, how="uniform", min_keep=floor, step=run.facts["profile"]["step"])
-    measured = worth.by_sensitivity(losses(point), scores, {n: list(range(1, s + 1)) for n, s in dense.items()})
+    even = by_rank(scores, predictor, limit, how="uniform", min_keep=floor, step=device_step)
+    found = losses(None if way == "dense" else even)
+    values = worth.by_score(scores, options) if way == "score" else worth.by_sensitivity(found.curves, scores, options)
     if way == "again":
         for _ in range(2):
-            point = knapsack(worth.by_sensitivity(losses(point), scores, options), [Term(*t) for t in predictor.terms()], limit)
-    if way == "score":
-        values = worth.by_score(scores, options)
-    else:
-        values = worth.by_sensitivity(losses(None if way == "dense" else point), scores, options)
+            found = losses(knapsack_with_removal(graph, values, terms, limit, {}))
+            values = worth.by_sensitivity(found.curves, scores, options)
     macs = cost.macs(graph)
     whole = total(macs)(dense)
 
     def allocate(predictor: Any, limit: float) -> Widths:
-        if way in ("knapsack", "dense", "again", "score"):
-            return knapsack(values, [Term(*t) for t in predictor.terms()], limit)
         if way == "uniform":
             return by_rank(scores, predictor, limit, how="uniform", min_keep=floor, step=step)
+        if not way.startswith("macs"):
+            removed = {} if way in ("widths", "score", "again") else found.removed
+            return knapsack_with_removal(graph, values, [Term(*t) for t in predictor.terms()], limit, removed)
         low, high, best = 0.0, 1.0, None
         for _ in range(12):  # the most MACs whose widths are predicted to meet the latency
             middle = (low + high) / 2
@@ -95,7 +97,8 @@ def allocator(run: Run, way: str, net: Any, graph: Any, scores: Any) -> tuple[An
             raise BudgetError("budget: no MACs budget meets it")
         return best
 
-    return allocate, lambda widths: sum(measured[n][w] for n, w in widths.items())
+    measured = worth.by_sensitivity(losses(even).curves, scores, {n: list(range(1, s + 1)) for n, s in dense.items()})
+    return allocate, lambda widths: sum(measured[n][w] for n, w in widths.items() if w)
 
 
 def one(run: Run, way: str) -> dict[str, Any]:

@@ -25,9 +25,10 @@ from edgeprune.files import read_json, write_atomic, write_json  # noqa: E402
 from edgeprune.profile.macs import count_macs  # noqa: E402
 from edgeprune.prune import worth  # noqa: E402
 from edgeprune.prune.allocate import floors, select  # noqa: E402
+from edgeprune.prune.blocks import find_blocks  # noqa: E402
 from edgeprune.prune.cost import Term, Widths  # noqa: E402
-from edgeprune.prune.knapsack import knapsack  # noqa: E402
 from edgeprune.prune.plan import make_plan  # noqa: E402
+from edgeprune.prune.removal import knapsack_with_removal  # noqa: E402
 from edgeprune.prune.surgery import shrink  # noqa: E402
 from edgeprune.stages import latency  # noqa: E402
 from edgeprune.stages.run import Run  # noqa: E402
@@ -63,11 +64,12 @@ def loop(run: Run) -> dict[str, Any]:
     net, graph, scores = networks.parts(run)
     step = run.facts["profile"]["step"]
     options = worth.candidates(graph.widths(), floors(scores, 0.05, step), step)
+    blocks = dict.fromkeys(find_blocks(graph), 0.0)
     values, solving = worth.by_score(scores, options), [0.0]
 
     def allocate(predictor: Any, limit: float) -> Widths:
         began = time.perf_counter()
-        found = knapsack(values, [Term(*t) for t in predictor.terms()], limit)
+        found = knapsack_with_removal(graph, values, [Term(*t) for t in predictor.terms()], limit, blocks)
         solving.append(time.perf_counter() - began)
         return found
 

@@ -41,9 +41,7 @@ def one(name: str, precision: str, home: Path, count: int, fit: int) -> dict[str
     predictor, profiler = profile.predictor_of(run, graph), profile.profiler_of(run)
     rng, step, image = np.random.default_rng(0), facts["step"], load.dataset(run, "val")[0][0][None]
     dense = profile.engine_of(run, net, home / "engines", "dense")
-    dense_macs = sum(
-        predictor.key(op, graph.widths())[0].macs(*predictor.key(op, graph.widths())[1:]) for op in predictor.layers
-    )
+    dense_macs = sum(k.signature.macs(k.inputs, k.outputs) for _, k in predictor.keys(graph.widths()))
     rows = []
     for number in range(count):
         common = rng.uniform(0.25, 0.9)
@@ -58,9 +56,9 @@ def one(name: str, precision: str, home: Path, count: int, fit: int) -> dict[str
         made = profile.engine_of(run, small, home / "engines", str(number))
         found = race(lambda n, made=made: device(run).pairs(dense, made, image, n))
         ms = found.share * facts["dense_ms"]
-        for key, t in profiler.ensure({predictor.key(op, widths) for op in predictor.layers}).items():
+        for key, t in profiler.ensure({key for _, key in predictor.keys(widths)}).items():
             predictor.surfaces[key.signature].exact[key.inputs, key.outputs] = t  # type: ignore[attr-defined]
-        macs = sum(predictor.key(op, widths)[0].macs(*predictor.key(op, widths)[1:]) for op in predictor.layers)
+        macs = sum(k.signature.macs(k.inputs, k.outputs) for _, k in predictor.keys(widths))
         rows.append(
             {
                 "ms": ms,

@@ -57,7 +57,7 @@ def without_indices(net: nn.Module, example: torch.Tensor) -> nn.Module:
     with torch.no_grad():
         noise = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
         try:
-            same = torch.equal(_tensor(plain(noise)), _tensor(net.eval()(noise)))
+            same = torch.equal(tensor_of(plain(noise)), tensor_of(net.eval()(noise)))
         except (RuntimeError, TypeError, ValueError):
             return net
     return plain if same else net
@@ -82,7 +82,8 @@ def _twos(value: object) -> bool:
     return value in (2, (2, 2))
 
 
-def _tensor(output: object) -> torch.Tensor:
+def tensor_of(output: object) -> torch.Tensor:
+    """A network's main output."""
     if isinstance(output, dict):
         output = output["out"]
     found = output[0] if isinstance(output, (tuple, list)) else output

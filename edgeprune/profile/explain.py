@@ -20,15 +20,18 @@ def explain(
     layers: tuple[Sequence[Layer], Sequence[Layer]],
     step: int,
     modules: Sequence[str] = (),
+    removed: Sequence[str] = (),
     width: int = 4,
 ) -> dict[str, Any]:
-    """Convolutions of the dense and the pruned graph side by side, which have the same names in both.
+    """Convolutions of the dense and the pruned graph side by side.
 
     Args:
         onnx: the dense and the pruned graph as they ship.
         layers: what each layer of their engines takes.
         step: the device's channel step.
-        modules: the convolutions' names in the network, in its order; they stand in for the graph's where they fit.
+        modules: the convolutions' names in the network, in its order; where they fit they tell who is who, else the
+            graphs' own names do.
+        removed: those of them that have vanished with a block.
         width: bytes a number.
 
     Returns:
@@ -37,26 +40,37 @@ def explain(
     """
     before, after = (convolutions(path) for path in onnx)
     times = [{layer.name: layer.ms for layer in found} for found in layers]
-    known = dict(zip(before, modules, strict=True)) if len(modules) == len(before) else {}
     rows = []
-    for name, old in before.items():
-        new = after.get(name)
-        if new is None or name not in times[0] or name not in times[1]:
+    for name, first, second in _pairs(list(before), list(after), modules, removed):
+        old, new = before[first], after.get(second) if second else None
+        if first not in times[0] or (new is not None and second not in times[1]):
             continue
-        macs = [k.signature.macs(k.inputs, k.outputs) for k in (old, new)]
-        ms = [times[0][name], times[1][name]]
+        kept = [k and (k.inputs, k.outputs) for k in (old, new)]
+        macs = [0 if k is None else k.signature.macs(k.inputs, k.outputs) for k in (old, new)]
+        ms = [times[0][first], 0.0 if new is None else times[1][second]]
         promised, saved = ms[0] * (1 - macs[1] / macs[0]), ms[0] - ms[1]
         rows.append(
             {
-                "name": known.get(name) or name, "shape": old.signature.key, "channels": [[k.inputs, k.outputs] for k in (old, new)],
+                "name": name, "shape": old.signature.key, "channels": [list(k) if k else [0, 0] for k in kept],
                 "macs": macs, "ms": ms, "promised": promised, "saved": saved,
-                "why": _why(old, new, ms[1], promised, saved, step, width),
+                "why": "removed" if new is None else _why(old, new, ms[1], promised, saved, step, width),
             }
         )  # fmt: skip
     named = [sum(r["ms"][k] for r in rows) for k in (0, 1)]
     whole = [sum(layer.ms for layer in found) for found in layers]
     rows.sort(key=lambda r: r["saved"] - r["promised"])
     return {"rows": rows, "other": [w - n for w, n in zip(whole, named, strict=True)], "step": step}
+
+
+def _pairs(
+    before: list[str], after: list[str], modules: Sequence[str], removed: Sequence[str]
+) -> list[tuple[str, str, str]]:
+    """(name, of the dense graph, of the pruned one or "")."""
+    left = [m for m in modules if m not in removed]
+    if len(modules) != len(before) or len(left) != len(after):
+        return [(name, name, name) for name in before if name in after]
+    found = iter(after)
+    return [(m, name, "" if m in removed else next(found)) for m, name in zip(modules, before, strict=True)]
 
 
 def _why(old: Key, new: Key, ms: float, promised: float, saved: float, step: int, width: int) -> str:

@@ -64,7 +64,14 @@ class Predictor:
         """The layer's milliseconds as the table has them, in its place."""
         return self._table(op.signature, self.ratio[op.name], *self.key(op, widths)[1:])
 
+    def keys(self, widths: dict[str, int]) -> list[tuple[Operation, Key]]:
+        """The layers that are left and their convolutions: one without inputs or outputs has vanished."""
+        found = [(op, self.key(op, widths)) for op in self.layers]
+        return [(op, k) for op, k in found if k.outputs and (k.inputs or k.signature.depthwise)]
+
     def _table(self, signature: Any, ratio: float, inputs: int, outputs: int) -> float:
+        if not outputs or not (inputs or signature.depthwise):
+            return 0.0
         return ratio * self.surfaces[signature].at(inputs, outputs)
 
     def moved(self, widths: dict[str, int]) -> float:
@@ -108,12 +115,12 @@ class Predictor:
 
     def anchor(self, context: Context, ms: float) -> None:
         """Take the dense engine's own profile and its measured milliseconds as the point to start from."""
-        plain = {op.name: self.surfaces[k.signature].at(k.inputs, k.outputs) for op, k in self._keys(self.dense)}
+        plain = {op.name: self.surfaces[k.signature].at(k.inputs, k.outputs) for op, k in self.keys(self.dense)}
         total = sum(plain.values())
         profiled = context.all_convolutions + context.between + context.around
         speed = ms / profiled if profiled else 1.0  # profiling costs some, and the machine may have changed its pace
         usual = speed * context.all_convolutions / total if context.all_convolutions else 1.0
-        for op, key in self._keys(self.dense):
+        for op, key in self.keys(self.dense):
             times = context.convolutions.get(key)
             ratio = speed * float(np.mean(times)) / plain[op.name] if times else usual
             self.ratio[op.name] = float(np.clip(ratio, 0.25, 4.0))
@@ -121,9 +128,6 @@ class Predictor:
         self.slope = speed * context.between / moved if moved else 0.0
         conv = sum(self.table(op, self.dense) for op in self.layers)
         self.fixed = speed * context.around if context.convolutions else max(0.0, ms - conv - self.slope * moved)
-
-    def _keys(self, widths: dict[str, int]) -> list[tuple[Operation, Key]]:
-        return [(op, self.key(op, widths)) for op in self.layers]
 
     def learn(self, widths: dict[str, int], ms: float, context: Context | None = None) -> None:
         """A measured engine; the correction is fitted to all of them anew, the latest ones weighing most.
@@ -133,7 +137,7 @@ class Predictor:
         """
         if context is not None and context.convolutions:
             speed = ms / (context.all_convolutions + context.between + context.around)
-            for op, key in self._keys(widths):
+            for op, key in self.keys(widths):
                 if times := context.convolutions.get(key):
                     plain = self.surfaces[key.signature].at(key.inputs, key.outputs)
                     self.ratio[op.name] = float(np.clip(speed * np.mean(times) / plain, 0.25, 4.0))

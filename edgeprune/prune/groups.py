@@ -278,9 +278,12 @@ def _signature(node: Any, kind: str) -> Signature | None:
     weight = shape_of(node.args[1])
     place = {"conv": (3, 4, 5, 6), "deconv": (3, 4, 7, 6)}[kind]
     stride, padding, dilation = (
-        _pair(argument(node, p, name, default))
+        argument(node, p, name, default)
         for p, name, default in zip(place, ("stride", "padding", "dilation"), (1, 0, 1), strict=False)
     )
+    stride, dilation = _pair(stride), _pair(dilation)
+    named = {"same": [d * (k - 1) // 2 for d, k in zip(dilation, weight[2:], strict=True)], "valid": 0}
+    padding = _pair(named.get(padding, 0) if isinstance(padding, str) else padding)
     groups = int(argument(node, place[3], "groups", 1))
     depthwise = groups > 1 and weight[1] == 1
     batch, _, *size = shape_of(node.args[0])

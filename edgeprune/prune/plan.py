@@ -12,6 +12,7 @@ from torch import nn
 
 from edgeprune.errors import SurgeryError
 from edgeprune.files import read_json, write_json
+from edgeprune.prune.blocks import may_vanish
 from edgeprune.prune.channels import ChannelGraph
 
 SCHEMA = 1
@@ -44,14 +45,18 @@ def make_plan(net: nn.Module, graph: ChannelGraph, keep: dict[str, np.ndarray]) 
     """Translate kept units (group -> indices) into kept positions of every tensor.
 
     Raises:
-        SurgeryError: an unknown group, an index out of range or a group left empty.
+        SurgeryError: an unknown group, an index out of range, or a group left empty that is no part of a block.
     """
     alive = []
+    gone = {name for name, kept in keep.items() if len(kept) == 0}
+    if gone and not may_vanish(graph, gone & {g.name for g in graph.groups}):
+        name = sorted(gone)[0]
+        raise SurgeryError(
+            f"plan: group {name} would vanish and the network would not be connected; keep a channel of it"
+        )
     for g in graph.groups:
         kept = np.unique(np.asarray(keep.get(g.name, np.arange(g.size)), dtype=np.int64))
-        if len(kept) == 0:
-            raise SurgeryError(f"plan: group {g.name} would vanish; keep at least one of its {g.size} channels")
-        if kept[0] < 0 or kept[-1] >= g.size:
+        if len(kept) and (kept[0] < 0 or kept[-1] >= g.size):
             raise SurgeryError(f"plan: group {g.name} has channels 0 to {g.size - 1}, the plan names {kept[-1]}")
         mask = np.zeros(g.size, dtype=bool)
         mask[kept] = True

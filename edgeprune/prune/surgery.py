@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from edgeprune.errors import SurgeryError
+from edgeprune.prune import vanished
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.plan import Plan, structure_hash
 
@@ -51,8 +52,11 @@ def shrink(net: nn.Module, plan: Plan) -> nn.Module:
         for module, attribute in owners[id(old)]:
             setattr(module, attribute, made)
         done.add(id(made))
-    for module in small.modules():
+    for name, module in list(small.named_modules()):
         _resize(module)
+        if (left := vanished.stand_in(module)) is not None:
+            parent, _, leaf = name.rpartition(".")
+            setattr(small.get_submodule(parent), leaf, left)
     return small
 
 

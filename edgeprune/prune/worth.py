@@ -14,17 +14,28 @@ assumption that makes them addable, and the root keeps wide layers from being ou
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
 from edgeprune.prune.allocate import Scores, select
+from edgeprune.prune.blocks import Blocks
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.cost import Widths
 from edgeprune.prune.knapsack import Values
 from edgeprune.prune.plan import make_plan
 from edgeprune.prune.surgery import masked
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What cuts cost in the network's own answers; zero at the widths that they were varied around."""
+
+    curves: dict[str, dict[int, float]]  # group -> kept -> loss
+    removed: dict[str, float]  # block -> loss
+
 
 SHARES = (0.75, 0.5, 0.25, 0.1)
 _TIE = 1e-4  # of the whole value: among equals the criterion's own mass decides, and free channels are kept
@@ -67,15 +78,17 @@ def sensitivity(
     scores: Scores,
     images: Iterable[torch.Tensor],
     logits_of: Callable[[object], torch.Tensor],
+    blocks: Blocks,
     around: Widths | None = None,
     settle: Callable[[nn.Module], None] = lambda cut: None,
     tick: Callable[[int], None] = lambda n: None,
-) -> dict[str, dict[int, float]]:
-    """group -> {kept: mean KL of the whole network's softmax from the cut one's}, each group's width varied alone.
+) -> Losses:
+    """By how much the mean KL of the whole network's softmax from the cut one's grows, each group's width varied alone.
 
     Args:
         images: batches (B, 3, H, W), normalised; kept in memory with the network's answers.
-        around: the other groups' widths; whole where None.
+        blocks: what may vanish.
+        around: the widths to vary; whole where None.
         settle: done to every cut network before it is judged; recalibration, so that a shift which new statistics mend
             is no loss.
         tick: told of every measured width.
@@ -84,17 +97,23 @@ def sensitivity(
     others = graph.widths() if around is None else around
     with torch.no_grad():
         whole = [logits_of(net.eval()(b)).log_softmax(1) for b in batches]
-        found: dict[str, dict[int, float]] = {}
-        for group in graph.groups:
-            found[group.name] = {}
-            for kept in {max(1, round(share * group.size)) for share in (1.0, *SHARES)}:
-                keep = select(scores, {**others, group.name: kept})
-                cut = masked(net, graph, make_plan(net, graph, keep)).eval()
-                settle(cut)
-                losses = [
-                    float((w.exp() * (w - logits_of(cut(b)).log_softmax(1))).sum(1).mean())
-                    for b, w in zip(batches, whole, strict=True)
-                ]
-                found[group.name][kept] = float(np.mean(losses))
-                tick(1)
-    return found
+
+        def loss(widths: Widths) -> float:
+            cut = masked(net, graph, make_plan(net, graph, select(scores, {**others, **widths}))).eval()
+            settle(cut)
+            tick(1)
+            pairs = zip(batches, whole, strict=True)
+            return float(np.mean([float(_divergence(w, logits_of(cut(b)))) for b, w in pairs]))
+
+        here = loss({})
+        curves = {
+            g.name: {k: loss({g.name: k}) - here for k in sorted({max(1, round(s * g.size)) for s in (1.0, *SHARES)})}
+            for g in graph.groups
+        }
+        removed = {name: loss(dict.fromkeys(groups, 0)) - here for name, groups in blocks.items()}
+    return Losses(curves, removed)
+
+
+def _divergence(whole: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Mean KL over pixels of (B, K, H, W) log-probabilities from the logits' softmax."""
+    return (whole.exp() * (whole - logits.log_softmax(1))).sum(1).mean()

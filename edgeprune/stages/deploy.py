@@ -12,8 +12,8 @@ from edgeprune.data.transforms import MEAN, STD
 from edgeprune.deploy import bundle as bundling
 from edgeprune.deploy.export import Shipped
 from edgeprune.deploy.export import export as export_onnx
+from edgeprune.deploy.plain import plain
 from edgeprune.deploy.simplify import simplify as simplify_onnx
-from edgeprune.deploy.unpool import without_indices
 from edgeprune.devices import Device, device_of
 from edgeprune.files import replace_with, write_atomic
 from edgeprune.runtime import Engine
@@ -34,7 +34,7 @@ def export(run: Run) -> dict[str, Any]:
     cfg, sizes = run.recipe.deploy, {}
     for role in ROLES:
         path = run.folder / "export" / f"{role}.onnx"
-        net = without_indices(network(run, role), load.example(run))
+        net = plain(network(run, role), load.example(run))
         export_onnx(
             Shipped(net, MEAN, STD, cfg.logits, run.facts["profile"]["head"]), run.recipe.data.size, path, cfg.opset
         )

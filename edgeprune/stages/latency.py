@@ -162,7 +162,7 @@ def _next(run: Run, predictor: Predictor, allocate: Allocate, aim: float, before
 
 
 def _measure_exactly(run: Run, predictor: Predictor, widths: Widths) -> None:
-    keys = {predictor.key(op, widths) for op in predictor.layers}
+    keys = {key for _, key in predictor.keys(widths)}
     for key, ms in profiler_of(run).ensure(keys, "exact widths").items():
         predictor.surfaces[key.signature].exact[key.inputs, key.outputs] = ms  # type: ignore[attr-defined]
 

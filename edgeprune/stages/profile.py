@@ -17,7 +17,7 @@ from edgeprune.data.transforms import MEAN, STD
 from edgeprune.deploy.export import Shipped
 from edgeprune.deploy.export import export as export_onnx
 from edgeprune.deploy.heads import HEADS, MOST_CLASSES, Tail
-from edgeprune.deploy.unpool import without_indices
+from edgeprune.deploy.plain import plain
 from edgeprune.errors import DeviceError, RecipeError
 from edgeprune.files import write_json
 from edgeprune.measure.race import race
@@ -173,7 +173,7 @@ def profiler_of(run: Run) -> Profiler:
 def engine_of(run: Run, net: nn.Module, home: Path, name: str, head: str | None = None) -> Engine:
     """Export a network and compile it, only to be timed: `home/<name>.onnx` and `home/engine-<name>/`."""
     path = home / f"{name}.onnx"
-    shipped = Shipped(without_indices(net, load.example(run)), MEAN, STD, head=head or run.facts["profile"]["head"])
+    shipped = Shipped(plain(net, load.example(run)), MEAN, STD, head=head or run.facts["profile"]["head"])
     export_onnx(shipped, run.recipe.data.size, path, run.recipe.deploy.opset)
     return device(run).build(path, home / f"engine-{name}", precision(run), _calibration(run))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import nn
 
 from edgeprune import models
 from edgeprune.data.transforms import normalised
-from edgeprune.errors import RecipeError
+from edgeprune.errors import BudgetError, RecipeError
 from edgeprune.files import write_json
 from edgeprune.profile.macs import count_macs, count_params
 from edgeprune.progress import Progress
@@ -22,14 +23,16 @@ from edgeprune.prune import cost, worth
 from edgeprune.prune.allocate import allocate as by_rank
 from edgeprune.prune.allocate import floors, select
 from edgeprune.prune.artefact import save_pruned
+from edgeprune.prune.blocks import Blocks, find_blocks
 from edgeprune.prune.cost import Term, Widths, total
 from edgeprune.prune.criteria import CRITERIA
 from edgeprune.prune.groups import ChannelGraph, find_groups
-from edgeprune.prune.knapsack import knapsack
 from edgeprune.prune.plan import make_plan
 from edgeprune.prune.proof import prove
+from edgeprune.prune.removal import knapsack_with_removal
 from edgeprune.prune.surgery import fold_constants
 from edgeprune.stages import latency, load
+from edgeprune.stages.profile import predictor_of
 from edgeprune.stages.run import Run
 from edgeprune.train.loop import Hooks, train
 from edgeprune.train.recalibrate import recalibrate
@@ -57,9 +60,17 @@ def prune(run: Run) -> dict[str, Any]:
     small, _ = fold_constants(net, graph, plan, example)
     save_pruned(home, small, plan, load.network_spec(run))
     table = [{"group": g.name, "before": g.size, "after": widths[g.name]} for g in graph.groups]
-    modules = [op.module for op in graph.operations if op.signature is not None]
-    write_json(home / "widths.json", {"widths": table, "unprunable": graph.unprunable, "convolutions": modules})
+    calls = [op for op in graph.operations if op.signature is not None]
+    gone = [op.module for op in calls if 0 in (op.outputs.at(widths), 1 if op.inputs is None else op.inputs.at(widths))]
+    write_json(
+        home / "widths.json",
+        {
+            "widths": table, "unprunable": graph.unprunable, "convolutions": [op.module for op in calls], "removed": gone,
+        },
+    )  # fmt: skip
     macs = count_macs(small, recipe.data.size)
+    if gone:
+        run.console.print(f"removed whole: {', '.join(n for n, w in widths.items() if not w)}")
     run.console.print(
         f"pruned: {len(graph.groups)} groups, {recipe.budget.kind} {budget['achieved'] / budget['dense']:.3f}x (limit "
         f"{budget['limit'] / budget['dense']:.3f}x), MACs {macs / run.facts['load']['macs']:.3f}x; scoring took "
@@ -79,47 +90,63 @@ def _allocate(run: Run, net: nn.Module, graph: ChannelGraph, scores: dict[str, A
     recipe = run.recipe
     how = recipe.prune.allocate
     how = ("knapsack" if recipe.budget.is_latency else "global") if how == "auto" else how
-    losses = sensitivity(run, net, graph, scores) if how == "knapsack" and recipe.prune.worth == "sensitivity" else None
+    if recipe.budget.is_latency:
+        predictor, step = predictor_of(run, graph), run.facts["profile"]["step"]
+        terms, limit = [Term(*t) for t in predictor.terms()], latency.limit_of(run, run.facts["profile"]["dense_ms"])
+    else:
+        terms, step = cost.COSTS[recipe.budget.kind](graph), recipe.prune.step or run.target.channel_step
+        limit = recipe.budget.limit(total(terms)(graph.widths()))
+    options = worth.candidates(graph.widths(), floors(scores, recipe.prune.min_keep, step), step)
+    blocks = find_blocks(graph) if recipe.prune.remove_blocks else {}
+    if how != "knapsack":
+        values, losses = {}, {}
+    elif recipe.prune.worth == "score":
+        values, losses = worth.by_score(scores, options), dict.fromkeys(blocks, 0.0)
+    else:
+        found = sensitivity(run, net, graph, scores, blocks, _even(run, scores, terms, limit, step))
+        values, losses = worth.by_sensitivity(found.curves, scores, options), found.removed
 
-    def allocate(terms: list[Term], limit: float, step: int) -> Widths:
-        if how != "knapsack":
-            return by_rank(scores, total(terms), limit, how=how, min_keep=recipe.prune.min_keep, step=step)
-        options = worth.candidates(graph.widths(), floors(scores, recipe.prune.min_keep, step), step)
-        values = worth.by_score(scores, options) if losses is None else worth.by_sensitivity(losses, scores, options)
-        return knapsack(values, terms, limit)
+    def allocate(terms: list[Term], limit: float) -> Widths:
+        if how == "knapsack":
+            return knapsack_with_removal(graph, values, terms, limit, losses)
+        return by_rank(scores, total(terms), limit, how=how, min_keep=recipe.prune.min_keep, step=step)
 
     if recipe.budget.is_latency:
-        step = run.facts["profile"]["step"]
-        return latency.meet(
-            run, net, graph, scores, lambda p, limit: allocate([Term(*t) for t in p.terms()], limit, step)
-        )
-    terms = cost.COSTS[recipe.budget.kind](graph)
-    price = total(terms)
-    whole, step = price(graph.widths()), recipe.prune.step or run.target.channel_step
-    limit = recipe.budget.limit(whole)
-    widths = allocate(terms, limit, step)
+        return latency.meet(run, net, graph, scores, lambda p, most: allocate([Term(*t) for t in p.terms()], most))
+    widths, price = allocate(terms, limit), total(terms)
     if price(widths) < 0.99 * limit:
         run.console.print(
             f"[yellow]widths in steps of {step} leave {1 - price(widths) / limit:.1%} of the budget unused; prune.step: 1 "
             "uses all of it[/yellow]"
         )
-    return widths, {"limit": limit, "achieved": price(widths), "dense": whole}
+    return widths, {"limit": limit, "achieved": price(widths), "dense": price(graph.widths())}
+
+
+def _even(run: Run, scores: dict[str, Any], terms: list[Term], limit: float, step: int) -> Widths:
+    """The same share of every group under the limit, or the narrowest: where the network will be, more or less."""
+    least = run.recipe.prune.min_keep
+    try:
+        return by_rank(scores, total(terms), limit, how="uniform", min_keep=least, step=step)
+    except BudgetError:
+        return floors(scores, least, step)
 
 
 def sensitivity(
-    run: Run, net: nn.Module, graph: ChannelGraph, scores: dict[str, Any], around: Widths | None = None
-) -> dict[str, dict[int, float]]:
-    """What each group's cut costs, the others at `around`; kept beside the scores as `prune/sensitivity.json`."""
+    run: Run, net: nn.Module, graph: ChannelGraph, scores: dict[str, Any], blocks: Blocks, around: Widths | None
+) -> worth.Losses:
+    """What cuts cost, each alone, the others at `around`; kept beside the scores as `prune/sensitivity.json`."""
     data, count = load.dataset(run, "train"), run.recipe.prune.sensitivity_images
     chosen = [data[i * len(data) // count][0] for i in range(min(count, len(data)))]
     images = [normalised(np.stack(chosen[n : n + 4])) for n in range(0, len(chosen), 4)]
-    whole = [(b, None) for b in images if len(b) > 1]  # a norm over one pooled value has no variance
-    with Progress("sensitivity", (1 + len(worth.SHARES)) * len(graph.groups), unit="cuts") as bar:
-        found = worth.sensitivity(
-            net, graph, scores, images, models.logits_of, around,
-            settle=lambda cut: recalibrate(cut, whole, len(whole)) if whole else None, tick=bar.move,
-        )  # fmt: skip
-    write_json(run.folder / "prune" / "sensitivity.json", found)
+    settling = [(b, None) for b in images if len(b) > 1]  # a norm over one pooled value has no variance
+
+    def settle(cut: nn.Module) -> None:
+        if settling:
+            recalibrate(cut, settling, len(settling))
+
+    with Progress("sensitivity", 1 + (1 + len(worth.SHARES)) * len(graph.groups) + len(blocks), unit="cuts") as bar:
+        found = worth.sensitivity(net, graph, scores, images, models.logits_of, blocks, around, settle, bar.move)
+    write_json(run.folder / "prune" / "sensitivity.json", asdict(found))
     return found
 
 

@@ -125,8 +125,8 @@ def _layers(run: Run) -> dict[str, Any] | None:
         run.console.print(f"[dim]no times by layer: {error}[/dim]")
         return None
     step = run.facts["profile"].get("step") or run.target.channel_step
-    modules = read_json(run.folder / "prune" / "widths.json")["convolutions"]
-    return explain((graphs[0], graphs[1]), (times[0], times[1]), step, modules)
+    told = read_json(run.folder / "prune" / "widths.json")
+    return explain((graphs[0], graphs[1]), (times[0], times[1]), step, told["convolutions"], told["removed"])
 
 
 def _built(path: Path, graph: Path) -> Path:

@@ -1,0 +1,84 @@
+"""The knapsack, when whole blocks may vanish too (`blocks`): depth against width under one budget.
+
+A block's removal is one decision over several groups, which the knapsack over single groups cannot weigh. Blocks are
+therefore tried one after the other, the smallest loss a unit of cost first, the widths of all other groups shared out
+anew each time; a removal stays where the summed value grows. HALP (NeurIPS 2022) lets a layer go when its last channels do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from edgeprune.errors import BudgetError
+from edgeprune.prune.blocks import Wiring
+from edgeprune.prune.channels import ChannelGraph
+from edgeprune.prune.cost import Cost, Term, Widths, total
+from edgeprune.prune.knapsack import Values, knapsack
+
+_MISSES = 3  # removals in a row that gain nothing, after which no other is tried
+_HOPE = 2.0  # by how much a freed unit of cost may buy more than the next one does
+
+
+def knapsack_with_removal(
+    graph: ChannelGraph, values: Values, terms: Sequence[Term], limit: float, losses: Mapping[str, float]
+) -> Widths:
+    """Widths of the greatest value under the limit; 0 for the groups of blocks that go.
+
+    Args:
+        values: as for `knapsack`; 0 where nothing is lost.
+        losses: block (named by one of its groups) -> the value that its removal costs.
+
+    Raises:
+        BudgetError: not even without the blocks.
+    """
+    wiring, price = Wiring(graph), total(terms)
+    blocks = {name: wiring.closure(name) for name in losses}
+    fault: BudgetError | None = None
+    best: Widths | None = None
+    try:
+        best = knapsack(values, terms, limit)
+    except BudgetError as error:
+        fault = error
+    base = best or {n: min(v) for n, v in values.items()}
+    most = -float("inf") if best is None else sum(values[n][w] for n, w in best.items())
+    rate = _exchange(values, price, base)
+    saved = {n: price(base) - price({**base, **dict.fromkeys(block, 0)}) for n, block in blocks.items()}
+    lost = {n: losses[n] + sum(values[g][base[g]] for g in block) for n, block in blocks.items()}
+
+    taken: list[str] = []
+    missed = 0
+    for name in sorted(blocks, key=lambda n: losses[n] / max(saved[n], 1e-9)):
+        tried = [t for t in taken if not blocks[t] < blocks[name]] + [name]
+        if any(blocks[name] <= blocks[t] for t in taken) or not wiring.connected({g for t in tried for g in blocks[t]}):
+            continue
+        if best is not None and lost[name] > _HOPE * rate * saved[name]:
+            continue  # what its time would buy elsewhere is worth less than it
+        rest = dict(values)
+        for t in tried:
+            rest.update({g: {0: 0.0} for g in blocks[t]})
+        try:
+            found = knapsack(rest, terms, limit)
+        except BudgetError as error:
+            fault, taken = error, tried if best is None else taken
+            continue
+        worth = sum(rest[n][w] for n, w in found.items()) - sum(losses[t] for t in tried)
+        if worth > most:
+            best, most, taken, missed = found, worth, tried, 0
+            continue
+        missed += 1
+        if missed == _MISSES:
+            break
+    if best is None:
+        assert fault is not None
+        raise fault
+    return best
+
+
+def _exchange(values: Values, price: Cost, widths: Widths) -> float:
+    """The most value that a unit of cost buys at these widths."""
+    here, best = price(widths), 0.0
+    for name, table in values.items():
+        for wider in sorted(w for w in table if w > widths[name])[:3]:
+            gain, more = table[wider] - table[widths[name]], price({**widths, name: wider}) - here
+            best = max(best, gain / max(more, 1e-9))
+    return best
