@@ -47,6 +47,9 @@ def check_pair(recipe: Recipe, target: Target) -> None:
         raise RecipeError(
             f"data.size: {recipe.model.network} wants multiples of {stride}, not {list(recipe.data.size)}"
         )
+    protocol = recipe.data.evaluate
+    if protocol and protocol.crop and any(side % stride for side in protocol.crop):
+        raise RecipeError(f"data.evaluate.crop: {recipe.model.network} wants multiples of {stride}")
     for name, schedule in (
         ("train", recipe.train),
         ("prune.sparsity", recipe.prune.sparsity),

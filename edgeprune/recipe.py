@@ -49,23 +49,76 @@ class Model(Section):
         return self
 
 
+class Evaluate(Section):
+    """A protocol for PyTorch's scores; the engine is always judged at data.size."""
+
+    mode: Literal["whole", "slide"] = Field(
+        default="whole", description="the whole image at once, or windows over it whose logits are averaged"
+    )
+    native: bool = Field(
+        default=False, description="judge labels at their own size: logits are resized to it before argmax"
+    )
+    short_side: Count | None = Field(
+        default=None,
+        description="native: the network sees the image with this short side, its shape kept; null: whole at data.size, "
+        "slide at the image's own size",
+    )
+    crop: Size | None = Field(default=None, description="slide: [height, width] of the window; null: data.size")
+    stride: Size | None = Field(default=None, description="slide: [down, across]; null: two thirds of the window")
+    flip: bool = Field(default=False, description="also see the image mirrored, and average")
+    scales: Annotated[list[Positive], Field(min_length=1)] = Field(
+        default=[1.0], description="see the image at each of these scales, and average"
+    )
+    average: Literal["probabilities", "logits"] = Field(
+        default="probabilities", description="what is averaged over flips and scales (mmsegmentation; DCFP: logits)"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Evaluate:
+        if self.mode == "whole" and (self.crop or self.stride):
+            raise ValueError("crop and stride belong to mode: slide")
+        if self.short_side and not self.native:
+            raise ValueError("short_side belongs to native: true; else images are resized to data.size")
+        if self.crop and self.stride and any(s > c for s, c in zip(self.stride, self.crop, strict=True)):
+            raise ValueError(
+                f"stride {list(self.stride)} is longer than the window {list(self.crop)}: gaps would be left"
+            )
+        return self
+
+
 class Data(Section):
     """The images and labels."""
 
-    name: Literal["streets", "camvid", "cityscapes", "folder"] = Field(description="the kind of data set")
+    name: Literal[
+        "streets", "camvid", "cityscapes", "voc2012", "ade20k", "cocostuff10k", "pascal_context", "folder"
+    ] = Field(description="the kind of data set")
     root: str | None = Field(default=None, description="its folder; streets is generated and needs none")
     size: Size = Field(description="[height, width] that images are resized to; the engine's input size")
     args: dict[str, Any] = Field(
-        default={}, description="what the data set takes (folder: classes, ignore; streets: train, val)"
+        default={},
+        description="what the data set takes (folder: classes, ignore; streets: train, val; voc2012: train_list; "
+        "pascal_context: background)",
     )
     train_images: Count | None = Field(default=None, description="use only so many training images, evenly spread")
     val_images: Count | None = Field(default=None, description="use only so many validation images, evenly spread")
     workers: Annotated[int, Field(ge=0)] = Field(
         default=0, description="processes that load data; 0 loads in the main one"
     )
+    train_short_side: Count | None = Field(
+        default=None,
+        description="training views are cut from images with this short side, their shape kept; null: from data.size",
+    )
+    evaluate: Evaluate | None = Field(
+        default=None,
+        description="how the dense and the pruned network are judged in PyTorch; null: as the engine is, at data.size",
+    )
 
     @model_validator(mode="after")
     def _root(self) -> Data:
+        if self.name == "streets" and self.evaluate is not None and self.evaluate.native:
+            raise ValueError("data.evaluate.native: streets are drawn at data.size; they have no size of their own")
+        if self.name == "streets" and self.train_short_side is not None:
+            raise ValueError("data.train_short_side: streets are drawn at data.size; they have no shape of their own")
         if self.name != "streets" and self.root is None:
             raise ValueError(
                 f"data.root is missing: the folder of {self.name}, for example --set data.root=/data/{self.name}"
@@ -118,6 +171,10 @@ class Train(Section):
         default=None, description="decay of averaged weights, such as 0.999"
     )
     augment: Augment = Augment()
+    resample: Literal["none", "class_balanced"] = Field(
+        default="none",
+        description="none: each image once an epoch; class_balanced: each class equally often, crops around it",
+    )
     clip_grad: Positive | None = Field(default=None, description="the gradients' greatest norm")
     val_every: Annotated[int, Field(ge=0)] = Field(
         default=0, description="epochs between validations; 0: only at the end"

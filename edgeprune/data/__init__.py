@@ -6,12 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edgeprune.data.ade20k import open_ade20k
 from edgeprune.data.camvid import open_camvid
 from edgeprune.data.cityscapes import open_cityscapes
-from edgeprune.data.dataset import IGNORE, Dataset
+from edgeprune.data.cocostuff10k import open_cocostuff10k
+from edgeprune.data.dataset import IGNORE, Dataset, Files, Size
 from edgeprune.data.images import open_folder
+from edgeprune.data.layout import missing
+from edgeprune.data.pascal_context import open_pascal_context
 from edgeprune.data.streets import open_streets
 from edgeprune.data.subset import Spread
+from edgeprune.data.voc2012 import open_voc2012
 from edgeprune.errors import DataError
 
 __all__ = ["DATASETS", "IGNORE", "Dataset", "open_dataset"]
@@ -20,25 +25,46 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "streets": open_streets,
     "camvid": open_camvid,
     "cityscapes": open_cityscapes,
+    "voc2012": open_voc2012,
+    "ade20k": open_ade20k,
+    "cocostuff10k": open_cocostuff10k,
+    "pascal_context": open_pascal_context,
     "folder": open_folder,
 }
 
 
 def open_dataset(
-    name: str, root: str | None, split: str, size: tuple[int, int], limit: int | None = None, **args: Any
+    name: str,
+    root: str | None,
+    split: str,
+    size: Size,
+    limit: int | None = None,
+    complete: bool = True,
+    **args: Any,
 ) -> Dataset:
-    """The split "train" or "val" of a data set, images resized to `size` (H, W).
+    """The split "train" or "val" of a data set, images resized to `size`.
+
+    Args:
+        size: (H, W); a number: that short side, the shape kept; None: each image as it is.
+        limit: so many images, evenly spread.
+        complete: refuse a set some of whose files are missing now, and not when they are read.
 
     Raises:
         DataError: one line that names the file or the key.
     """
     if name not in DATASETS:
         raise DataError(f"data.name: {name!r} is not one of {', '.join(DATASETS)}")
+    if root is None and name != "streets":
+        raise DataError(f"data.root is missing: the folder of {name}")
     where = {} if root is None else {"root": Path(root).expanduser()}
     try:
-        data = DATASETS[name](split=split, size=tuple(size), **where, **args)
+        data = DATASETS[name](
+            split=split, size=size if size is None or isinstance(size, int) else tuple(size), **where, **args
+        )
     except TypeError as error:
         raise DataError(f"data.args: {name} does not take them ({error})") from error
     if not len(data):
         raise DataError(f"data.root: {root} holds no {split} images")
+    if complete and isinstance(data, Files) and (lost := list(missing(data.pairs).values())):
+        raise DataError(lost[0] + (f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""))
     return Spread(data, limit) if limit and limit < len(data) else data

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeprune.data.dataset import Color, Files, folder, ids_table, images_in, paired
+from edgeprune.data.dataset import Color, Files, Size, ids_table
+from edgeprune.data.layout import folder, images_in, paired
 from edgeprune.errors import DataError
 
 CLASSES = (
@@ -21,7 +22,7 @@ PALETTE: list[Color] = [
 ]  # fmt: skip
 
 
-def open_camvid(root: Path, split: str, size: tuple[int, int]) -> Files:
+def open_camvid(root: Path, split: str, size: Size) -> Files:
     """The split "train" or "val".
 
     Raises:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeprune.data.dataset import Color, Files, folder, ids_table, images_in, paired
+from edgeprune.data.dataset import Color, Files, Size, ids_table
+from edgeprune.data.layout import folder, images_in, paired
 from edgeprune.errors import DataError
 
 CLASSES = [
@@ -19,7 +20,7 @@ PALETTE: list[Color] = [
 _IDS = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]  # of the 34 label ids, by train id
 
 
-def open_cityscapes(root: Path, split: str, size: tuple[int, int]) -> Files:
+def open_cityscapes(root: Path, split: str, size: Size) -> Files:
     """The split "train" or "val", ids outside the 19 ignored.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -13,8 +13,10 @@ from PIL import Image, UnidentifiedImageError
 from edgeprune.errors import DataError
 
 IGNORE = 255
+UNKNOWN = 254
 Pair = tuple[np.ndarray, np.ndarray]
 Color = tuple[int, int, int]
+Size = tuple[int, int] | int | None  # (H, W) to resize to; or the short side, the shape kept; or None, as it is
 
 
 class Dataset(Protocol):
@@ -25,22 +27,24 @@ class Dataset(Protocol):
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Pair: ...
+    def label(self, index: int) -> np.ndarray: ...
     def name(self, index: int) -> str: ...
 
 
 @dataclass
 class Files:
-    """Pairs of image and label files, resized to `size` (images bilinear, labels nearest).
+    """Pairs of image and label files, resized (images bilinear, labels nearest).
 
     Args:
+        size: to what: (H, W); a number: that short side, the shape kept; None: each pair as it lies on the disk.
         ids: what each value of a label file means: (256,) uint8, class id, 255 = ignored, 254 = not allowed.
-        cache: keep what was read in memory (a few hundred small images).
+        cache: keep what was read in memory (a few hundred small images); never without `size`.
     """
 
     pairs: list[tuple[Path, Path]]
     classes: list[str]
     palette: list[Color]
-    size: tuple[int, int]
+    size: Size
     ids: np.ndarray
     cache: bool = True
     _kept: dict[int, Pair] = field(default_factory=dict, repr=False)
@@ -55,35 +59,51 @@ class Files:
     def __getitem__(self, index: int) -> Pair:
         if index not in self._kept:
             pair = self._read(*self.pairs[index])
-            if not self.cache:
+            if not self.cache or self.size is None:
                 return pair
             self._kept[index] = pair
         return self._kept[index]
 
+    def label(self, index: int) -> np.ndarray:
+        """The label alone, without reading the image."""
+        if index in self._kept:
+            return self._kept[index][1]
+        path = self.pairs[index][1]
+        return self._ids_of(path, _opened_label(path))
+
     def _read(self, image_path: Path, label_path: Path) -> Pair:
-        image, raw = opened(image_path, "image"), opened(label_path, "label")
+        image, raw = opened(image_path, "image"), _opened_label(label_path)
         if image.size != raw.size:
             raise DataError(
                 f"{label_path}: label is {raw.height}x{raw.width}, its image {image.height}x{image.width} (height x width)"
             )
-        if raw.mode not in ("P", "L", "1"):
-            raise DataError(
-                f"{label_path}: label has mode {raw.mode}; one byte a pixel (class ids, mode L or P) is wanted"
-            )
-        height, width = self.size
-        values = np.asarray(raw.resize((width, height), Image.Resampling.NEAREST), dtype=np.uint8)
+        if image.mode.startswith(("I", "F")):
+            raise DataError(f"{image_path}: image has mode {image.mode}; 8 bits a channel are wanted")
+        rgb, label = image.convert("RGB"), self._ids_of(label_path, raw)
+        if self.size is not None:
+            rgb = rgb.resize(_resized(rgb, self.size), Image.Resampling.BILINEAR)
+        return np.array(rgb, dtype=np.uint8), label
+
+    def _ids_of(self, path: Path, raw: Image.Image) -> np.ndarray:
+        small = raw if self.size is None else raw.resize(_resized(raw, self.size), Image.Resampling.NEAREST)
+        values = np.asarray(small, dtype=np.uint8)
         label = self.ids[values]
         if (label == UNKNOWN).any():
             odd = sorted({int(v) for v in np.unique(values[label == UNKNOWN])})
+            classes = np.flatnonzero((self.ids != IGNORE) & (self.ids != UNKNOWN))
             raise DataError(
-                f"{label_path}: label holds id {', '.join(map(str, odd[:5]))}; valid are 0 to {len(self.classes) - 1} "
-                f"and {', '.join(str(i) for i in np.flatnonzero(self.ids == IGNORE)[:3])} (ignored)"
+                f"{path}: label holds id {', '.join(map(str, odd[:5]))}; valid are {_ranges(classes)} "
+                f"and {_ranges(np.flatnonzero(self.ids == IGNORE))} (ignored)"
             )
-        rgb = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-        return np.array(rgb, dtype=np.uint8), label
+        return label
 
 
-UNKNOWN = 254
+def _resized(image: Image.Image, size: tuple[int, int] | int) -> tuple[int, int]:
+    """(width, height), as Pillow wants it."""
+    if not isinstance(size, int):
+        return size[1], size[0]
+    share = size / min(image.size)
+    return round(image.width * share), round(image.height * share)
 
 
 def ids_table(classes: int, ignored: list[int], mapping: dict[int, int] | None = None) -> np.ndarray:
@@ -93,6 +113,14 @@ def ids_table(classes: int, ignored: list[int], mapping: dict[int, int] | None =
         table[value] = target
     table[ignored] = IGNORE
     return table
+
+
+def reduced_table(classes: int) -> np.ndarray:
+    """The table of sets whose label 0 is "none of them": 0 is ignored and k means class k - 1.
+
+    255 is not allowed: it stands where somebody has reduced the labels before, and to do so twice would shift every class.
+    """
+    return ids_table(classes, [0], {k + 1: k for k in range(classes)})
 
 
 def opened(path: Path, what: str) -> Image.Image:
@@ -111,30 +139,33 @@ def opened(path: Path, what: str) -> Image.Image:
         raise DataError(f"{path}: {what} cannot be read ({error})") from error
 
 
-def folder(path: Path, key: str = "data.root") -> Path:
-    """The folder, or one line that it is not there."""
-    if not path.is_dir():
-        raise DataError(f"{key}: {path} is not a folder")
-    return path
+def _opened_label(path: Path) -> Image.Image:
+    raw = _opened_mat(path) if path.suffix == ".mat" else opened(path, "label")
+    if raw.mode not in ("P", "L", "1"):
+        told = " (colours: turn them into ids first)" if raw.mode.startswith("RGB") else ""
+        raise DataError(f"{path}: label has mode {raw.mode}{told}; one byte a pixel (class ids, mode L or P) is wanted")
+    return raw
 
 
-def images_in(path: Path, pattern: str = "*", recursive: bool = False) -> list[Path]:
-    """The image files, in order of their names."""
-    found = path.rglob(pattern) if recursive else path.glob(pattern)
-    endings = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
-    return sorted(p for p in found if p.suffix.lower() in endings)
+def _opened_mat(path: Path) -> Image.Image:
+    """COCO-Stuff's label map `S` out of a MATLAB file."""
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        values = np.asarray(loadmat(path, variable_names=["S"])["S"])
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: label is missing") from error
+    except KeyError as error:
+        raise DataError(f"{path}: label holds no map S") from error
+    except (MatReadError, NotImplementedError, OSError, ValueError, TypeError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: label cannot be read ({error})") from error
+    if values.ndim != 2 or not np.issubdtype(values.dtype, np.integer) or values.min() < 0 or values.max() > 255:
+        raise DataError(f"{path}: label's S is {values.dtype} of shape {values.shape}; ids of 0 to 255 are wanted")
+    return Image.fromarray(values.astype(np.uint8))
 
 
-def paired(images: list[Path], label_of: Callable[[Path], Path | None]) -> list[tuple[Path, Path]]:
-    """Each image with its label.
-
-    Raises:
-        DataError: names the first image without one.
-    """
-    pairs = []
-    for image in images:
-        label = label_of(image)
-        if label is None or not label.is_file():
-            raise DataError(f"{image}: its label is missing{f' ({label})' if label else ''}")
-        pairs.append((image, label))
-    return pairs
+def _ranges(values: np.ndarray) -> str:
+    """Such as "0 to 10, 12"; of no values "none"."""
+    runs = np.split(values, np.flatnonzero(np.diff(values) > 1) + 1) if len(values) else []
+    return ", ".join(f"{r[0]} to {r[-1]}" if len(r) > 1 else f"{r[0]}" for r in runs) or "none"

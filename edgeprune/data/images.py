@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import colorsys
 from pathlib import Path
 
-from edgeprune.data.dataset import Color, Files, folder, ids_table, images_in, paired
+from edgeprune.data.dataset import Files, Size, ids_table
+from edgeprune.data.layout import folder, images_in, paired
+from edgeprune.data.palettes import colors
 from edgeprune.errors import DataError
 
 
 def open_folder(
-    root: Path, split: str, size: tuple[int, int], classes: list[str], ignore: list[int] | int = 255, cache: bool = True
+    root: Path,
+    split: str,
+    size: Size,
+    classes: list[str],
+    ignore: list[int] | int = 255,
+    cache: bool = True,
 ) -> Files:
     """The split "train" or "val".
 
@@ -20,7 +26,7 @@ def open_folder(
         cache: keep what was read in memory.
 
     Raises:
-        DataError: a folder or label is missing, or the split is empty.
+        DataError: a folder is missing, or the split is empty.
     """
     folder(root)
     if len(classes) < 2 or len(set(classes)) != len(classes):
@@ -29,18 +35,11 @@ def open_folder(
 
     by_stem = {path.stem: path for path in images_in(labels)}
 
-    def label_of(image: Path) -> Path | None:
-        return by_stem.get(image.stem)
+    def label_of(image: Path) -> Path:
+        return by_stem.get(image.stem, labels / f"{image.stem}.png")
 
     pairs = paired(images_in(images), label_of)
     if not pairs:
         raise DataError(f"{images}: holds no images (.png, .jpg, .bmp, .tif, .webp)")
     ignored = [ignore] if isinstance(ignore, int) else list(ignore)
     return Files(pairs, list(classes), colors(len(classes)), size, ids_table(len(classes), [*ignored, 255]), cache)
-
-
-def colors(count: int) -> list[Color]:
-    """Colours that differ, in a fixed order."""
-    golden = 0.618034
-    rgb = [colorsys.hsv_to_rgb(i * golden % 1, 0.55 + 0.4 * (i % 2), 0.95 - 0.3 * (i % 3) / 2) for i in range(count)]
-    return [(int(255 * r), int(255 * g), int(255 * b)) for r, g, b in rgb]

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from edgeprune.data.balance import Balanced, balanced, focus
 from edgeprune.data.dataset import Dataset
 from edgeprune.data.transforms import Augment, augmented
 from edgeprune.errors import DataError
@@ -20,19 +21,25 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass
 class _Views(TorchDataset[Batch]):
-    """Sample number n of the endless stream; each epoch is a permutation of the images."""
+    """Sample number n of the endless stream; each epoch is a permutation of the images, or `balance` draws them."""
 
     data: Dataset
     augment: Augment
     crop: tuple[int, int]
     seed: int
+    balance: Balanced | None = None
 
     def __getitem__(self, number: int) -> Batch:
-        epoch, place = divmod(number, len(self.data))
-        index = int(np.random.default_rng([self.seed, epoch]).permutation(len(self.data))[place])
         generator = torch.Generator().manual_seed(
             int(np.random.SeedSequence([self.seed, 1, number]).generate_state(1)[0])
         )
+        if self.balance is not None:
+            index, wanted = self.balance.draw(number)
+            image, label = self.data[index]
+            at = focus(label, wanted, generator)
+            return augmented(image, label, self.augment, self.crop, generator, at)
+        epoch, place = divmod(number, len(self.data))
+        index = int(np.random.default_rng([self.seed, epoch]).permutation(len(self.data))[place])
         return augmented(*self.data[index], self.augment, self.crop, generator)
 
 
@@ -60,6 +67,7 @@ class Batches:
     Args:
         batch: images a batch and process.
         workers: loading processes; 0 loads in this one.
+        balance: draws classes equally often; None: every image once an epoch.
     """
 
     data: Dataset
@@ -68,6 +76,7 @@ class Batches:
     batch: int
     seed: int
     workers: int = 0
+    balance: Balanced | None = None
 
     @property
     def per_epoch(self) -> int:
@@ -76,18 +85,22 @@ class Batches:
 
     def stream(self, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """(B, 3, h, w) float32 and (B, h, w) int64, from batch number `start` on, without end."""
-        views: Any = _Views(self.data, self.augment, self.crop, self.seed)
+        views: Any = _Views(self.data, self.augment, self.crop, self.seed, self.balance)
         numbers: Any = _Numbers(self.batch, start, rank, world)
         return iter(DataLoader(views, batch_sampler=numbers, num_workers=self.workers, persistent_workers=False))
 
 
-def train_loader(data: Dataset, cfg: Any, seed: int, workers: int = 0) -> Batches:
+def train_loader(data: Dataset, cfg: Any, seed: int, workers: int = 0, crop: tuple[int, int] | None = None) -> Batches:
     """The batches of a training schedule (`recipe.Train`).
 
+    Args:
+        crop: (h, w) where `cfg.augment.crop` says none; None: the first image's size.
+
     Raises:
-        DataError: a batch of one image with nothing to normalise over.
+        DataError: no images, or none to balance.
     """
     if not len(data):
         raise DataError("data: no training images")
-    height, width = data[0][1].shape
-    return Batches(data, cfg.augment, cfg.augment.crop or (height, width), cfg.batch, seed, workers)
+    balance = balanced(data, seed) if cfg.resample == "class_balanced" else None
+    height, width = cfg.augment.crop or crop or data[0][1].shape
+    return Batches(data, cfg.augment, (height, width), cfg.batch, seed, workers, balance)

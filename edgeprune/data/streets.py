@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from edgeprune.data.dataset import Color, Pair
+from edgeprune.data.dataset import Color, Pair, Size
+from edgeprune.errors import DataError
 
 CLASSES = ["sky", "building", "road", "pavement", "tree", "car", "person", "pole", "sign"]
 PALETTE: list[Color] = [
@@ -258,11 +259,23 @@ class Streets:
             self._kept[index] = draw(self.size, rng)
         return self._kept[index]
 
+    def label(self, index: int) -> np.ndarray:
+        """The label alone."""
+        return self[index][1]
+
     def name(self, index: int) -> str:
         """Such as val_0003."""
         return f"{self.split}_{index:04d}"
 
 
-def open_streets(split: str, size: tuple[int, int], train: int = 320, val: int = 80, seed: int = 0) -> Streets:
-    """`train` and `val` say how many scenes each split holds."""
+def open_streets(split: str, size: Size, train: int = 320, val: int = 80, seed: int = 0) -> Streets:
+    """`train` and `val` say how many scenes each split holds.
+
+    Raises:
+        DataError: no size to draw at, or another split.
+    """
+    if not isinstance(size, tuple):
+        raise DataError("data.name: streets are drawn at data.size; they have no size of their own")
+    if split not in _SEEDS:
+        raise DataError(f"streets: no split {split}; there are train and val")
     return Streets(split, size, {"train": train, "val": val}[split], seed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from edgeprune.data.dataset import Dataset, Pair
 
 
@@ -22,6 +24,10 @@ class Spread:
 
     def __getitem__(self, index: int) -> Pair:
         return self.data[self._at(index)]
+
+    def label(self, index: int) -> np.ndarray:
+        """The label alone."""
+        return self.data.label(self._at(index))
 
     def name(self, index: int) -> str:
         """The image's name."""

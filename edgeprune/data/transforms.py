@@ -33,10 +33,16 @@ def _normal(x: torch.Tensor) -> torch.Tensor:
 
 
 def augmented(
-    image: np.ndarray, label: np.ndarray, cfg: Augment, crop: tuple[int, int], generator: torch.Generator
+    image: np.ndarray,
+    label: np.ndarray,
+    cfg: Augment,
+    crop: tuple[int, int],
+    generator: torch.Generator,
+    at: tuple[int, int] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A random view: (3, h, w) float32 normalised, (h, w) int64.
 
+    The crop lies anywhere, or so that the image's pixel `at` (y, x) is in its middle half, as far as the image's edges allow.
     Colours change first; then one warp scales, crops and flips. What lies outside the image is mean grey and not judged.
     Deterministic in `generator`.
     """
@@ -45,7 +51,7 @@ def augmented(
     x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
     x = _normal(_recolored(x, cfg.color, generator))
     y = torch.from_numpy(np.ascontiguousarray(label))[None, None].float() + 1  # so that 0 is "outside"
-    matrix = _view(image.shape[:2], crop, cfg, generator)
+    matrix = _view(image.shape[:2], crop, cfg, generator, at)
     x = warp_affine(x, matrix, crop, mode="bilinear", padding_mode="zeros", align_corners=True)
     y = warp_affine(y, matrix, crop, mode="nearest", padding_mode="zeros", align_corners=True)
     y = y.round().long()[0, 0] - 1
@@ -56,15 +62,26 @@ def _uniform(low: float, high: float, generator: torch.Generator) -> float:
     return low + (high - low) * float(torch.rand((), generator=generator))
 
 
-def _view(size: tuple[int, ...], crop: tuple[int, int], cfg: Augment, generator: torch.Generator) -> torch.Tensor:
+def _view(
+    size: tuple[int, ...],
+    crop: tuple[int, int],
+    cfg: Augment,
+    generator: torch.Generator,
+    at: tuple[int, int] | None = None,
+) -> torch.Tensor:
     """(1, 2, 3) matrix from the image's pixels to the crop's."""
     scale = float(np.exp(_uniform(np.log(cfg.scale[0]), np.log(cfg.scale[1]), generator)))
     shifts = []
-    for have, want in zip(size, crop, strict=True):
+    for axis, (have, want) in enumerate(zip(size, crop, strict=True)):
         room = (
             want - 1 - scale * (have - 1)
         )  # negative: the crop is a part of the image; else the image lies in the crop
-        shifts.append(_uniform(min(room, 0), max(room, 0), generator))
+        least, most = min(room, 0), max(room, 0)
+        if at is None:
+            shifts.append(_uniform(least, most, generator))
+        else:
+            place = want * _uniform(0.25, 0.75, generator)
+            shifts.append(float(np.clip(place - scale * at[axis], least, most)))
     matrix = torch.tensor([[[scale, 0.0, shifts[1]], [0.0, scale, shifts[0]]]])
     if _uniform(0, 1, generator) < cfg.flip:
         matrix[0, 0] = torch.tensor([0.0, 0.0, crop[1] - 1.0]) - matrix[0, 0]

@@ -16,7 +16,7 @@ def row(report: dict[str, Any], status: int) -> dict[str, Any]:
         "method": report["method"], "miou": report["engine"]["miou"], "boundary_iou": report["engine"]["boundary_iou"],
         "ms": latency["p50"] if latency else None, "share": 1 / speed["median"] if speed["median"] else None,
         "macs": report["pruned"]["macs"], "macs_share": report["pruned"]["macs"] / report["dense"]["macs"],
-        "params": report["pruned"]["params"], "dense_miou": report["dense"]["miou"], "met": report["budget"]["met"],
+        "params": report["pruned"]["params"], "dense_miou": report["attribution"][0]["miou"], "met": report["budget"]["met"],
         "budget": {k: report["budget"][k] for k in ("kind", "limit", "achieved")}, "status": status,
     }  # fmt: skip
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from edgeprune.data.dataset import IGNORE, Color
 from edgeprune.deploy import plots
+from edgeprune.deploy.table import judged_by
 
 Masks = dict[str, np.ndarray]
 
@@ -24,6 +25,7 @@ def render(report: dict[str, Any], pictures: Masks, palette: list[Color]) -> str
     classes = report["data"]["classes"]
     return environment.get_template("report.html").render(
         r=report,
+        judged_by=judged_by(report["dense"]["evaluate"]) if "evaluate" in report["dense"] else None,
         rows=_rows(pictures, palette, "engine" if report["engine"]["measured"] else "graph"),
         legend=[(name, "#" + bytes(color).hex()) for name, color in zip(classes, palette, strict=True)],
         classes_plot=plots.classes(report),

@@ -19,6 +19,8 @@ def show(console: Console, report: dict[str, Any], folder: Path) -> None:
         console.print(
             f"the pruned network was trained {more} steps longer than the dense one: its gain may be that alone"
         )
+    if protocol := report["dense"].get("evaluate"):
+        console.print(f"dense and pruned in PyTorch are {judged_by(protocol)}; the engine, and the gates, at data.size")
     _budget(console, report)
     speed = report["speedup"]
     if report["engine"]["measured"]:
@@ -33,6 +35,14 @@ def show(console: Console, report: dict[str, Any], folder: Path) -> None:
             f"Next: copy {report['bundle']} to the device, unpack it, and run `python3 check.py` there."
         )
     console.print(f"report: {folder / 'report.html'}   numbers: {folder / 'report.json'}", soft_wrap=True)
+
+
+def judged_by(protocol: dict[str, Any]) -> str:
+    """`data.evaluate` in words."""
+    how = "judged on whole images" if protocol["mode"] == "whole" else "judged by sliding windows"
+    how += " at the labels' own size" if protocol["native"] else ""
+    how += " with flips" if protocol["flip"] else ""
+    return how + (f" at scales {', '.join(f'{s:g}' for s in protocol['scales'])}" if protocol["scales"] != [1] else "")
 
 
 def _budget(console: Console, report: dict[str, Any]) -> None:

@@ -36,7 +36,10 @@ def miou(matrix: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well masks fit. All values are 0 to 1; `matrices` is (N, K, K), an image each; `masks` (N, H, W) uint8."""
+    """How well masks fit. All values are 0 to 1; `matrices` is (N, K, K), an image each.
+
+    `masks` is (N, H, W) uint8, or empty where they were not kept.
+    """
 
     miou: float
     iou: dict[str, float | None]
@@ -47,8 +50,14 @@ class Evaluation:
     masks: np.ndarray = field(repr=False)
 
 
-def evaluate(predict: Predict, data: Any, batch: int = 4, tick: Callable[[int], None] | None = None) -> Evaluation:
+def evaluate(
+    predict: Predict, data: Any, batch: int = 4, tick: Callable[[int], None] | None = None, keep: bool = True
+) -> Evaluation:
     """Judge `predict` ((B, H, W, 3) uint8 to (B, H, W) uint8 classes) on every image of `data`.
+
+    Args:
+        batch: images at once; 1 where they differ in size.
+        keep: keep the masks, which all have one size then.
 
     Raises:
         ValueError: a mask has another size than its label, or holds an id that is no class.
@@ -63,7 +72,8 @@ def evaluate(predict: Predict, data: Any, batch: int = 4, tick: Callable[[int], 
                 raise ValueError(f"mask {mask.shape} with ids up to {mask.max()}, wanted {label.shape} and < {classes}")
             matrices.append(confusion(label, mask, classes))
             edges.add(label, mask)
-            masks.append(mask)
+            if keep:
+                masks.append(mask)
         if tick:
             tick(len(pairs))
     stacked = np.stack(matrices)
@@ -75,7 +85,7 @@ def evaluate(predict: Predict, data: Any, batch: int = 4, tick: Callable[[int], 
         boundary=named(edges.iou(), data.classes),
         pixel_accuracy=float(np.trace(whole) / max(whole.sum(), 1)),
         matrices=stacked,
-        masks=np.stack(masks),
+        masks=np.stack(masks) if keep else np.empty(0, np.uint8),
     )
 
 

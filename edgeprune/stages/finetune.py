@@ -7,7 +7,6 @@ from typing import Any
 from accelerate import PartialState
 from torch import nn
 
-from edgeprune.data.loader import train_loader
 from edgeprune.files import save_tensors, write_json
 from edgeprune.prune.artefact import restore
 from edgeprune.prune.plan import read_plan, save_plan
@@ -29,7 +28,7 @@ def finetune(run: Run) -> dict[str, Any]:
     cfg = recipe.finetune
     net = pruned(run, "prune")
     data = load.dataset(run, "train")
-    loader = train_loader(data, cfg, seed=recipe.seed + 1, workers=recipe.data.workers)
+    loader = load.batches(run, cfg, recipe.seed + 1)
     cut = load.score(run, net)
     if cfg.recalibrate_batches:
         recalibrate(net.to(PartialState().device), loader.stream(), cfg.recalibrate_batches)

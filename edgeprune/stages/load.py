@@ -12,10 +12,12 @@ from torch import nn
 
 from edgeprune import models
 from edgeprune.data import open_dataset
-from edgeprune.data.loader import train_loader
+from edgeprune.data.dataset import Size
+from edgeprune.data.loader import Batches, train_loader
 from edgeprune.data.transforms import normalised
 from edgeprune.errors import RecipeError
 from edgeprune.files import load_tensors, save_tensors, write_json
+from edgeprune.measure import protocol
 from edgeprune.measure.miou import Evaluation, evaluate
 from edgeprune.profile.macs import count_macs, count_params
 from edgeprune.progress import Progress
@@ -24,12 +26,31 @@ from edgeprune.train.loop import Hooks, train
 
 
 def dataset(run: Run, split: str) -> Any:
-    """The recipe's data set; opened once a process."""
+    """The recipe's data set at `data.size`; opened once a process."""
     if split not in run.kept:
-        d = run.recipe.data
-        limit = d.train_images if split == "train" else d.val_images
-        run.kept[split] = open_dataset(d.name, d.root, split, d.size, limit=limit, **d.args)
+        run.kept[split] = _opened(run, split, run.recipe.data.size)
     return run.kept[split]
+
+
+def batches(run: Run, cfg: Any, seed: int) -> Batches:
+    """The training batches of a schedule (`recipe.Train`).
+
+    Views are cut from images at `data.size`, or with their own shape where there is a `data.train_short_side`.
+    """
+    d = run.recipe.data
+    data = dataset(run, "train")
+    if d.train_short_side is not None:
+        if "train, own shape" not in run.kept:
+            run.kept["train, own shape"] = _opened(run, "train", d.train_short_side)
+        data = run.kept["train, own shape"]
+    return train_loader(data, cfg, seed, d.workers, crop=d.size)
+
+
+def _opened(run: Run, split: str, size: Size) -> Any:
+    d = run.recipe.data
+    return open_dataset(
+        d.name, d.root, split, size, limit=d.train_images if split == "train" else d.val_images, **d.args
+    )
 
 
 def build(run: Run) -> nn.Module:
@@ -64,17 +85,27 @@ def predictor(net: nn.Module) -> Any:
 
 
 def score(run: Run, net: nn.Module) -> Evaluation:
-    """mIoU, per class, boundary IoU on the validation images."""
-    before = next(net.parameters()).device
+    """mIoU, per class, boundary IoU on the validation images, by the protocol `data.evaluate` where there is one."""
+    cfg, size, before = run.recipe.data.evaluate, run.recipe.data.size, next(net.parameters()).device
     try:
-        return evaluate(predictor(net.to(PartialState().device)), dataset(run, "val"))
+        net.to(PartialState().device)
+        if cfg is None:
+            return evaluate(predictor(net), dataset(run, "val"))
+        predict = protocol.predictor(net, cfg, size)
+        if not cfg.native:
+            return evaluate(predict, dataset(run, "val"), keep=False)
+        if "val, native" not in run.kept:
+            run.kept["val, native"] = _opened(run, "val", None)
+        return evaluate(predict, run.kept["val, native"], batch=1, keep=False)
     finally:
         net.to(before)
 
 
 def facts_of(run: Run, net: nn.Module, found: Evaluation) -> dict[str, Any]:
-    """A network's row of the report."""
+    """A network's row of the report; `evaluate` says by which protocol, where it is not the engine's own."""
+    cfg = run.recipe.data.evaluate
     return {
+        **({} if cfg is None else {"evaluate": cfg.model_dump(mode="json")}),
         "miou": found.miou,
         "iou_per_class": found.iou,
         "boundary_iou": found.boundary_iou,
@@ -111,7 +142,7 @@ def load(run: Run) -> dict[str, Any]:
         raise RecipeError("model.checkpoint and train are both missing: give a checkpoint or a training schedule")
     if recipe.train is not None:
         data = dataset(run, "train")
-        loader = train_loader(data, recipe.train, seed=recipe.seed, workers=recipe.data.workers)
+        loader = batches(run, recipe.train, recipe.seed)
         train(
             net, loader, recipe.train, home, classes=len(data.classes), seed=recipe.seed, title="dense",
             hooks=Hooks(evaluate=lambda n: score(run, n).miou), context=run.key,

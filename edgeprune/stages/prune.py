@@ -14,7 +14,6 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from edgeprune import models
-from edgeprune.data.loader import train_loader
 from edgeprune.data.transforms import normalised
 from edgeprune.errors import BudgetError, RecipeError
 from edgeprune.files import write_json
@@ -168,7 +167,7 @@ def score(run: Run, net: nn.Module, graph: ChannelGraph) -> dict[str, Any]:
 
 def _watch(run: Run, net: nn.Module) -> None:
     recipe = run.recipe
-    batches = train_loader(load.dataset(run, "train"), recipe.finetune, recipe.seed, recipe.data.workers)
+    batches = load.batches(run, recipe.finetune, recipe.seed)
     device = PartialState().device
     net.eval().to(device)
     with torch.no_grad():
@@ -181,7 +180,7 @@ def _sparsify(run: Run, net: nn.Module, criterion: Any) -> None:
     """Training under the criterion's sparsity term; the weights that come of it are the ones that are cut."""
     recipe = run.recipe
     cfg, data = recipe.prune.sparsity, load.dataset(run, "train")
-    batches = train_loader(data, cfg, recipe.seed + 2, recipe.data.workers)
+    batches = load.batches(run, cfg, recipe.seed + 2)
     hooks = Hooks(after_backward=criterion.after_backward, evaluate=lambda n: load.score(run, n).miou)
     home = run.folder / "prune"
     train(

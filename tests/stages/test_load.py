@@ -1,0 +1,73 @@
+"""What the dense and the pruned network score, by the recipe's protocol."""
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+
+from edgeprune import models
+from edgeprune.recipe import load_recipe
+from edgeprune.stages import load
+from edgeprune.stages.run import Run
+from edgeprune.target import load_target
+
+SETTINGS = ["data.name=folder", "data.size=[32,64]", "data.args={classes: [dark, bright]}"]
+SIZES = [(40, 60), (32, 64), (70, 33)]
+
+
+def runs_of(tmp_path, *more: str) -> Run:
+    for split in ("train", "val"):
+        for kind in ("images", "labels"):
+            (tmp_path / split / kind).mkdir(parents=True, exist_ok=True)
+        for i, (h, w) in enumerate(SIZES):
+            label = (np.arange(w) > w / 2).astype(np.uint8)[None].repeat(h, 0)
+            Image.fromarray(np.repeat(label[..., None] * 255, 3, 2)).save(tmp_path / split / "images" / f"{i}.png")
+            Image.fromarray(label).save(tmp_path / split / "labels" / f"{i}.png")
+    recipe = load_recipe("quickstart", [*SETTINGS, f"data.root={tmp_path}", *more])
+    return Run(recipe, load_target("cpu"), tmp_path / "run", Console(quiet=True))
+
+
+def test_without_a_protocol_all_is_at_the_engines_size(tmp_path):
+    run = runs_of(tmp_path)
+    net = models.build("streetnet", {"width": 8, "blocks": 1}, None, 2)
+    found = load.score(run, net)
+    assert found.matrices.sum() == 3 * 32 * 64 and found.masks.shape == (3, 32, 64)
+    assert "evaluate" not in load.facts_of(run, net, found)
+
+
+def test_labels_at_their_own_size(tmp_path):
+    run = runs_of(tmp_path, "data.evaluate={native: true, flip: true, scales: [1.0, 1.5]}")
+    net = models.build("streetnet", {"width": 8, "blocks": 1}, None, 2)
+    found = load.score(run, net)
+    assert [m.sum() for m in found.matrices] == [h * w for h, w in SIZES]
+    facts = load.facts_of(run, net, found)
+    assert facts["evaluate"]["native"] and facts["input"] == [32, 64]
+    assert load.dataset(run, "val")[0][1].shape == (32, 64)  # what the engine is judged on stays
+
+
+def test_windows_at_the_engines_size(tmp_path):
+    run = runs_of(tmp_path, "data.evaluate={mode: slide, crop: [32, 32]}")
+    found = load.score(run, models.build("streetnet", {"width": 8, "blocks": 1}, None, 2))
+    assert found.matrices.sum() == 3 * 32 * 64
+
+
+def test_training_views_keep_the_images_shape(tmp_path):
+    """Each image is half dark, half bright: its edge stands where the shape says, and a view has the engine's size."""
+    run = runs_of(
+        tmp_path, "data.train_short_side=32", "train.augment={scale: [1, 1], flip: 0, color: 0}", "train.batch=3"
+    )
+    assert run.recipe.train is not None
+    made = load.batches(run, run.recipe.train, 0)
+    assert [made.data[i][1].shape for i in range(3)] == [(32, 48), (32, 64), (68, 32)]
+    assert made.data.label(2).shape == (68, 32)
+    images, labels = next(made.stream())
+    assert images.shape == (3, 3, 32, 64)
+    judged = sorted(int((label != 255).sum()) for label in labels)
+    assert judged == [32 * 32, 32 * 48, 32 * 64]
+    assert load.dataset(run, "train")[0][1].shape == (32, 64)
+
+
+def test_by_default_views_are_of_the_engines_size(tmp_path):
+    run = runs_of(tmp_path)
+    assert run.recipe.train is not None
+    made = load.batches(run, run.recipe.train, 0)
+    assert made.data is load.dataset(run, "train") and made.crop == (32, 64)
