@@ -82,7 +82,7 @@ def rarity(labels: torch.Tensor, classes: int, refer: str = "drawn", beta: float
     resampled: one of the image's classes at random ("drawn") or its rarest ("rarest"). Ignored pixels weigh 0.
     """
     known = torch.where((labels >= 0) & (labels < classes), labels, classes)
-    counts = F.one_hot(known.flatten(1), classes + 1).sum(dim=1)[:, :classes].double()
+    counts = torch.stack([torch.bincount(k, minlength=classes + 1)[:classes] for k in known.flatten(1)]).double()
     there = counts > 0
     order = torch.rand(counts.shape).to(counts) if refer == "drawn" else -counts
     chosen = torch.where(there, order, -torch.inf).argmax(dim=1, keepdim=True)

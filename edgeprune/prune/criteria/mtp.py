@@ -44,7 +44,7 @@ def _unit(values: np.ndarray) -> np.ndarray:
 def presence(labels: torch.Tensor, classes: int) -> torch.Tensor:
     """(B, K) 1 where a class stands anywhere in the mask; (B, H, W) labels, others than 0..K-1 ignored."""
     known = torch.where((labels >= 0) & (labels < classes), labels, classes).flatten(1)
-    return F.one_hot(known, classes + 1).amax(dim=1)[:, :classes].float()
+    return torch.zeros(len(known), classes + 1, device=labels.device).scatter_(1, known, 1.0)[:, :classes]
 
 
 class MTP:
