@@ -102,7 +102,8 @@ def teach(
 
 def _teach(run: Run, net: nn.Module, criterion: Criterion, cfg: Train, home: Path, number: int, spent: Spent) -> None:
     """Training that the criterion takes part in; the weights that come of it are the ones that are cut."""
-    hooks = Hooks(**{part: getattr(criterion, part, None) for part in _PARTS})
+    own: dict[str, Any] = {part: getattr(criterion, part, None) for part in _PARTS}
+    hooks = Hooks(**own)
     teach(run, net, cfg, home, number, hooks, spent, "sparsity" if number == 0 else f"sparsity of round {number}")
     if hooks.state and hooks.load_state:  # each process has seen its own batches
         hooks.load_state(averaged(hooks.state()))

@@ -93,8 +93,8 @@ class MTP:
     def _take(self, task: str, loss: torch.Tensor) -> None:
         parameters = [p for layer in self._layers.values() for p in layer.parameters(recurse=False) if p.requires_grad]
         gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-        of = dict(zip(parameters, gradients, strict=True))
-        found = {name: products(layer, of.get) for name, layer in self._layers.items()}
+        of: dict[torch.Tensor, torch.Tensor | None] = dict(zip(parameters, gradients, strict=True))
+        found = {name: products(layer, lambda p: of[p]) for name, layer in self._layers.items()}
         kept = self._importance[task]
         for g in self._groups:
             new = torch.from_numpy(signed(g, found, "norm") ** 2)
