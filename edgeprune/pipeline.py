@@ -50,7 +50,9 @@ STAGES = [
         ("budget", "deploy.precision", "deploy.opset", "prune.step", "prune.never"),
         ("openvino",),
     ),
-    Stage("prune", prune.prune, ("prune", "budget", "finetune.batch", "finetune.augment", "finetune.loss"), trains=True),
+    Stage(
+        "prune", prune.prune, ("prune", "budget", "finetune.batch", "finetune.augment", "finetune.loss"), trains=True
+    ),
     Stage("finetune", finetune.finetune, ("finetune",), trains=True),
     Stage("export", deploy.export, ("deploy",), ("onnx", "onnxscript")),
     Stage("simplify", deploy.simplify, (), ("onnxsim", "onnxruntime")),

@@ -66,7 +66,9 @@ def allocator(run: Run, way: str, net: Any, graph: Any, scores: Any) -> tuple[An
     measured = worth.by_sensitivity(losses(point), scores, {n: list(range(1, s + 1)) for n, s in dense.items()})
     if way == "again":
         for _ in range(2):
-            point = knapsack(worth.by_sensitivity(losses(point), scores, options), [Term(*t) for t in predictor.terms()], limit)
+            point = knapsack(
+                worth.by_sensitivity(losses(point), scores, options), [Term(*t) for t in predictor.terms()], limit
+            )
     if way == "score":
         values = worth.by_score(scores, options)
     else:

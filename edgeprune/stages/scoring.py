@@ -30,7 +30,7 @@ _PARTS = ("before_step", "term", "after_backward", "state", "load_state")
 
 @dataclass
 class Spent:
-    """Wall seconds and optimiser steps, summed over the rounds of this process (a resumed run counts what it did itself)."""
+    """Optimiser steps, and wall seconds of this process (a resumed run counts only its own), summed over the rounds."""
 
     scoring: float = 0.0  # all of it
     criterion: float = 0.0  # inside the criterion's own code

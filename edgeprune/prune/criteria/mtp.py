@@ -94,7 +94,7 @@ class MTP:
         parameters = [p for layer in self._layers.values() for p in layer.parameters(recurse=False) if p.requires_grad]
         gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
         of: dict[torch.Tensor, torch.Tensor | None] = dict(zip(parameters, gradients, strict=True))
-        found = {name: products(layer, lambda p: of[p]) for name, layer in self._layers.items()}
+        found = {name: products(layer, lambda p: of.get(p)) for name, layer in self._layers.items()}
         kept = self._importance[task]
         for g in self._groups:
             new = torch.from_numpy(signed(g, found, "norm") ** 2)
