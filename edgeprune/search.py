@@ -42,7 +42,7 @@ def points(recipe: Recipe, target: Target, budgets: Sequence[str], methods: Sequ
         for budget in budgets:
             content = recipe.model_dump(mode="json")
             own = method == recipe.prune.method
-            taught = method in CRITERIA and CRITERIA[method].training != "no"
+            taught = own or (method in CRITERIA and CRITERIA[method].training == "must")
             sparsity = content["prune"]["sparsity"] if taught else None
             rounds = [
                 {**r, "args": r["args"] if own else None, "sparsity": r["sparsity"] if taught else None}

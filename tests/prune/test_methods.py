@@ -396,6 +396,38 @@ def test_mtp_reads_presence_off_the_mask_and_judges_the_head_by_segmentation_alo
 # SIRFP's second round
 
 
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_sirfp_does_not_see_a_channels_scale(seed):
+    generator = torch.Generator().manual_seed(seed)
+    maps = torch.randn(2, 6, 5, 7, generator=generator) + 0.1
+    scales = 10 ** (2 * torch.rand(6, generator=generator))
+    for kind in ("l1", "cosine"):
+        torch.testing.assert_close(
+            similarity(maps * scales[None, :, None, None], kind), similarity(maps, kind), rtol=1e-3, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("name", ["l1", "l2", "fpgm", "group_norm", "taylor"])
+def test_a_layers_scale_does_not_matter_where_layers_are_normalised(name):
+    """Scaling every weight that goes with a group scales its scores alike; dividing by the layer's mean undoes it."""
+    torch.manual_seed(0)
+    net = nets.Residual().eval()
+    graph = find_groups(net, X)
+    before = scored(CRITERIA[name](normalise="layer"), net, graph, 1)["b.0"]
+    net.zero_grad()
+    with torch.no_grad():
+        for p in (net.b[0].weight, net.b[1].weight, net.c[0].weight):
+            p *= 7
+        if name == "taylor":  # the same function: what was gained is taken back
+            net.c[1].weight /= 7
+            net.c[1].running_mean *= 7
+            net.b[1].running_mean *= 7
+            net.b[1].weight /= 49
+    after = scored(CRITERIA[name](normalise="layer"), net, graph, 1)["b.0"]
+    np.testing.assert_allclose(after, before, rtol=1e-3)
+
+
 def test_sirfp_running_mean_starts_at_zero_and_skips_validations():
     net = nets.Residual().train()
     graph = find_groups(net, X)

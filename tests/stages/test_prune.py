@@ -1,5 +1,10 @@
 """The prune stage with every method: scored, cut under the budget, proven, restored; killed and gone on; in rounds."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -165,9 +170,36 @@ def test_two_rounds_make_one_plan_of_the_dense_network(tmp_path, network):
     assert not list((tmp_path / "prune").rglob("round*/**/checkpoint.pt"))
 
 
+def test_halps_knapsack_adds_up_saliencies(tmp_path):
+    facts = prune(job(tmp_path, "prune.method=halp", "prune.allocate=knapsack", "prune.worth=sum"))
+    assert 0.9 * facts["budget"]["limit"] < facts["macs"] <= facts["budget"]["limit"]
+    assert not (tmp_path / "prune" / "sensitivity.json").exists()
+
+
 def test_mtp_scores_on_every_other_step(tmp_path, monkeypatch):
     taken = []
     take = mtp.MTP._take
     monkeypatch.setattr(mtp.MTP, "_take", lambda self, task, loss: (taken.append(task), take(self, task, loss)))
     prune(job(tmp_path, *method("mtp")))
     assert taken == ["seg", "cls", "seg", "cls"]
+
+
+def test_two_processes_score_alike(tmp_path):
+    """Each sees its own batches, and both must come to the same channels; every gate has a gradient in every step."""
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        "0",
+        "--rdzv_backend",
+        "c10d",
+    ]
+    script = [str(Path(__file__).with_name("two_processes.py")), str(tmp_path), "acosp", "cap", "mtp", "dcfp"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launch, *script], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, other = (read_json(tmp_path / f"{rank}.json") for rank in (0, 1))
+    assert one["world"] == 2 and one == other

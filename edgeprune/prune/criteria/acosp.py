@@ -126,8 +126,9 @@ class ACoSP:
         w, k = self._gates[group.name], kept(group.size, self.keep, self.least)
         if group.name in self._fixed:
             mask = hard_mask(self._fixed[group.name].to(w.device), k, self.tau)
-            return mask + 0 * w  # w stays in the graph: data-parallel training waits for every parameter's gradient
-        return soft_mask(w, k, self.tau)
+        else:
+            mask = soft_mask(w, k, self.tau)
+        return mask + 0 * w  # w always stays in the graph: data-parallel training waits for every parameter's gradient
 
     def _over(self, parts: list[tuple[Group, Member]], channels: int) -> torch.Tensor:
         """(channels,) gates of one layer; 1 for channels in no group."""
