@@ -28,6 +28,7 @@ def check_pair(recipe: Recipe, target: Target) -> None:
             f"prune.method: {recipe.prune.method!r} is unknown; {hint(recipe.prune.method, list(CRITERIA))}"
         )
     _arguments(recipe)
+    _training(recipe)
     network = recipe.model.network
     if network is not None and network not in NETWORKS:
         raise RecipeError(f"model.network: {network!r} is unknown; {hint(network, list(NETWORKS))}")
@@ -50,9 +51,15 @@ def check_pair(recipe: Recipe, target: Target) -> None:
     protocol = recipe.data.evaluate
     if protocol and protocol.crop and any(side % stride for side in protocol.crop):
         raise RecipeError(f"data.evaluate.crop: {recipe.model.network} wants multiples of {stride}")
+    rounds = [
+        (f"prune.rounds.{n}.{part}", getattr(r, part))
+        for n, r in enumerate(recipe.prune.rounds)
+        for part in ("sparsity", "finetune")
+    ]
     for name, schedule in (
         ("train", recipe.train),
         ("prune.sparsity", recipe.prune.sparsity),
+        *rounds,
         ("finetune", recipe.finetune),
     ):
         if schedule is not None:
@@ -70,6 +77,25 @@ def _schedule(recipe: Recipe, name: str, schedule: Train) -> None:
 def _arguments(recipe: Recipe) -> None:
     """The criterion's switches, by its constructor."""
     takes: dict[str, Any] = dict(inspect.signature(CRITERIA[recipe.prune.method]).parameters)
-    for key in recipe.prune.args:
-        if key not in takes:
-            raise RecipeError(f"prune.args.{key}: {recipe.prune.method} has no such switch; {hint(key, list(takes))}")
+    for n, args in enumerate([recipe.prune.args, *(r.args or {} for r in recipe.prune.rounds)]):
+        place = "prune.args" if n == 0 else f"prune.rounds.{n - 1}.args"
+        for key in args:
+            if key not in takes:
+                raise RecipeError(f"{place}.{key}: {recipe.prune.method} has no such switch; {hint(key, list(takes))}")
+
+
+def _training(recipe: Recipe) -> None:
+    """Does the criterion get the training that it scores after, and no other?"""
+    method = recipe.prune.method
+    part = CRITERIA[method].training
+    given = [recipe.prune.sparsity, *(r.sparsity for r in recipe.prune.rounds)]
+    if part == "no" and any(s is not None for s in given):
+        others = ", ".join(name for name, made in CRITERIA.items() if made.training != "no")
+        raise RecipeError(
+            f"prune.sparsity: {method} has no sparsity term, nothing that it learns in training; {others} have"
+        )
+    if part == "must" and recipe.prune.sparsity is None:
+        raise RecipeError(
+            f"prune.sparsity is missing: {method} scores after a training that it takes part in; give its schedule, for "
+            "example --set prune.sparsity.epochs=10"
+        )

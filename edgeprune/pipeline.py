@@ -53,7 +53,7 @@ STAGES = [
     Stage(
         "prune",
         prune.prune,
-        ("prune", "budget", "finetune.batch", "finetune.augment", "finetune.resample"),
+        ("prune", "budget", "finetune.batch", "finetune.augment", "finetune.resample", "finetune.loss"),
         trains=True,
     ),
     Stage("finetune", finetune.finetune, ("finetune",), trains=True),

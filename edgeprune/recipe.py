@@ -129,8 +129,9 @@ class Data(Section):
 class Loss(Section):
     """What is minimised."""
 
-    kind: Literal["ce", "ohem"] = Field(
-        default="ce", description="cross entropy, or its mean over the hard pixels only (OHEM)"
+    kind: Literal["ce", "ohem", "gsrl"] = Field(
+        default="ce",
+        description="cross entropy; its mean over the hard pixels only (OHEM); or weighed by rarity and doubt (DCFP's GSRL)",
     )
     class_weights: Literal["none", "median", "enet", "inverse_sqrt"] = Field(
         default="none", description="weights from the classes' frequencies in the training labels"
@@ -139,6 +140,10 @@ class Loss(Section):
         default=0.7, description="pixels whose true class has less than this probability are hard"
     )
     ohem_min_kept: Share = Field(default=0.0625, description="the least share of pixels that counts as hard")
+    gsrl_class: Literal["drawn", "rarest"] = Field(
+        default="drawn",
+        description="the class that pixel weights refer to: one of the image's at random, or its rarest",
+    )
     aux_weight: NotNegative = Field(default=0.4, description="weight of the auxiliary head's loss")
 
 
@@ -207,19 +212,43 @@ class Finetune(Train):
     distill: Distill | None = Field(default=None, description="teach with the dense network; null: labels only")
 
 
+class Round(Section):
+    """An earlier, gentler cut."""
+
+    keep: Annotated[str, Field(pattern=r"^\s*(0?\.[0-9]+|1(\.0+)?)\s*x\s*$")] = Field(
+        description='the budget of this cut as a share of the dense network, such as "0.7x", in the unit of `budget`'
+    )
+    args: dict[str, Any] | None = Field(
+        default=None, description="the criterion's switches for this cut; null: those of prune.args"
+    )
+    sparsity: Train | None = Field(
+        default=None, description="training that the criterion takes part in before this cut; null: prune.sparsity"
+    )
+    finetune: Train | None = Field(default=None, description="training after this cut; null: none")
+
+    @property
+    def share(self) -> float:
+        """`keep` as a number."""
+        return float(self.keep.strip().rstrip("x"))
+
+
 class Prune(Section):
     """Which channels go."""
 
-    method: str = Field(description="the criterion: sirfp, cap, l1, l2 or random")
+    method: str = Field(
+        description="the criterion: sirfp, cap, mtp, acosp, dcfp, fpgm, fpgm_a, ns, bn_scale, taylor, halp, group_norm, "
+        "l1, l2 or random"
+    )
     args: dict[str, Any] = Field(default={}, description="the criterion's switches")
     allocate: Literal["auto", "global", "uniform", "knapsack"] = Field(
         default="auto",
         description="global: all scores compete; uniform: the same share of each layer; knapsack: the most worth under "
         "the budget; auto: knapsack for a latency budget, else global",
     )
-    worth: Literal["sensitivity", "score"] = Field(
+    worth: Literal["sensitivity", "score", "sum"] = Field(
         default="sensitivity",
-        description="what the knapsack adds up: the measured loss when a layer alone is cut, or its share of scores",
+        description="what the knapsack adds up: the measured loss when a layer alone is cut, its share of scores, or the "
+        "scores themselves (HALP)",
     )
     sensitivity_images: Count = Field(default=8, description="training images that the sensitivity is measured on")
     remove_blocks: bool = Field(
@@ -232,7 +261,12 @@ class Prune(Section):
     batches: Count = Field(default=16, description="training batches that the criterion watches")
     step: Count | None = Field(default=None, description="widths are multiples of it; null: the target's channel_step")
     sparsity: Train | None = Field(
-        default=None, description="training under the criterion's sparsity term before it scores (cap)"
+        default=None,
+        description="training that the criterion takes part in before it scores: acosp, cap, dcfp, mtp and ns need it, "
+        "sirfp may have it",
+    )
+    rounds: list[Round] = Field(
+        default=[], description="earlier, gentler cuts, each with its training, before the last"
     )
 
 
@@ -335,8 +369,15 @@ class Recipe(Section):
     def _trained(self) -> Recipe:
         if self.train is None and self.model.checkpoint is None:
             raise ValueError("model.checkpoint and train are both missing: give trained weights or a training schedule")
-        if self.prune.sparsity is not None and self.prune.method != "cap":
-            raise ValueError(f"prune.sparsity: {self.prune.method} has no sparsity term; only cap has")
+        shares = [r.share for r in self.prune.rounds]
+        if shares != sorted(shares, reverse=True):
+            raise ValueError(
+                f"prune.rounds: each cut keeps less than the one before, not {', '.join(map(str, shares))}"
+            )
+        if shares and self.budget.is_latency:
+            raise ValueError(
+                "prune.rounds: their cuts are counted, not measured; use budget.macs, params or channels with them"
+            )
         return self
 
 

@@ -26,6 +26,7 @@ from edgeprune.deploy import front
 from edgeprune.documents import hint
 from edgeprune.errors import EdgepruneError, RecipeError, RunLockedError
 from edgeprune.files import lock, read_json, write_atomic, write_json
+from edgeprune.prune.criteria import CRITERIA
 from edgeprune.recipe import Budget, Recipe
 from edgeprune.target import Target
 
@@ -40,9 +41,15 @@ def points(recipe: Recipe, target: Target, budgets: Sequence[str], methods: Sequ
     for method in methods:
         for budget in budgets:
             content = recipe.model_dump(mode="json")
-            args = content["prune"]["args"] if method == recipe.prune.method else {}
-            sparsity = content["prune"]["sparsity"] if method == recipe.prune.method else None
-            content["prune"] |= {"method": method, "args": args, "sparsity": sparsity}
+            own = method == recipe.prune.method
+            taught = own or (method in CRITERIA and CRITERIA[method].training == "must")
+            sparsity = content["prune"]["sparsity"] if taught else None
+            rounds = [
+                {**r, "args": r["args"] if own else None, "sparsity": r["sparsity"] if taught else None}
+                for r in content["prune"]["rounds"]
+            ]
+            args = content["prune"]["args"] if own else {}
+            content["prune"] |= {"method": method, "args": args, "sparsity": sparsity, "rounds": rounds}
             content["budget"] = _budget(budget)
             content["name"] = f"{recipe.name}-{method}-{budget.replace('=', '-')}"
             made = Recipe.model_validate(content)

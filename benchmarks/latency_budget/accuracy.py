@@ -42,8 +42,7 @@ from edgeprune.prune.plan import make_plan
 from edgeprune.prune.removal import knapsack_with_removal
 from edgeprune.prune.surgery import fold_constants
 from edgeprune.recipe import Recipe, load_recipe
-from edgeprune.stages import finetune, latency, load, profile
-from edgeprune.stages import prune as pruning
+from edgeprune.stages import finetune, latency, load, profile, scoring, sharing
 from edgeprune.stages.run import Run
 from edgeprune.target import load_target
 
@@ -62,7 +61,7 @@ def allocator(run: Run, way: str, net: Any, graph: Any, scores: Any) -> tuple[An
     def losses(around: Widths | None) -> worth.Losses:
         key = f"losses {around}"
         if key not in run.kept:
-            run.kept[key] = pruning.sensitivity(run, net, graph, scores, blocks, around)
+            run.kept[key] = sharing.sensitivity(run, net, graph, scores, blocks, around)
         return run.kept[key]
 
     even = by_rank(scores, predictor, limit, how="uniform", min_keep=floor, step=device_step)
@@ -106,7 +105,8 @@ def one(run: Run, way: str) -> dict[str, Any]:
     net = load.dense(run)
     graph = find_groups(net, load.example(run), run.recipe.prune.never)
     if "scores" not in run.kept:
-        run.kept["scores"] = pruning.score(run, load.dense(run), graph)
+        p = run.recipe.prune
+        run.kept["scores"] = scoring.score(run, load.dense(run), graph, scoring.Spent(), p.args, p.sparsity)
     scores = run.kept["scores"]
     allocate, value = allocator(run, way, load.dense(run), graph, scores)
     began = time.perf_counter()

@@ -74,6 +74,35 @@ def make_plan(net: nn.Module, graph: ChannelGraph, keep: dict[str, np.ndarray]) 
     return Plan(kept_units, graph.widths(), tensors, structure_hash(net))
 
 
+def compose(net: nn.Module, graph: ChannelGraph, first: Plan, second: Plan) -> Plan:
+    """The plan that cuts `net` in one go as `first` and then, on what that left, `second` do.
+
+    Raises:
+        SurgeryError: their units do not fit together.
+    """
+    state, tensors = net.state_dict(), dict(first.tensors)
+    for name, axes in second.tensors.items():
+        if name not in state:  # a bias that folding has added
+            continue
+        old = first.tensors.get(name, {})
+        now = {a: np.asarray(old.get(a, range(state[name].shape[a])))[kept].tolist() for a, kept in axes.items()}
+        tensors[name] = {**old, **now}
+    keep = {}
+    for number, g in enumerate(graph.groups):
+        alive = np.ones(g.size, dtype=bool)
+        for name, axes in graph.places.items():
+            for axis, (unit, group) in axes.items():
+                kept = tensors.get(name, {}).get(axis)
+                if kept is not None:
+                    gone = np.setdiff1d(np.arange(len(unit)), kept)
+                    alive[unit[gone][group[gone] == number]] = False
+        keep[g.name] = np.flatnonzero(alive)
+    plan = make_plan(net, graph, keep)
+    if plan.tensors != tensors:
+        raise SurgeryError("plan: two cuts one after the other do not make one plan of the dense network's groups")
+    return plan
+
+
 def save_plan(path: Path, plan: Plan, network: dict[str, Any]) -> None:
     """Write `plan.json`; `network` is what `models.build` needs to make the dense network again."""
     write_json(

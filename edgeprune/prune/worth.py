@@ -9,6 +9,7 @@ group and share.
 `score`: the kept share of the group's score mass, above its lowest score, times the square root of its size. Within a
 layer this ranks like the score itself; between layers it says "a tenth of this layer's evidence", which is the weakest
 assumption that makes them addable, and the root keeps wide layers from being outvoted by many narrow ones.
+`sum`: the scores themselves, for criteria whose scores share a unit over layers (HALP's saliency).
 """
 
 from __future__ import annotations
@@ -54,6 +55,16 @@ def by_score(scores: Scores, widths: dict[str, list[int]]) -> Values:
         mass = mass - mass.min() + 1e-9 + 0.05 * float(np.ptp(mass))  # the lowest channel is worth something, too
         share = np.concatenate([[0.0], np.cumsum(mass) / mass.sum()])
         found[name] = {w: float(share[w]) * len(score) ** 0.5 for w in widths[name]}
+    return found
+
+
+def by_sum(scores: Scores, widths: dict[str, list[int]]) -> Values:
+    """Values as HALP adds them up: the sum of the kept scores; what has nothing to be judged by counts as the best."""
+    best = max((float(s[np.isfinite(s)].max(initial=0.0)) for s in scores.values()), default=0.0)
+    found: Values = {}
+    for name, score in scores.items():
+        prefix = np.concatenate([[0.0], np.cumsum(np.sort(np.nan_to_num(score, posinf=best))[::-1])])
+        found[name] = {w: float(prefix[w]) for w in widths[name]}
     return found
 
 

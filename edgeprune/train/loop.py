@@ -21,7 +21,7 @@ from edgeprune.errors import EdgepruneError
 from edgeprune.files import hash_obj, replace_with, write_json
 from edgeprune.progress import Progress
 from edgeprune.train.distill import make_term
-from edgeprune.train.losses import class_weights, make_loss
+from edgeprune.train.losses import class_weights, make_loss, spread_labels
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -31,7 +31,13 @@ class Hooks:
     """What others add to the loop: each may be left out."""
 
     teacher: nn.Module | None = None
+    before_step: Callable[[int, int, float], None] | None = None  # step, steps, steps an epoch; such as a temperature
+    term: Callable[[torch.Tensor, Any, torch.Tensor], torch.Tensor] | None = (
+        None  # (loss, output, labels) -> added loss
+    )
     after_backward: Callable[[], None] | None = None  # may change gradients, such as CAP's sparsity term
+    state: Callable[[], dict[str, Any]] | None = None  # what the hooks have gathered; it is kept in the checkpoint
+    load_state: Callable[[dict[str, Any]], None] | None = None
     evaluate: Callable[[nn.Module], float] | None = None  # mIoU, 0 to 1
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -62,13 +68,13 @@ def train(
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     per_epoch = batches.per_epoch / (cfg.accumulate * accelerator.num_processes)  # optimiser steps
     steps = total_steps(cfg, per_epoch)
-    weights = class_weights(cfg.loss.class_weights, _labels(batches.data), classes)
+    weights = class_weights(cfg.loss.class_weights, spread_labels(batches.data), classes)
     loss_of = make_loss(cfg.loss, None if weights is None else weights.to(accelerator.device))
     key = hash_obj([cfg.model_dump(mode="json"), seed, steps, context, fingerprint(net)])
     wrapped, optimizer = accelerator.prepare(net, _optimizer(net, cfg))
     scaler = torch.amp.GradScaler(accelerator.device.type, enabled=cfg.autocast == "fp16")
     ema = _ema(net, cfg.ema)
-    state = _State(home / "checkpoint.pt", key, net, optimizer, scaler, ema, hooks.history)
+    state = _State(home / "checkpoint.pt", key, net, optimizer, scaler, ema, hooks)
     step = state.load()
     term, end = (None, None)
     if hooks.teacher is not None:
@@ -81,6 +87,8 @@ def train(
                 group["lr"] = rate
             torch.manual_seed(int(np.random.SeedSequence([seed, 2, step]).generate_state(1)[0]))  # dropout
             wrapped.train()
+            if hooks.before_step:
+                hooks.before_step(step, steps, per_epoch)
             loss = 0.0
             for _ in range(cfg.accumulate):
                 images, labels = (t.to(accelerator.device) for t in next(stream))
@@ -89,6 +97,8 @@ def train(
                     value = loss_of(output, labels)
                     if term is not None:
                         value = value + term(images, output["out"] if isinstance(output, dict) else output, labels)
+                    if hooks.term:
+                        value = value + hooks.term(value, output, labels)
                 loss += float(value.detach()) / cfg.accumulate
                 accelerator.backward(scaler.scale(value / cfg.accumulate))
             if not math.isfinite(loss):
@@ -148,11 +158,6 @@ def fingerprint(net: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _labels(data: Any, most: int = 200) -> Any:
-    """Labels spread over the data set."""
-    return (data[i * len(data) // min(most, len(data))][1] for i in range(min(most, len(data))))
-
-
 def _optimizer(net: nn.Module, cfg: Any) -> torch.optim.Optimizer:
     """Weight decay on matrices and kernels only, not on norms' scales and biases."""
     moving = [p for p in net.parameters() if p.requires_grad]
@@ -190,7 +195,7 @@ class _State:
     optimizer: Any
     scaler: Any
     ema: Any
-    history: list[dict[str, float]]
+    hooks: Hooks
 
     def save(self, step: int) -> None:
         content = {
@@ -200,7 +205,8 @@ class _State:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "ema": self.ema.state_dict() if self.ema is not None else None,
-            "history": self.history,
+            "hooks": self.hooks.state() if self.hooks.state else None,
+            "history": self.hooks.history,
         }
         replace_with(self.path, lambda beside: torch.save(content, beside))
 
@@ -219,5 +225,7 @@ class _State:
         self.scaler.load_state_dict(content["scaler"])
         if self.ema is not None:
             self.ema.load_state_dict(content["ema"])
-        self.history.extend(content["history"])
+        if self.hooks.load_state:
+            self.hooks.load_state(content["hooks"])
+        self.hooks.history.extend(content["history"])
         return int(content["step"])

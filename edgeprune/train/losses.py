@@ -1,4 +1,4 @@
-"""Losses of segmentation: cross entropy with ignored pixels, OHEM, class weights, auxiliary heads."""
+"""Losses of segmentation: cross entropy with ignored pixels, OHEM, GSRL, class weights, auxiliary heads."""
 
 from __future__ import annotations
 
@@ -43,6 +43,11 @@ def class_weights(kind: str, labels: Iterable[np.ndarray], classes: int) -> torc
     return torch.tensor(weights / weights.mean(), dtype=torch.float32)
 
 
+def spread_labels(data: Any, most: int = 200) -> Iterable[np.ndarray]:
+    """Labels spread over a data set, for its classes' frequencies."""
+    return (data[i * len(data) // min(most, len(data))][1] for i in range(min(most, len(data))))
+
+
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
     """Mean over judged pixels; 0 where there are none. (B, K, H, W) logits, (B, H, W) labels."""
     summed = F.cross_entropy(logits.float(), labels, weights, ignore_index=IGNORE, reduction="sum")
@@ -70,22 +75,60 @@ def ohem(
     return pixels[hard].mean()
 
 
+def rarity(labels: torch.Tensor, classes: int, refer: str = "drawn", beta: float = 0.9999) -> torch.Tensor:
+    """(B, H, W) weights of GSRL's pixels, 0 to 1: (1 - beta^n*) / (1 - beta^n), n the image's pixels of the pixel's class.
+
+    n* belongs to the class that the release's class-balanced resampling drew the image for. Our reading, where nothing is
+    resampled: one of the image's classes at random ("drawn") or its rarest ("rarest"). Ignored pixels weigh 0.
+    """
+    known = torch.where((labels >= 0) & (labels < classes), labels, classes)
+    counts = torch.stack([torch.bincount(k, minlength=classes + 1)[:classes] for k in known.flatten(1)]).double()
+    there = counts > 0
+    order = torch.rand(counts.shape).to(counts) if refer == "drawn" else -counts
+    chosen = torch.where(there, order, -torch.inf).argmax(dim=1, keepdim=True)
+    effective = 1 + 1e-8 - beta**counts
+    weights = (effective.gather(1, chosen) / effective).clamp(0, 1)
+    weights = torch.cat([weights, weights.new_zeros(len(weights), 1)], dim=1)
+    return weights.gather(1, known.flatten(1)).view(labels.shape).float()
+
+
+def gsrl_weights(logits: torch.Tensor, rare: torch.Tensor, window: int = 9, doubt: float = 9.0) -> torch.Tensor:
+    """(B, H, W) maxpool(rarity) * (1 + doubt * (1 - (p_first - p_second))), taken as constant."""
+    first, second = logits.detach().float().softmax(dim=1).topk(2, dim=1).values.unbind(dim=1)
+    wide = F.max_pool2d(rare[:, None], window, stride=1, padding=window // 2)[:, 0]
+    return wide * (1 + doubt * (1 - (first - second)))
+
+
+def gsrl(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Cross entropy weighed by pixel, a mean an image, then over images (DCFP, TCSVT 2024; after its released code)."""
+    each = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="none")
+    weights = torch.where(labels == IGNORE, 0.0, weights)
+    return ((each * weights).sum(dim=(1, 2)) / (weights.sum(dim=(1, 2)) + 1e-8)).mean()
+
+
 def make_loss(cfg: Any, weights: torch.Tensor | None) -> Loss:
     """The loss of `recipe.Loss`: (network output, labels) to a scalar. The dict's other heads count `aux_weight`."""
 
+    def sized(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if logits.shape[-2:] == labels.shape[-2:]:
+            return logits
+        return F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+
     def one(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        if logits.shape[-2:] != labels.shape[-2:]:
-            logits = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
         if cfg.kind == "ohem":
             return ohem(logits, labels, weights, cfg.ohem_threshold, cfg.ohem_min_kept)
         return cross_entropy(logits, labels, weights)
 
     def loss(output: Any, labels: torch.Tensor) -> torch.Tensor:
-        heads = list(output.values()) if isinstance(output, dict) else output
-        if isinstance(heads, torch.Tensor):
-            return one(heads, labels)
+        heads = [output] if isinstance(output, torch.Tensor) else output
         if isinstance(output, dict):
             heads = [output["out"], *(v for k, v in output.items() if k != "out")]
-        return one(heads[0], labels) + cfg.aux_weight * sum((one(h, labels) for h in heads[1:]), heads[0].new_zeros(()))
+        heads = [sized(h, labels) for h in heads]
+        if cfg.kind == "gsrl":  # the main head's doubt weighs the pixels of all heads
+            pixels = gsrl_weights(heads[0], rarity(labels, heads[0].shape[1], cfg.gsrl_class))
+            losses = [gsrl(h, labels, pixels) for h in heads]
+        else:
+            losses = [one(h, labels) for h in heads]
+        return losses[0] + cfg.aux_weight * sum(losses[1:], heads[0].new_zeros(()))
 
     return loss

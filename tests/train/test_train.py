@@ -15,7 +15,7 @@ from edgeprune.errors import EdgepruneError
 from edgeprune.recipe import Distill, Loss, Train
 from edgeprune.train.distill import logits_loss, make_term, relation_loss
 from edgeprune.train.loop import Hooks, fingerprint, learning_rate, train
-from edgeprune.train.losses import class_weights, cross_entropy, make_loss, ohem
+from edgeprune.train.losses import class_weights, cross_entropy, gsrl, gsrl_weights, make_loss, ohem, rarity
 from edgeprune.train.recalibrate import recalibrate
 
 LOGITS = torch.randn(2, 4, 6, 8, generator=torch.Generator().manual_seed(0))
@@ -57,6 +57,54 @@ def test_auxiliary_heads_count_by_their_weight():
     one = cross_entropy(LOGITS, LABELS)
     torch.testing.assert_close(loss({"out": LOGITS, "aux": LOGITS}, LABELS), 1.5 * one)
     torch.testing.assert_close(loss(LOGITS, LABELS), one)
+
+
+def test_gsrl_rarity_is_the_ratio_of_effective_numbers():
+    labels = torch.tensor([[[0, 0, 0, 1], [0, 0, 2, 255]]])  # 5, 1 and 1 pixels
+    expected = (1 + 1e-8 - 0.9) / (1 + 1e-8 - 0.9**5)
+    found = rarity(labels, 4, "rarest", beta=0.9)
+    torch.testing.assert_close(found, torch.tensor([[[expected] * 3 + [1], [expected] * 2 + [1, 0]]]))
+    torch.manual_seed(0)
+    drawn = {round(float(rarity(labels, 4, "drawn", beta=0.9)[0, 0, 0]), 4) for _ in range(30)}
+    assert drawn == {round(expected, 4), 1.0}  # where the frequent class is drawn, the rare ones are clipped to 1
+    nothing = torch.full((1, 2, 2), 255)
+    assert rarity(nothing, 4).tolist() == [[[0, 0], [0, 0]]]
+
+
+def test_gsrl_widens_weights_and_doubts():
+    logits = torch.zeros(1, 2, 11, 11)
+    logits[0, 0, 0, 0] = 100.0  # sure there, in doubt elsewhere
+    rare = torch.zeros(1, 11, 11)
+    rare[0, 5, 5] = 0.5
+    found = gsrl_weights(logits, rare)
+    assert found[0, 1, 1] == 5 and found[0, 0, 0] == 0 and found[0, 9, 9] == 5 and found[0, 10, 10] == 0
+    rare[0, 0, 0] = 0.5
+    assert gsrl_weights(logits, rare)[0, 0, 0] == 0.5
+
+
+def test_gsrl_is_a_weighted_mean_an_image():
+    labels = LABELS.clone()
+    labels[0, :3] = 255
+    torch.testing.assert_close(
+        gsrl(LOGITS, labels, torch.ones(LABELS.shape)),
+        (cross_entropy(LOGITS[:1], labels[:1]) + cross_entropy(LOGITS[1:], labels[1:])) / 2,
+    )
+    weights = torch.rand(LABELS.shape, generator=torch.Generator().manual_seed(0))
+    each = F.cross_entropy(LOGITS, LABELS, reduction="none")
+    by_hand = np.mean([float((each[i] * weights[i]).sum() / weights[i].sum()) for i in range(2)])
+    assert float(gsrl(LOGITS, LABELS, weights)) == pytest.approx(by_hand, rel=1e-5)
+    assert gsrl(LOGITS, torch.full_like(LABELS, 255), weights) == 0
+
+
+def test_gsrl_weighs_the_auxiliary_head_by_the_main_heads_doubt():
+    logits, aux = LOGITS.clone().requires_grad_(), LOGITS.flip(1)
+    loss = make_loss(Loss(kind="gsrl", gsrl_class="rarest", aux_weight=0.4), None)
+    pixels = gsrl_weights(LOGITS, rarity(LABELS, 4, "rarest"))
+    expected = gsrl(LOGITS, LABELS, pixels) + 0.4 * gsrl(aux, LABELS, pixels)
+    found = loss({"aux": aux, "out": logits}, LABELS)
+    torch.testing.assert_close(found, expected)
+    found.backward()
+    assert logits.grad is not None and logits.grad.isfinite().all()
 
 
 def test_schedules():
@@ -155,6 +203,30 @@ def test_training_learns_and_evaluates(tmp_path: Path):
     train(net, batches, cfg, tmp_path, classes=9, seed=1, title="t", hooks=hooks)
     losses = [note["loss"] for note in hooks.history]
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5]) and len(seen) == 3
+
+
+def test_what_hooks_gather_goes_on_from_the_checkpoint(tmp_path: Path):
+    def run(home: str, most: int) -> list[float]:
+        net, batches, cfg = setup()
+        seen: list[float] = []
+
+        def term(value, output, labels):
+            seen.append(float(value.detach()))
+            if len(seen) > most:
+                raise Killed
+            return 0.1 * output.square().mean()
+
+        def load_state(state):
+            seen[:] = state["seen"]
+
+        hooks = Hooks(term=term, state=lambda: {"seen": list(seen)}, load_state=load_state)
+        with pytest.raises(Killed) if most < 6 else contextlib.nullcontext():
+            train(net, batches, cfg, tmp_path / home, classes=9, seed=1, title="t", hooks=hooks)
+        return seen
+
+    whole = run("whole", 6)
+    run("cut", 4)
+    assert run("cut", 6) == whole and len(whole) == 6
 
 
 def test_divergence_is_one_line(tmp_path: Path):

@@ -21,6 +21,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgeprune.prune.channels import Group
+from edgeprune.prune.criteria.members import Clock, from_norms, norms_of
+from edgeprune.prune.ranks import averaged
 
 
 def affinity(maps: torch.Tensor, kind: str = "softmax", scaled: bool = True) -> torch.Tensor:
@@ -50,9 +52,11 @@ class CAP:
 
     needs_data = False
     needs_gradient = False
+    training = "must"
 
     def __init__(self, strength: float = 1e-4, cagm_affinity: str = "softmax", cagm_scaled: bool = True) -> None:
         self.strength, self.kind, self.scaled = strength, cagm_affinity, cagm_scaled
+        self.clock = Clock()
         self._guides: dict[str, torch.Tensor] = {}
         self._norms: dict[str, nn.Module] = {}
         self._hooks: list[Any] = []
@@ -61,15 +65,14 @@ class CAP:
     def attach(self, net: nn.Module, groups: list[Group]) -> None:
         """Watch the groups' norms; during training each batch leaves its guiding vectors behind."""
         self._groups = groups
-        for name in {m.module for g in groups for m in g.members if m.kind == "norm"}:
-            module = net.get_submodule(name)
-            self._norms[name] = module
+        self._norms = norms_of(net, groups)
+        for name, module in self._norms.items():
             self._hooks.append(module.register_forward_hook(self._watch(name)))
 
     def _watch(self, name: str) -> Any:
         def hook(module: nn.Module, args: Any, output: torch.Tensor) -> None:
             if module.training and output.ndim == 4:
-                with torch.no_grad(), torch.autocast(output.device.type, enabled=False):
+                with self.clock, torch.no_grad(), torch.autocast(output.device.type, enabled=False):
                     g = guidance(F.relu(output), self.kind, self.scaled)
                     self._guides[name] = (g - g.min()) / (g.max() - g.min()).clamp_min(1e-12)
 
@@ -77,10 +80,11 @@ class CAP:
 
     def after_backward(self) -> None:
         """Add the sparsity subgradient to the scales' gradients."""
-        for name, g in self._guides.items():
-            gamma = self._norms[name].weight
-            if isinstance(gamma, nn.Parameter) and gamma.grad is not None:
-                gamma.grad += self.strength * (1 - g) * gamma.detach().sign()
+        with self.clock:
+            for name, g in averaged(self._guides).items():  # each process saw other images
+                gamma = self._norms[name].weight
+                if isinstance(gamma, nn.Parameter) and gamma.grad is not None:
+                    gamma.grad += self.strength * (1 - g) * gamma.detach().sign()
 
     def detach(self) -> None:
         """Take the hooks off."""
@@ -90,12 +94,5 @@ class CAP:
 
     def scores(self) -> dict[str, np.ndarray]:
         """group -> (units,) |gamma|; residual groups take the highest of their norms (the union of the masks)."""
-        return {g.name: np.max(self._readings(g), axis=0) for g in self._groups}
-
-    def _readings(self, group: Group) -> list[np.ndarray]:
-        found = []
-        for m in group.members:
-            if m.kind == "norm":
-                gamma = self._norms[m.module].weight.detach().abs().cpu().numpy()  # type: ignore[union-attr]
-                found.append(gamma[m.index].reshape(group.size, -1).mean(axis=1))
-        return found or [np.full(group.size, np.inf)]  # no scale, nothing to judge by: it stays
+        scales = {n: m.weight.detach().abs().double().cpu().numpy() for n, m in self._norms.items()}  # type: ignore[union-attr,operator]
+        return from_norms(self._groups, scales)

@@ -6,6 +6,7 @@ import numpy as np
 from torch import nn
 
 from edgeprune.prune.channels import Group
+from edgeprune.prune.criteria.members import Clock
 
 
 class Random:
@@ -13,8 +14,10 @@ class Random:
 
     needs_data = False
     needs_gradient = False
+    training = "no"
 
     def __init__(self, seed: int = 0) -> None:
+        self.clock = Clock()
         self._rng = np.random.default_rng(seed)
         self._groups: list[Group] = []
 

@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from edgeprune.prune.channels import Group
+from edgeprune.prune.criteria.members import Clock, filters, over_units, relative
 
 
 class Magnitude:
@@ -22,25 +23,22 @@ class Magnitude:
 
     needs_data = False
     needs_gradient = False
+    training = "no"
 
     def __init__(self, power: int = 1, normalise: str = "layer") -> None:
         self.power, self.normalise = power, normalise
+        self.clock = Clock()
         self._found: dict[str, np.ndarray] = {}
 
     def attach(self, net: nn.Module, groups: list[Group]) -> None:
         """Read the weights."""
-        for g in groups:
-            total = np.zeros(g.size)
-            for m in g.members:
-                if m.kind != "out":
-                    continue
-                layer = net.get_submodule(m.module)
-                weight = layer.weight.detach().float()  # type: ignore[union-attr]
-                weight = weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else weight
-                norm = weight.flatten(1).norm(p=self.power, dim=1).cpu().numpy().astype(np.float64)
-                norm = norm / max(norm.mean(), 1e-12) if self.normalise == "layer" else norm
-                total += norm[m.index].reshape(g.size, -1).sum(axis=1)
-            self._found[g.name] = total
+        with self.clock:
+            for g in groups:
+                total = np.zeros(g.size)
+                for m in (m for m in g.members if m.kind == "out"):
+                    norm = filters(net.get_submodule(m.module)).double().norm(p=self.power, dim=1).numpy()
+                    total += over_units(relative(norm) if self.normalise == "layer" else norm, m)
+                self._found[g.name] = total
 
     def detach(self) -> None:
         """Nothing is attached."""

@@ -5,16 +5,21 @@ For each norm layer, on its output before the activation, at full resolution:
 and the channels are eliminated greedily by their redundancy to the living ones (`clique.eliminate`); score = -q.
 
 Exact (after the authors' released code): the tap, the L1 scale, the absolute value *after* averaging, the greedy.
-Our readings, each with a switch: the mean over batches is plain, not an EMA (the EMA's bias is the same for all layers);
+Our readings, each with a switch: statistics are taken over calibration batches and their mean is plain; with
+`prune.sparsity` they are taken during that training, as released, and `decay=0.999` makes the mean the released EMA (it starts
+at 0; its bias is the same for all layers);
 `scale="cosine"` replaces the L1 by the L2 norm; `normalise="layer"` divides q by its mean over the layer, since raw q
 scales with C / (H W) and a global threshold on it merely compares layer shapes; `detail` weighs the standard deviation
-of the Sobel gradient that the released script adds (0.4 there, and then it outweighs the redundancy about 70 times).
+of the Sobel gradient that the released script adds (0.4 there, and then it outweighs the redundancy about 70 times), in the layers that
+`detail_where` matches (released: "backbone.*"); `detail_from="gradient"` is the released second round's variant: in place of
+the Sobel term DCFP's gradient score (`dcfp.eic`), everywhere. The published schedule cuts 30 % of the MACs, trains, and cuts
+to 60 %: `prune.rounds` (docs/methods.md). Over several processes statistics are averaged (released: the first one's alone).
 Groups with several norms (residual sums) take the highest of their scores, which is the union of the released masks.
 """
 
 from __future__ import annotations
 
-import time
+import fnmatch
 from typing import Any
 
 import numpy as np
@@ -24,6 +29,8 @@ from torch import nn
 
 from edgeprune.prune.channels import Group, Member
 from edgeprune.prune.clique import eliminate
+from edgeprune.prune.criteria.dcfp import EIC
+from edgeprune.prune.criteria.members import Clock, norms_of, over_units, relative, taps
 
 _EPS = 1e-5
 _SOBEL = torch.tensor([[-0.5, 0.0, 0.5], [-1.0, 0.0, 1.0], [-0.5, 0.0, 0.5]])
@@ -53,41 +60,70 @@ class SIRFP:
     Args:
         scale: "l1" (paper) or "cosine".
         normalise: "layer" (ours) or "none".
-        detail: weight of the edge term; 0 leaves it out.
+        detail: weight of the detail term; 0 leaves it out.
+        detail_from: "edge" or "gradient" (the second round's).
+        detail_where: glob of the modules whose channels get it.
+        decay: of the running mean over batches, such as 0.999; null takes the plain mean.
     """
 
     needs_data = True
-    needs_gradient = False
+    training = "may"
 
-    def __init__(self, scale: str = "l1", normalise: str = "layer", detail: float = 0.0) -> None:
-        self.scale, self.normalise, self.detail = scale, normalise, detail
-        self.seconds = 0.0
-        self._sums: dict[str, Any] = {}
-        self._details: dict[str, Any] = {}
+    def __init__(
+        self, scale: str = "l1", normalise: str = "layer", detail: float = 0.0, detail_from: str = "edge",
+        detail_where: str = "*", decay: float | None = None,
+    ) -> None:  # fmt: skip
+        self.scale, self.normalise, self.detail, self.where, self.decay = scale, normalise, detail, detail_where, decay
+        self.edges = bool(detail) and detail_from == "edge"
+        self.needs_gradient = bool(detail) and detail_from == "gradient"
+        self.clock = Clock()
+        self._means: dict[str, torch.Tensor] = {}  # S a tap
+        self._details: dict[str, torch.Tensor] = {}
         self._batches: dict[str, int] = {}
+        self._eic = EIC(0.999 if decay is None else decay)
         self._hooks: list[Any] = []
         self._groups: list[Group] = []
+        self._norms: dict[str, nn.Module] = {}
+        self._trained = False
 
     def attach(self, net: nn.Module, groups: list[Group]) -> None:
         """Watch the norm layers of the groups (the producing layer where there is no norm)."""
-        self._groups = groups
-        for name in {m.module for g in groups for m in taps(g)}:
+        self._groups, self._norms = groups, norms_of(net, groups)
+        for name in {m.module: None for g in groups for m in taps(g)}:
             self._hooks.append(net.get_submodule(name).register_forward_hook(self._watch(name)))
 
     def _watch(self, name: str) -> Any:
         def hook(module: nn.Module, args: Any, output: torch.Tensor) -> None:
-            started = time.perf_counter()
+            if self._trained and not module.training:  # a validation on the way
+                return
             maps = output if output.ndim == 4 else output.reshape(*output.shape[:2], -1, 1)
-            with torch.no_grad(), torch.autocast(maps.device.type, enabled=False):
-                s = similarity(maps, self.scale)
-                self._sums[name] = self._sums[name] + s if name in self._sums else s
-                if self.detail:
-                    e = edge_detail(maps)
-                    self._details[name] = self._details[name] + e if name in self._details else e
-            self._batches[name] = self._batches.get(name, 0) + 1
-            self.seconds += time.perf_counter() - started
+            with self.clock, torch.no_grad(), torch.autocast(maps.device.type, enabled=False):
+                count = self._batches[name] = self._batches.get(name, 0) + 1
+                share = 1 / count if self.decay is None else 1 - self.decay
+                _mix(self._means, name, similarity(maps, self.scale), share)
+                if self.edges:
+                    _mix(self._details, name, edge_detail(maps), share)
 
         return hook
+
+    def before_step(self, step: int, steps: int, per_epoch: float) -> None:
+        """From now on only training batches count."""
+        self._trained = True
+
+    def after_backward(self) -> None:
+        """Take in the gradients of one batch, for the second round's detail."""
+        if self.needs_gradient:
+            with self.clock:
+                self._eic.update(self._norms)
+
+    def state(self) -> dict[str, Any]:
+        """What a killed training goes on from."""
+        return {"means": self._means, "details": self._details, "batches": self._batches, "eic": self._eic.values}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self._means, self._details, self._batches = (dict(state[k]) for k in ("means", "details", "batches"))
+        self._eic.values = dict(state["eic"])
 
     def detach(self) -> None:
         """Take the hooks off."""
@@ -97,23 +133,23 @@ class SIRFP:
 
     def scores(self) -> dict[str, np.ndarray]:
         """group -> (units,) scores."""
-        return {g.name: np.max([self._score(m) for m in taps(g)], axis=0) for g in self._groups}
+        details = {n: e.double().cpu().numpy() for n, e in self._details.items()}
+        if self.needs_gradient:
+            details = self._eic.arrays(self._norms)
+        return {g.name: np.max([self._score(m, details) for m in taps(g)], axis=0) for g in self._groups}
 
-    def _score(self, tap: Member) -> np.ndarray:
-        batches = self._batches[tap.module]
-        redundancy = (self._sums[tap.module] / batches).abs().cpu().numpy().astype(np.float64)
+    def _score(self, tap: Member, details: dict[str, np.ndarray]) -> np.ndarray:
+        redundancy = self._means[tap.module].abs().cpu().numpy().astype(np.float64)
         blocks = tap.index.reshape(len(tap.index), -1)
         part = sum(redundancy[np.ix_(blocks[:, k], blocks[:, k])] for k in range(blocks.shape[1]))
         _, q = eliminate(np.asarray(part))
-        if self.normalise == "layer":
-            q = q / max(q.mean(), 1e-12)
-        score = -q
-        if self.detail:
-            detail = (self._details[tap.module] / batches).cpu().numpy()
-            score = score + self.detail * detail[blocks].sum(axis=1)
+        score = -relative(q) if self.normalise == "layer" else -q
+        if tap.module in details and fnmatch.fnmatch(tap.module, self.where):
+            score = score + self.detail * over_units(details[tap.module], tap)
         return score
 
 
-def taps(group: Group) -> list[Member]:
-    """Where a group is watched: its norms, else its producers."""
-    return [m for m in group.members if m.kind == "norm"] or [m for m in group.members if m.kind == "out"]
+def _mix(means: dict[str, torch.Tensor], name: str, new: torch.Tensor, share: float) -> None:
+    """means[name] moves by `share` towards `new`, from 0."""
+    before = means[name].to(new.device) if name in means else torch.zeros_like(new)
+    means[name] = before + share * (new - before)

@@ -1,0 +1,147 @@
+"""Score: what a criterion says of a network's channels, after the training or the calibration batches that it wants."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from torch import nn
+
+from edgeprune import models
+from edgeprune.errors import EdgepruneError, RecipeError
+from edgeprune.prune.channels import ChannelGraph
+from edgeprune.prune.criteria import CRITERIA, Criterion
+from edgeprune.prune.ranks import averaged
+from edgeprune.recipe import Train
+from edgeprune.stages import load
+from edgeprune.stages.run import Run
+from edgeprune.train.loop import Hooks, train
+from edgeprune.train.losses import class_weights, make_loss, spread_labels
+
+_PARTS = ("before_step", "term", "after_backward", "state", "load_state")
+
+
+@dataclass
+class Spent:
+    """Optimiser steps, and wall seconds of this process (a resumed run counts only its own), summed over the rounds."""
+
+    scoring: float = 0.0  # all of it
+    criterion: float = 0.0  # inside the criterion's own code
+    training: float = 0.0
+    steps: int = 0
+
+
+def score(
+    run: Run, net: nn.Module, graph: ChannelGraph, spent: Spent, args: dict[str, Any], schedule: Train | None,
+    home: Path | None = None, number: int = 0,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """group -> (units,) scores; `net` comes out with the weights of the criterion's training, else untouched.
+
+    Args:
+        schedule: the training that the criterion takes part in; with one, no calibration batches are watched.
+        home: where the training keeps its checkpoint; `prune/` by default.
+        number: of the round; seeds its batches.
+
+    Raises:
+        EdgepruneError: a score is not a number.
+        RecipeError: the criterion finds nothing to judge by.
+    """
+    started = time.perf_counter()
+    criterion: Criterion = CRITERIA[run.recipe.prune.method](**args)
+    criterion.attach(net, graph.groups)
+    try:
+        if schedule is not None:
+            _teach(run, net, criterion, schedule, home or run.folder / "prune", number, spent)
+        elif criterion.needs_gradient:
+            _differentiate(run, net, criterion)
+        elif criterion.needs_data:
+            _watch(run, net)
+    finally:
+        criterion.detach()
+    scores = criterion.scores()
+    spent.scoring += time.perf_counter() - started
+    spent.criterion += criterion.clock.seconds
+    return _checked(run, scores)
+
+
+def _checked(run: Run, scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    bad = next((name for name, s in scores.items() if np.isnan(s).any()), None)
+    if bad is not None:
+        raise EdgepruneError(
+            f"prune.method: {run.recipe.prune.method} gives scores that are not numbers for {bad}; its weights hold NaN"
+        )
+    if all(np.isinf(s).all() for s in scores.values()):
+        raise RecipeError(
+            f"prune.method: {run.recipe.prune.method} judges by the scales of norms, and no prunable layer has one; "
+            "use l1, group_norm or taylor"
+        )
+    return scores
+
+
+def teach(
+    run: Run, net: nn.Module, cfg: Train, home: Path, number: int, hooks: Hooks, spent: Spent, title: str
+) -> None:
+    """Train `net` in place by `cfg` within the prune stage."""
+    data, seed = load.dataset(run, "train"), run.recipe.seed + 2 + 10 * number
+    batches = load.batches(run, cfg, seed)
+    hooks.evaluate = lambda n: load.score(run, n).miou
+    started = time.perf_counter()
+    train(
+        net, batches, cfg, home, classes=len(data.classes), seed=seed, title=title, hooks=hooks, context=run.key,
+    )  # fmt: skip
+    spent.training += time.perf_counter() - started
+    spent.steps += len(hooks.history)
+
+
+def _teach(run: Run, net: nn.Module, criterion: Criterion, cfg: Train, home: Path, number: int, spent: Spent) -> None:
+    """Training that the criterion takes part in; the weights that come of it are the ones that are cut."""
+    own: dict[str, Any] = {part: getattr(criterion, part, None) for part in _PARTS}
+    hooks = Hooks(**own)
+    teach(run, net, cfg, home, number, hooks, spent, "sparsity" if number == 0 else f"sparsity of round {number}")
+    if hooks.state and hooks.load_state:  # each process has seen its own batches
+        hooks.load_state(averaged(hooks.state()))
+
+
+def _batches(run: Run) -> Any:
+    """The calibration batches, the same in every process."""
+    recipe = run.recipe
+    return islice(load.batches(run, recipe.finetune, recipe.seed).stream(), recipe.prune.batches)
+
+
+def _watch(run: Run, net: nn.Module) -> None:
+    device = PartialState().device
+    net.eval().to(device)
+    with torch.no_grad():
+        for images, _ in _batches(run):
+            models.logits_of(net(images.to(device)))
+    net.cpu()
+
+
+def _differentiate(run: Run, net: nn.Module, criterion: Any) -> None:
+    """Backward passes of the fine-tuning loss over the calibration batches; weights, statistics and gradients stay as they were.
+
+    In evaluation mode: the cut network starts from the norms' running statistics, and in training mode a normalised layer's
+    filters have no first-order effect on the loss at all (see `criteria.taylor`).
+    """
+    cfg, data, device = run.recipe.finetune.loss, load.dataset(run, "train"), PartialState().device
+    weights = class_weights(cfg.class_weights, spread_labels(data), len(data.classes))
+    loss_of = make_loss(cfg, None if weights is None else weights.to(device))
+    before = {p: p.grad for p in net.parameters()}
+    net.eval().to(device)
+    torch.manual_seed(run.recipe.seed)  # a loss may draw
+    try:
+        for images, labels in _batches(run):
+            for p in before:
+                p.grad = None
+            loss_of(net(images.to(device)), labels.to(device)).backward()
+            criterion.after_backward()
+    finally:
+        net.cpu()
+        for p, gradient in before.items():
+            p.grad = gradient
