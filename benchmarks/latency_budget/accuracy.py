@@ -39,7 +39,7 @@ from edgeprune.prune.knapsack import knapsack
 from edgeprune.prune.plan import make_plan
 from edgeprune.prune.surgery import fold_constants
 from edgeprune.recipe import Recipe, load_recipe
-from edgeprune.stages import finetune, latency, load, profile
+from edgeprune.stages import finetune, latency, load, profile, scoring
 from edgeprune.stages import prune as pruning
 from edgeprune.stages.run import Run
 from edgeprune.target import load_target
@@ -66,9 +66,7 @@ def allocator(run: Run, way: str, net: Any, graph: Any, scores: Any) -> tuple[An
     measured = worth.by_sensitivity(losses(point), scores, {n: list(range(1, s + 1)) for n, s in dense.items()})
     if way == "again":
         for _ in range(2):
-            point = knapsack(
-                worth.by_sensitivity(losses(point), scores, options), [Term(*t) for t in predictor.terms()], limit
-            )
+            point = knapsack(worth.by_sensitivity(losses(point), scores, options), [Term(*t) for t in predictor.terms()], limit)
     if way == "score":
         values = worth.by_score(scores, options)
     else:
@@ -105,7 +103,8 @@ def one(run: Run, way: str) -> dict[str, Any]:
     net = load.dense(run)
     graph = find_groups(net, load.example(run), run.recipe.prune.never)
     if "scores" not in run.kept:
-        run.kept["scores"] = pruning.score(run, load.dense(run), graph)
+        p = run.recipe.prune
+        run.kept["scores"] = scoring.score(run, load.dense(run), graph, scoring.Spent(), p.args, p.sparsity)
     scores = run.kept["scores"]
     allocate, value = allocator(run, way, load.dense(run), graph, scores)
     began = time.perf_counter()
