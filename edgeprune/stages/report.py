@@ -53,10 +53,10 @@ def assemble(run: Run) -> dict[str, Any]:
             "train_images": len(load.dataset(run, "train")), "val_images": len(data),
         },
         "method": run.recipe.prune.method,
-        "scoring": {
-            k: facts["prune"][k] for k in ("scoring_seconds", "criterion_seconds", "training_seconds", "training_steps")
-        },
-        "training_steps": {stage: _steps(run, stage) for stage in ("load", "prune", "finetune")},
+        "scoring": {k: facts["prune"][k] for k in ("scoring_seconds", "criterion_seconds", "training_seconds")},
+        "training_steps": {
+            "load": _steps(run, "load"), "prune": facts["prune"]["training_steps"], "finetune": _steps(run, "finetune"),
+        },  # fmt: skip
         "dense": {**dense, "latency": verified["dense_latency"]},
         "pruned": {**pruned, "latency": verified["latency"], "against_dense": verified["pruning"]},
         "engine": {

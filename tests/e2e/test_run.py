@@ -252,19 +252,20 @@ def test_an_intel_gpu_that_is_not_here_gets_a_bundle_too(finished: Path, tmp_pat
 
 
 def test_two_processes_train_together(tmp_path):
-    """`accelerate launch`: each process sees its own share of every batch; the weights are those of one bigger batch's order."""
+    """Each process sees its own share of every batch. (`accelerate launch --cpu --num_processes 2` starts only one.)"""
     launch = [
         sys.executable,
         "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
+        "torch.distributed.run",
+        "--nproc_per_node",
         "2",
-        "--num_cpu_threads_per_process",
-        "1",
+        "--rdzv_backend",
+        "c10d",
+        "--master_port",
+        "0",
     ]
     together = [*launch, *command(tmp_path / "two", "train.batch=2", "finetune.batch=2")[1:]]
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(together, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert report(tmp_path / "two")["training_steps"] == {"load": 8, "prune": 0, "finetune": 6}

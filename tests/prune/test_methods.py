@@ -83,7 +83,7 @@ PERMUTED = ["sirfp", "fpgm", "bn_scale", "taylor", "halp", "group_norm", "l1", "
 
 
 @pytest.mark.parametrize("name", PERMUTED)
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 1000))
 def test_scores_move_with_their_channels(name, seed):
     torch.manual_seed(seed)
@@ -101,7 +101,12 @@ def test_scores_move_with_their_channels(name, seed):
         for t in (net.b[1].weight, net.b[1].bias, net.b[1].running_mean, net.b[1].running_var):
             t.copy_(t[order])
     after = scored(CRITERIA[name](), net, graph, 1)["b.0"]
-    np.testing.assert_allclose(after, before[order.numpy()], rtol=2e-3, atol=1e-6)
+    before = before[order.numpy()]
+    if name == "sirfp":  # the last two share one redundancy, and the lower index goes first: only the pair moves
+        last = np.argsort(before)[-2:]
+        assert set(last) == set(np.argsort(after)[-2:])
+        before, after = np.delete(before, last), np.delete(after, last)
+    np.testing.assert_allclose(after, before, rtol=2e-3, atol=1e-6)
 
 
 # FPGM
