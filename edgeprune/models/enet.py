@@ -116,9 +116,10 @@ class ENet(nn.Module):
 
     Args:
         widths: channels at strides 2, 4 and 8; a bottleneck's inside has a quarter.
+        sections: how often the eight bottlenecks at stride 8 come (2: stages 2 and 3).
     """
 
-    def __init__(self, classes: int, widths: tuple[int, int, int] = (16, 64, 128)) -> None:
+    def __init__(self, classes: int, widths: tuple[int, int, int] = (16, 64, 128), sections: int = 2) -> None:
         super().__init__()
         w1, w2, w3 = widths
         self.initial_block = Initial(w1)
@@ -130,9 +131,9 @@ class ENet(nn.Module):
         self.order = {1: [f"regular1_{i}" for i in range(1, 5)], 2: [], 4: ["regular4_1", "regular4_2"]}
         for name in self.order[1]:
             setattr(self, name, Regular(w2, 0.01))
-        for stage, start in ((2, 1), (3, 0)):
-            for number, (kind, args) in enumerate(kinds, start):
-                self.order[2].append(f"{kind}{stage}_{number}")
+        for section in range(sections):
+            for number, (kind, args) in enumerate(kinds, start=0 if section else 1):
+                self.order[2].append(f"{kind}{2 + section}_{number}")
                 setattr(self, self.order[2][-1], Regular(w3, 0.1, **args))
         self.upsample4_0 = Upsampling(w3, w2, 0.1)
         for name in self.order[4]:

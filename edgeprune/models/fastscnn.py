@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from edgeprune.models.pspnet import BINS
+
 
 class Conv(nn.Module):
     """Convolution, norm, ReLU, without padding, as the released code has it."""
@@ -64,10 +66,11 @@ class Pyramid(nn.Module):
         self.conv1, self.conv2 = Conv(inp, inp // 4, 1), Conv(inp, inp // 4, 1)
         self.conv3, self.conv4 = Conv(inp, inp // 4, 1), Conv(inp, inp // 4, 1)
         self.out = Conv(2 * inp, out, 1)
+        self.pools = nn.ModuleList(nn.AdaptiveAvgPool2d(bins) for bins in BINS)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        branches = zip((1, 2, 3, 6), (self.conv1, self.conv2, self.conv3, self.conv4), strict=True)
-        found = [_resize(conv(F.adaptive_avg_pool2d(x, bins)), x.shape[-2:]) for bins, conv in branches]
+        branches = zip(self.pools, (self.conv1, self.conv2, self.conv3, self.conv4), strict=True)
+        found = [_resize(conv(pool(x)), x.shape[-2:]) for pool, conv in branches]
         return self.out(torch.cat([x, *found], dim=1))
 
 

@@ -4,6 +4,7 @@ from safetensors.torch import save_file
 
 from edgeprune import models
 from edgeprune.errors import CheckpointError, ModelError
+from tests.models.small import SMALL
 
 # The key names and shapes that torchvision's deeplabv3_resnet50 checkpoint has, sampled over all its parts.
 TORCHVISION = {
@@ -62,16 +63,13 @@ def test_another_head_is_left_out_only_when_asked(tmp_path):
 
 @pytest.mark.parametrize("name", models.NETWORKS)
 def test_logits_have_the_inputs_size(name):
-    small = {"segnet": {"widths": ((4, 4), (8, 8))}, "streetnet": {"width": 8}}.get(
-        name, {"depth": 18, "width": 8, "head": 16}
-    )
-    net = models.build(name, small, None, 7).eval()
+    net = models.build(name, SMALL[name], None, 7).eval()
     assert models.logits_of(net(torch.zeros(1, 3, 48, 80))).shape == (1, 7, 48, 80)
 
 
 def test_wrong_names_and_arguments():
     with pytest.raises(ModelError, match="not one of"):
-        models.build("unet", {}, None, 3)
+        models.build("nonet", {}, None, 3)
     with pytest.raises(ModelError, match=r"model\.args"):
         models.build("streetnet", {"widht": 3}, None, 3)
     with pytest.raises(ModelError, match=r"package\.module:function"):
