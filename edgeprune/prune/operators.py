@@ -318,7 +318,7 @@ HANDLERS: dict[str, Handler] = {
     "aten.slice": slice_,
     "aten.chunk": chunk,
     **dict.fromkeys(("aten.split", "aten.split_with_sizes"), split),
-    **dict.fromkeys(("aten.view", "aten.reshape", "aten.flatten", "aten._unsafe_view"), view),
+    **dict.fromkeys(("aten.view", "aten.reshape", "aten.flatten", "aten.unflatten", "aten._unsafe_view"), view),
     **dict.fromkeys(("aten.permute", "aten.transpose"), permute),
     "aten.pixel_shuffle": pixel_shuffle,
     "aten.pixel_unshuffle": pixel_unshuffle,

@@ -77,6 +77,8 @@ class SIRFP:
     def _watch(self, name: str) -> Any:
         def hook(module: nn.Module, args: Any, output: torch.Tensor) -> None:
             started = time.perf_counter()
+            if isinstance(module, nn.Linear):  # tokens: channels come last
+                output = output.movedim(-1, 1)
             maps = output if output.ndim == 4 else output.reshape(*output.shape[:2], -1, 1)
             with torch.no_grad(), torch.autocast(maps.device.type, enabled=False):
                 s = similarity(maps, self.scale)
