@@ -50,5 +50,5 @@ def _bins(module: nn.Module) -> tuple[int, int] | None:
     if not isinstance(module, nn.AdaptiveAvgPool2d):
         return None
     size = module.output_size
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    return pair if None not in pair and max(pair) > 1 else None  # type: ignore[return-value, type-var]
+    rows, columns = (size, size) if isinstance(size, int) else size or (None, None)
+    return (rows, columns) if rows and columns and max(rows, columns) > 1 else None

@@ -62,7 +62,9 @@ def shortcut(inp: int, out: int, stride: int) -> nn.Module | None:
 
 def basic_layer(inp: int, width: int, count: int, stride: int = 1) -> nn.Sequential:
     """`count` Blocks; the last one's ReLU is left to what follows."""
-    blocks = [Block(width if i else inp, width, 1 if i else stride, act=i < count - 1 or count == 1) for i in range(count)]
+    blocks = [
+        Block(width if i else inp, width, 1 if i else stride, act=i < count - 1 or count == 1) for i in range(count)
+    ]
     return nn.Sequential(*blocks)
 
 
@@ -188,6 +190,17 @@ class DDRNet(nn.Module):
         if self.seghead_extra is not None:
             out["aux"] = self.seghead_extra(middle)
         return {k: F.interpolate(v, size=size, mode="bilinear", align_corners=False) for k, v in out.items()}
+
+    def rename(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Published checkpoints may hold the trainer, with the network under "model."."""
+        return without_trainer(tensors)
+
+
+def without_trainer(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What is below "model." where there is such a thing; the losses' weights beside it are left out."""
+    if not any(k.startswith("model.") for k in tensors):
+        return tensors
+    return {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
 
 
 def resize(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

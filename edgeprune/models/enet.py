@@ -60,9 +60,7 @@ class Regular(nn.Module):
                 *_conv(inner, inner, (1, 5), padding=(0, 2), slopes=slopes),
             )
         else:
-            self.ext_conv2 = nn.Sequential(
-                *_conv(inner, inner, 3, padding=dilation, dilation=dilation, slopes=slopes)
-            )
+            self.ext_conv2 = nn.Sequential(*_conv(inner, inner, 3, padding=dilation, dilation=dilation, slopes=slopes))
         self.ext_conv3 = nn.Sequential(*_conv(inner, width, slopes=slopes))
         self.ext_regul = nn.Dropout2d(drop)
         self.out_prelu = _act(width, slopes)

@@ -27,9 +27,7 @@ class CascadeFusion(nn.Module):
 
     def __init__(self, coarse: int, fine: int, out: int) -> None:
         super().__init__()
-        self.coarse = nn.Sequential(
-            nn.Conv2d(coarse, out, 3, padding=2, dilation=2, bias=False), nn.BatchNorm2d(out)
-        )
+        self.coarse = nn.Sequential(nn.Conv2d(coarse, out, 3, padding=2, dilation=2, bias=False), nn.BatchNorm2d(out))
         self.fine = nn.Sequential(nn.Conv2d(fine, out, 1, bias=False), nn.BatchNorm2d(out))
 
     def forward(self, coarse: torch.Tensor, fine: torch.Tensor) -> torch.Tensor:
@@ -64,9 +62,7 @@ class ICNet(nn.Module):
             _conv(3, width, 3, 2), _conv(width, width), _conv(width, 2 * width), nn.MaxPool2d(3, 2, 1)
         )
         inp = 2 * width
-        for number, (count, stride, dilation) in enumerate(
-            zip(LAYERS[depth], (1, 2, 1, 1), (1, 1, 2, 4), strict=True)
-        ):
+        for number, (count, stride, dilation) in enumerate(zip(LAYERS[depth], (1, 2, 1, 1), (1, 1, 2, 4), strict=True)):
             out = width * 2**number
             blocks = [Bottleneck(inp if i == 0 else 4 * out, out, 1 if i else stride, dilation) for i in range(count)]
             setattr(self, f"layer{number + 1}", nn.Sequential(*blocks))

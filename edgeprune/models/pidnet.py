@@ -21,6 +21,7 @@ from edgeprune.models.ddrnet import (
     resize,
     squeezed,
     stem,
+    without_trainer,
 )
 
 
@@ -113,7 +114,5 @@ class PIDNet(nn.Module):
         return {k: F.interpolate(v, size=size, mode="bilinear", align_corners=False) for k, v in out.items()}
 
     def rename(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The published checkpoints' names: the trainer's "model." and its losses come off, the boundary head is left out."""
-        if any(k.startswith("model.") for k in tensors):
-            tensors = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-        return {k: v for k, v in tensors.items() if not k.startswith("seghead_d.")}
+        """Published checkpoints may hold the trainer, and they hold the boundary head, which is left out."""
+        return {k: v for k, v in without_trainer(tensors).items() if not k.startswith("seghead_d.")}

@@ -54,9 +54,7 @@ class PSPNet(nn.Module):
             *_conv(3, width, 3, 2), *_conv(width, width, 3), *_conv(width, 2 * width, 3), nn.MaxPool2d(3, 2, 1)
         )
         inp = 2 * width
-        for number, (count, stride, dilation) in enumerate(
-            zip(LAYERS[depth], (1, 2, 1, 1), (1, 1, 2, 4), strict=True)
-        ):
+        for number, (count, stride, dilation) in enumerate(zip(LAYERS[depth], (1, 2, 1, 1), (1, 1, 2, 4), strict=True)):
             out = width * 2**number
             blocks = [Bottleneck(inp if i == 0 else 4 * out, out, 1 if i else stride, dilation) for i in range(count)]
             setattr(self, f"layer{number + 1}", nn.Sequential(*blocks))
