@@ -1,9 +1,12 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from edgeprune import models
 from edgeprune.errors import CheckpointError, ModelError
+from edgeprune.train.losses import make_loss
 from tests.models.small import SMALL
 
 # The key names and shapes that torchvision's deeplabv3_resnet50 checkpoint has, sampled over all its parts.
@@ -65,6 +68,16 @@ def test_another_head_is_left_out_only_when_asked(tmp_path):
 def test_logits_have_the_inputs_size(name):
     net = models.build(name, SMALL[name], None, 7).eval()
     assert models.logits_of(net(torch.zeros(1, 3, 48, 80))).shape == (1, 7, 48, 80)
+
+
+@pytest.mark.parametrize("name", models.NETWORKS)
+def test_the_loss_of_all_heads_reaches_every_weight(name):
+    torch.manual_seed(0)
+    net = models.build(name, SMALL[name], None, 7).train()
+    labels = torch.randint(0, 7, (2, 64, 96))
+    make_loss(SimpleNamespace(kind="ce", aux_weight=0.4), None)(net(torch.randn(2, 3, 64, 96)), labels).backward()
+    idle = [k for k, p in net.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    assert idle == []
 
 
 def test_wrong_names_and_arguments():
