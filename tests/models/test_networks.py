@@ -6,6 +6,7 @@ from safetensors.torch import save_file
 
 from edgeprune import models
 from edgeprune.errors import CheckpointError, ModelError
+from edgeprune.train.distill import Tap
 from edgeprune.train.losses import make_loss
 from tests.models.small import SMALL
 
@@ -78,6 +79,17 @@ def test_the_loss_of_all_heads_reaches_every_weight(name):
     make_loss(SimpleNamespace(kind="ce", aux_weight=0.4), None)(net(torch.randn(2, 3, 64, 96)), labels).backward()
     idle = [k for k, p in net.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
     assert idle == []
+
+
+@pytest.mark.parametrize("name", models.NETWORKS)
+def test_distillation_watches_the_main_classifier(name):
+    net = models.build(name, SMALL[name], None, 7).eval()
+    tap = Tap(net, 7)
+    logits = models.logits_of(net(torch.randn(1, 3, 64, 96)))
+    assert tap.features is not None
+    tap.features.retain_grad()
+    logits.square().sum().backward()
+    assert tap.features.grad is not None
 
 
 def test_wrong_names_and_arguments():

@@ -61,10 +61,3 @@ def test_feed_forward_and_decoder_of_a_transformer_can_go():
     inside = {f"segformer.encoder.block.{i}.0.mlp.dense1": n for i, n in enumerate(hidden)}
     stages = {f"decode_head.linear_c.{i}.proj": decoder for i in range(4)}
     assert groups == {**inside, **stages, "decode_head.linear_fuse": decoder}
-
-
-def test_slopes_of_prelus_go_with_their_channels():
-    net = models.build("enet", SMALL["enet"], None, 7)
-    graph = find_groups(net, torch.zeros(1, 3, 64, 96))
-    small = shrink(net, make_plan(net, graph, {"regular1_1.ext_conv1.0": np.array([1])}))
-    assert torch.equal(small.regular1_1.ext_conv1[2].weight, net.regular1_1.ext_conv1[2].weight[[1]])
