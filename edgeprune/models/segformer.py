@@ -3,6 +3,7 @@
 3.72 M parameters with 19 classes. Key names of Hugging Face's `SegformerForSemanticSegmentation`; `rename` takes those of
 NVlabs/SegFormer too. Without stochastic depth. What a pruner can remove are the hidden channels of every Mix-FFN and the
 decoder's: a stage's embedding goes through layer norms, which mix channels, and the heads' channels through attention.
+With a tenth of those left, 0.36 of the MACs stay at 512x1024, so smaller budgets are out of reach.
 """
 
 from __future__ import annotations
