@@ -15,6 +15,8 @@ from edgeprune.runtime import BACKENDS
 from edgeprune.target import Target
 
 STRIDES = {"segnet": 1, "streetnet": 16}
+# networks that normalise one mean of the whole image over the batch
+POOLED = ("deeplabv3", "deeplabv3plus", "pspnet", "icnet", "fastscnn", "bisenetv2", "ddrnet", "pidnet")
 
 
 def check_pair(recipe: Recipe, target: Target) -> None:
@@ -67,8 +69,10 @@ def check_pair(recipe: Recipe, target: Target) -> None:
 
 
 def _schedule(recipe: Recipe, name: str, schedule: Train) -> None:
-    if schedule.batch < 2 and recipe.model.network in ("deeplabv3", "deeplabv3plus"):
-        raise RecipeError(f"{name}.batch: DeepLab's image pooling is normalised over the batch; it wants 2 or more")
+    if schedule.batch < 2 and recipe.model.network in POOLED:
+        raise RecipeError(
+            f"{name}.batch: {recipe.model.network}'s image pooling is normalised over the batch; it wants 2 or more"
+        )
     stride = STRIDES.get(recipe.model.network or "", 1)
     if schedule.augment.crop and any(side % stride for side in schedule.augment.crop):
         raise RecipeError(f"{name}.augment.crop: {recipe.model.network} wants multiples of {stride}")

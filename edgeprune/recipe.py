@@ -28,7 +28,11 @@ class Section(BaseModel):
 class Model(Section):
     """The network: one of ours by name, or your own by its import path."""
 
-    network: str | None = Field(default=None, description="deeplabv3, deeplabv3plus, segnet or streetnet")
+    network: str | None = Field(
+        default=None,
+        description="bisenetv2, ddrnet, deeplabv3, deeplabv3plus, enet, erfnet, fastscnn, icnet, pidnet, pspnet, "
+        "segformer, segnet, streetnet or unet",
+    )
     args: dict[str, Any] = Field(
         default={}, description="what the network's constructor takes (backbone, output_stride, …)"
     )

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from edgeprune.deploy.heads import HEADS
+from edgeprune.deploy.pools import with_split_pools
 from edgeprune.errors import ExportError
 from edgeprune.files import replace_with
 
@@ -32,7 +33,7 @@ class Shipped(nn.Module):
         head: str = "argmax",
     ) -> None:
         super().__init__()
-        self.net, self.logits, self.head = net.eval(), logits, HEADS[head]
+        self.net, self.logits, self.head = with_split_pools(net.eval()), logits, HEADS[head]
         self.register_buffer("scale", 1 / (255 * torch.tensor(std)).view(1, 3, 1, 1))
         self.register_buffer("shift", (-torch.tensor(mean) / torch.tensor(std)).view(1, 3, 1, 1))
 

@@ -10,16 +10,40 @@ import torch
 from torch import nn
 
 from edgeprune.errors import ModelError
-from edgeprune.models import deeplabv3, segnet, streetnet
+from edgeprune.models import (
+    bisenetv2,
+    ddrnet,
+    deeplabv3,
+    enet,
+    erfnet,
+    fastscnn,
+    icnet,
+    pidnet,
+    pspnet,
+    segformer,
+    segnet,
+    streetnet,
+    unet,
+)
 from edgeprune.models.checkpoint import load_checkpoint
 
 __all__ = ["NETWORKS", "build", "load_checkpoint", "logits_of"]
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "bisenetv2": bisenetv2.BiSeNetV2,
+    "ddrnet": ddrnet.DDRNet,
     "deeplabv3": deeplabv3.DeepLabV3,
     "deeplabv3plus": deeplabv3.DeepLabV3Plus,
+    "enet": enet.ENet,
+    "erfnet": erfnet.ERFNet,
+    "fastscnn": fastscnn.FastSCNN,
+    "icnet": icnet.ICNet,
+    "pidnet": pidnet.PIDNet,
+    "pspnet": pspnet.PSPNet,
+    "segformer": segformer.SegFormer,
     "segnet": segnet.SegNet,
     "streetnet": streetnet.StreetNet,
+    "unet": unet.UNet,
 }
 
 

@@ -18,7 +18,8 @@ _PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 def load_checkpoint(net: nn.Module, path: str | Path, head: bool = True) -> None:
     """Load weights in place; every key must be there and fit.
 
-    Training wrappers' prefixes ("module.", "_orig_mod.") and outer dicts ("state_dict", "model") are taken off.
+    Training wrappers' prefixes ("module.", "_orig_mod.") and outer dicts ("state_dict", "model") are taken off. A network
+    that has a method `rename(tensors)` translates published key names by it.
 
     Args:
         head: False leaves out tensors whose shape differs (another number of classes) and lists none as missing.
@@ -28,6 +29,9 @@ def load_checkpoint(net: nn.Module, path: str | Path, head: bool = True) -> None
     """
     path = Path(path).expanduser()
     have, want = _stripped(_read(path), net), net.state_dict()
+    rename = getattr(net, "rename", None)
+    if rename is not None:
+        have = rename(have)
     odd = {k for k, v in have.items() if k in want and v.shape != want[k].shape}
     if odd and head:
         key = sorted(odd)[0]

@@ -53,7 +53,7 @@ class Operation:
     """One counted call: MACs = `scale` * inputs * outputs (inputs is None where only the outputs count)."""
 
     name: str
-    kind: str  # "conv", "deconv", "linear", "norm", "resize", "pool"
+    kind: str  # "conv", "deconv", "linear", "matmul", "norm", "resize", "pool"
     scale: int
     outputs: Width
     inputs: Width | None = None

@@ -52,7 +52,9 @@ class Trace:
 
     def value(self, node: Any, axis: int = 1) -> Value:
         found = self.values.get(node)
-        return found if isinstance(found, Value) else self.fresh(node, "not followed", axis)
+        if isinstance(found, Value):
+            return found
+        return self.fresh(node, "the network's input" if node.op == "placeholder" else "not followed", axis)
 
     def fresh(self, node: Node, reason: str, axis: int = 1) -> Value:
         shape = shape_of(node)

@@ -109,8 +109,8 @@ def permute(trace: Trace, node: Call) -> Value:
     span = range(x.axis, x.axis + x.ids.ndim)
     places = [order.index(d) for d in span]
     if sorted(places) != list(range(min(places), min(places) + len(places))):
-        trace.union.fix(x.ids, "channel axes drawn apart")
-        return trace.fresh(node, "channel axes drawn apart")
+        trace.union.fix(x.ids, "channel axes drawn apart, as attention heads are")
+        return trace.fresh(node, "channel axes drawn apart, as attention heads are")
     inner = [d - x.axis for d in order if d in span]
     return Value(x.ids.transpose(inner), min(places))
 

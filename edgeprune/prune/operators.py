@@ -175,8 +175,8 @@ def getitem(trace: Trace, node: Call) -> Value | None:
 
 def resize(trace: Trace, node: Call) -> Value:
     x = trace.value(node.args[0])
-    if "bilinear" in str(node.target):
-        trace.count(node, "resize", 4 * math.prod(shape_of(node)) // shape_of(node)[1], outputs=x.ids)
+    cost = 4 if "bilinear" in str(node.target) else 1  # as fvcore
+    trace.count(node, "resize", cost * math.prod(shape_of(node)) // shape_of(node)[1], outputs=x.ids)
     return x
 
 
@@ -187,13 +187,13 @@ def adaptive_pool(trace: Trace, node: Call) -> Value:
 
 
 def reduce(trace: Trace, node: Call) -> Value | None:
-    """mean / amax over space keeps the channels; over the channels themselves it fixes them."""
+    """mean / sum / amax over space keeps the channels; over the channels themselves it fixes them."""
     x, shape = trace.value(node.args[0]), shape_of(node.args[0])
     dims = argument(node, 1, "dim")
     dims = range(len(shape)) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
     dims = {int(d) % len(shape) for d in dims}
     if any(x.axis <= d < x.axis + x.ids.ndim for d in dims):
-        trace.union.fix(x.ids, f"{node.target} over the channels")
+        trace.union.fix(x.ids, f"{node.target.overloadpacket.__name__} over the channels")
         return None
     keep = len(shape_of(node)) == len(shape)
     return Value(x.ids, x.axis if keep else x.axis - sum(d < x.axis for d in dims))
@@ -204,6 +204,31 @@ def softmax(trace: Trace, node: Call) -> Value:
     if x.axis <= axis < x.axis + x.ids.ndim:
         trace.union.fix(x.ids, "softmax over the channels")
     return x
+
+
+def layer_norm(trace: Trace, node: Call) -> Value:
+    """The norm's mean and variance are over the channels themselves, so all of them stay."""
+    x, shape = trace.value(node.args[0]), shape_of(node.args[0])
+    first = len(shape) - len(node.args[1])
+    last = x.axis + x.ids.ndim - 1
+    for tensor in node.args[2:4]:
+        if isinstance(tensor, Node):
+            for axis in range(len(shape_of(tensor))):
+                trace.union.fix(trace.axis(tensor, axis), "layer norm: it mixes channels")
+    if last >= first:
+        trace.union.fix(x.ids, "layer norm: it mixes channels")
+    trace.count(node, "norm", 5 * math.prod(shape) // x.ids.size, outputs=x.ids.ravel())  # as fvcore
+    return x
+
+
+def matmul(trace: Trace, node: Call) -> Value:
+    """A product of two computed tensors (attention): its sums are over numbers of both, so their channels stay."""
+    for tensor in node.args[:2]:
+        trace.union.fix(trace.value(tensor).ids, "product of two computed tensors")
+    result = trace.fresh(node, "product of two computed tensors")
+    sums = shape_of(node.args[0])[-1]
+    trace.count(node, "matmul", sums * math.prod(shape_of(node)) // result.ids.size, outputs=result.ids)
+    return result
 
 
 def group_norm(trace: Trace, node: Call) -> Value:
@@ -255,7 +280,6 @@ _SAME = [
     "alpha_dropout",
     "max_pool2d",
     "avg_pool2d",
-    "upsample_nearest2d",
     "_upsample_nearest_exact2d",
     "contiguous",
     "clone",
@@ -277,6 +301,8 @@ HANDLERS: dict[str, Handler] = {
     "aten.batch_norm": batch_norm,
     "aten.instance_norm": batch_norm,
     "aten.group_norm": group_norm,
+    "aten.layer_norm": layer_norm,
+    "aten.matmul": matmul,
     "aten.prelu": prelu,
     **dict.fromkeys((f"aten.{n}{i}" for n in ("add", "sub", "mul", "div") for i in ("", "_")), elementwise),
     **dict.fromkeys(("aten.maximum", "aten.minimum"), elementwise),
@@ -284,15 +310,15 @@ HANDLERS: dict[str, Handler] = {
     "aten.max_pool2d_with_indices": max_pool_with_indices,
     "aten.max_unpool2d": max_unpool,
     "<built-in function getitem>": getitem,
-    "aten.upsample_bilinear2d": resize,
+    **dict.fromkeys(("aten.upsample_bilinear2d", "aten.upsample_nearest2d"), resize),
     "aten.adaptive_avg_pool2d": adaptive_pool,
     "aten.adaptive_max_pool2d": max_pool_with_indices,
-    **dict.fromkeys(("aten.mean", "aten.amax", "aten.amin"), reduce),
+    **dict.fromkeys(("aten.mean", "aten.sum", "aten.amax", "aten.amin"), reduce),
     "aten.softmax": softmax,
     "aten.slice": slice_,
     "aten.chunk": chunk,
     **dict.fromkeys(("aten.split", "aten.split_with_sizes"), split),
-    **dict.fromkeys(("aten.view", "aten.reshape", "aten.flatten", "aten._unsafe_view"), view),
+    **dict.fromkeys(("aten.view", "aten.reshape", "aten.flatten", "aten.unflatten", "aten._unsafe_view"), view),
     **dict.fromkeys(("aten.permute", "aten.transpose"), permute),
     "aten.pixel_shuffle": pixel_shuffle,
     "aten.pixel_unshuffle": pixel_unshuffle,

@@ -48,7 +48,7 @@ class Tap:
         self.features: torch.Tensor | None = None
         heads = [
             m for n, m in net.named_modules()
-            if isinstance(m, nn.Conv2d) and m.out_channels == classes and "aux" not in n
+            if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)) and m.out_channels == classes and "aux" not in n
         ]  # fmt: skip
         self._hook = heads[-1].register_forward_pre_hook(self._keep) if heads else None
 

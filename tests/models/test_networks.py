@@ -1,9 +1,14 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from edgeprune import models
 from edgeprune.errors import CheckpointError, ModelError
+from edgeprune.train.distill import Tap
+from edgeprune.train.losses import make_loss
+from tests.models.small import SMALL
 
 # The key names and shapes that torchvision's deeplabv3_resnet50 checkpoint has, sampled over all its parts.
 TORCHVISION = {
@@ -62,16 +67,34 @@ def test_another_head_is_left_out_only_when_asked(tmp_path):
 
 @pytest.mark.parametrize("name", models.NETWORKS)
 def test_logits_have_the_inputs_size(name):
-    small = {"segnet": {"widths": ((4, 4), (8, 8))}, "streetnet": {"width": 8}}.get(
-        name, {"depth": 18, "width": 8, "head": 16}
-    )
-    net = models.build(name, small, None, 7).eval()
+    net = models.build(name, SMALL[name], None, 7).eval()
     assert models.logits_of(net(torch.zeros(1, 3, 48, 80))).shape == (1, 7, 48, 80)
+
+
+@pytest.mark.parametrize("name", models.NETWORKS)
+def test_the_loss_of_all_heads_reaches_every_weight(name):
+    torch.manual_seed(0)
+    net = models.build(name, SMALL[name], None, 7).train()
+    labels = torch.randint(0, 7, (2, 64, 96))
+    make_loss(SimpleNamespace(kind="ce", aux_weight=0.4), None)(net(torch.randn(2, 3, 64, 96)), labels).backward()
+    idle = [k for k, p in net.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    assert idle == []
+
+
+@pytest.mark.parametrize("name", models.NETWORKS)
+def test_distillation_watches_the_main_classifier(name):
+    net = models.build(name, SMALL[name], None, 7).eval()
+    tap = Tap(net, 7)
+    logits = models.logits_of(net(torch.randn(1, 3, 64, 96)))
+    assert tap.features is not None
+    tap.features.retain_grad()
+    logits.square().sum().backward()
+    assert tap.features.grad is not None
 
 
 def test_wrong_names_and_arguments():
     with pytest.raises(ModelError, match="not one of"):
-        models.build("unet", {}, None, 3)
+        models.build("nonet", {}, None, 3)
     with pytest.raises(ModelError, match=r"model\.args"):
         models.build("streetnet", {"widht": 3}, None, 3)
     with pytest.raises(ModelError, match=r"package\.module:function"):

@@ -172,7 +172,43 @@ class Normed(nn.Module):
         return self.head(self.act(self.inorm(self.b(F.silu(self.gn(self.a(x)))))))
 
 
+class Tokens(nn.Module):
+    """A transformer's layer on (B, N, C): what is inside the feed-forward can go, embedding and heads stay."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.norm, self.mlp_norm = nn.Conv2d(3, 8, 4, 4), nn.LayerNorm(8), nn.LayerNorm(8)
+        self.q, self.k, self.v, self.proj = (nn.Linear(8, 8) for _ in range(4))
+        self.up, self.dw, self.down = nn.Linear(8, 16), nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.Linear(16, 8)
+        self.last, self.head = nn.Linear(8, 12), nn.Conv2d(12, 5, 1)
+
+    def forward(self, x):
+        x = self.embed(x)
+        b, _, h, w = x.shape
+        x = x.flatten(2).transpose(1, 2)
+        y = self.norm(x)
+        q, k, v = (f(y).reshape(b, h * w, 2, -1).permute(0, 2, 1, 3) for f in (self.q, self.k, self.v))
+        x = x + self.proj((torch.softmax(q @ k.transpose(-2, -1), -1) @ v).transpose(1, 2).flatten(2))
+        y = self.up(self.mlp_norm(x)).transpose(1, 2).unflatten(2, (h, w))
+        x = x + self.down(F.gelu(self.dw(y).flatten(2).transpose(1, 2)))
+        return self.head(self.last(x).transpose(1, 2).reshape(b, -1, h, w))
+
+
+class PixelGate(nn.Module):
+    """PIDNet's gate: the sum over two embeddings' products, with a resize by nearest and a strided mean before it."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = block(3, 12), block(3, 12), nn.Conv2d(12, 5, 1)
+        self.x, self.y = nn.Conv2d(12, 6, 1), nn.Conv2d(12, 6, 1)
+
+    def forward(self, x):
+        a, b = self.a(x), F.interpolate(F.avg_pool2d(self.b(x), 5, 2, 2), size=x.shape[-2:])
+        gate = torch.sigmoid((self.x(a) * self.y(b)).sum(1, keepdim=True))
+        return self.head((1 - gate) * a + gate * b)
+
+
 NETS = [
     Residual, Unpool, Grouped, ChannelShuffle, ChunkCat, SplitFixed, PixelShuffle, Transposed, Twice, SqueezeExcite,
-    ZeroPadded, TwoOutputs, Flattened, UnknownOperator, Normed,
+    ZeroPadded, TwoOutputs, Flattened, UnknownOperator, Normed, Tokens, PixelGate,
 ]  # fmt: skip

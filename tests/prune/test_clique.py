@@ -1,8 +1,11 @@
 import numpy as np
 import torch
+from torch import nn
 
 from edgeprune.prune.clique import cost, eliminate, improve_by_swaps, keep_exact, keep_greedy
+from edgeprune.prune.criteria import CRITERIA
 from edgeprune.prune.criteria.sirfp import similarity
+from edgeprune.prune.groups import find_groups
 
 B = np.array([[0, 2, 3, 0, 5], [2, 0, 1, 4, 1], [3, 1, 0, 0, 0], [0, 4, 0, 0, 5], [5, 1, 0, 5, 0]])
 C = np.array([[0, 0, 2, 5], [0, 0, 2, 2], [2, 2, 0, 2], [5, 2, 2, 0]])
@@ -60,3 +63,27 @@ def test_absolute_value_is_taken_after_averaging():
     other = one.clone()
     other[0, 1] *= -1
     assert similarity(torch.cat([one, other])).abs()[0, 1] < 1e-6
+
+
+def test_a_linear_layer_over_tokens_scores_as_the_same_convolution():
+    class Both(nn.Module):
+        def __init__(self, tokens):
+            super().__init__()
+            self.tokens, self.head = tokens, nn.Conv2d(10, 3, 1)
+            self.mid = nn.Linear(3, 10) if tokens else nn.Conv2d(3, 10, 1)
+
+        def forward(self, x):
+            if not self.tokens:
+                return self.head(self.mid(x))
+            y = self.mid(x.flatten(2).transpose(1, 2))
+            return self.head(y.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:]))
+
+    linear, conv, x = Both(True), Both(False), torch.randn(2, 3, 4, 4)
+    conv.mid.weight.data, conv.mid.bias.data = linear.mid.weight.data[:, :, None, None], linear.mid.bias.data
+    scores = []
+    for net in (linear, conv):
+        criterion = CRITERIA["sirfp"]()
+        criterion.attach(net, find_groups(net, x).groups)
+        net(x)
+        scores.append(criterion.scores()["mid"])
+    np.testing.assert_allclose(*scores, rtol=1e-5)

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from edgeprune.errors import SurgeryError
+from edgeprune.profile.macs import count_macs
 from edgeprune.prune import cost
 from edgeprune.prune.groups import find_groups
 from edgeprune.prune.plan import Plan, make_plan, read_plan, save_plan
@@ -58,6 +59,30 @@ def test_fixed_split_unknown_operator_and_group_norm_are_not_pruned():
         graph = find_groups(build(), EXAMPLE)
         assert module in graph.unprunable
         assert module not in names(graph)
+
+
+def test_embeddings_heads_and_channel_sums_stay_and_say_why():
+    graph = find_groups(nets.Tokens(), EXAMPLE)
+    assert names(graph) == {"up": 16, "last": 12}
+    assert "layer norm" in graph.unprunable["embed"] and "attention" in graph.unprunable["q"]
+    graph = find_groups(nets.PixelGate(), EXAMPLE)
+    assert names(graph) == {"a.0": 12} and graph.groups[0].producers == ["a.0", "b.0"]
+    assert graph.unprunable["x"] == graph.unprunable["y"] == "sum over the channels"
+
+
+def test_a_slope_a_channel_goes_with_its_channel():
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.PReLU(8), nn.Conv2d(8, 5, 1))
+    graph = find_groups(net, EXAMPLE)
+    small = shrink(net, make_plan(net, graph, {"0": np.array([1, 6])}))
+    assert torch.equal(small[1].weight, net[1].weight[[1, 6]]) and small[1].num_parameters == 2
+
+
+@pytest.mark.parametrize("build", [nets.Tokens, nets.PixelGate])
+def test_attention_norms_and_nearest_resizing_are_counted_as_fvcore_counts_them(build):
+    net = build()
+    graph = find_groups(net, torch.zeros(1, 3, 32, 32))
+    plan = random_plan(net, graph)
+    assert cost.total(cost.macs(graph))(plan.widths) == count_macs(shrink(net, plan), (32, 32))
 
 
 def test_classifier_frozen_and_named_layers_stay():

@@ -7,6 +7,7 @@ from torch import nn
 
 from edgeprune import models
 from edgeprune.prune.groups import find_groups
+from tests.models.small import SMALL
 from tests.prune import nets
 
 X = torch.zeros(1, 3, 64, 64)
@@ -42,6 +43,7 @@ def heads(net: nn.Module, classes: int) -> list[nn.Module]:
         ("deeplabv3", {"depth": 18, "width": 8, "head": 16, "aux": False}),
         ("deeplabv3", {"depth": 50, "width": 8, "head": 16, "aux": False}),
         ("deeplabv3plus", {"depth": 18, "width": 8, "head": 16, "aux": False}),
+        *((name, {**SMALL[name], "aux": False}) for name in ("pspnet", "icnet", "fastscnn", "ddrnet")),
     ],
 )
 def test_the_same_convolutions_go_together(name, args):

@@ -96,6 +96,8 @@ class SIRFP:
         def hook(module: nn.Module, args: Any, output: torch.Tensor) -> None:
             if self._trained and not module.training:  # a validation on the way
                 return
+            if isinstance(module, nn.Linear):  # tokens: channels come last
+                output = output.movedim(-1, 1)
             maps = output if output.ndim == 4 else output.reshape(*output.shape[:2], -1, 1)
             with self.clock, torch.no_grad(), torch.autocast(maps.device.type, enabled=False):
                 count = self._batches[name] = self._batches.get(name, 0) + 1
