@@ -2,7 +2,7 @@
 
 The deep part sees a quarter of the image's size, the stem and the first stages half of it, three convolutions the whole.
 With 19 classes and the auxiliary heads: 12.21 M parameters, as CAP's table counts it. That fixes the reading: the pyramid's
-branches are joined (not summed, as in the authors' Caffe network of 6.7 M) and a 3x3 convolution to 256 follows.
+branches are joined (summed, as in ports of the authors' Caffe network, it would have 6.7 M) and a 3x3 to 256 follows.
 The key names are our own; there is no published checkpoint of this variant that we know of.
 """
 
