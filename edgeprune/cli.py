@@ -90,9 +90,53 @@ def search(
         raise UsageError("search: Optuna is missing; pip install 'edgeprune[search]'")
     from edgeprune import search as searching
 
-    names = [m.strip() for m in methods.split(",") if m.strip()] or [parsed.prune.method]
-    wanted = [b.strip() for b in budgets.split(",") if b.strip()]
-    raise typer.Exit(searching.search(parsed, device, runs_dir, budgets=wanted, methods=names, storage=storage))
+    names = _names(methods) or [parsed.prune.method]
+    raise typer.Exit(
+        searching.search(parsed, device, runs_dir, budgets=_names(budgets), methods=names, storage=storage)
+    )
+
+
+@app.command()
+def compare(
+    recipes: Annotated[list[str], typer.Argument(help="shipped recipes' names, or paths of .yaml files")],
+    target: TargetOpt = "cpu",
+    methods: Annotated[str, typer.Option(help="comma-separated criteria; each recipe is run with every one")] = "",
+    seeds: Annotated[str, typer.Option(help="comma-separated seeds, or how many: 3 means 0,1,2")] = "1",
+    set: SetOpt = [],  # noqa: B006
+    host: HostOpt = None,
+    runs_dir: RunsOpt = Path("runs"),
+    out: Annotated[Path, typer.Option(help="where the table goes: OUT.json and OUT.md")] = Path("comparison"),
+) -> None:
+    """Run recipes, or one recipe's methods, and print one fair table: mean mIoU and its spread over seeds, the class that
+    loses most, parameters, MACs, measured milliseconds, time spent.
+
+    Same budget, data and fine-tuning for all, or the table says in what they differ. Each dense network is trained once a
+    seed. A comparison that was killed goes on when the same command is given again.
+
+    edgeprune compare quickstart --methods sirfp,l1,taylor,random --seeds 3 --set budget.latency=0.5x
+    edgeprune compare segnet_cap segnet_sirfp --set data.root=/data/camvid
+    """
+    parsed = [_checked(name, target, set, host) for name in recipes]
+    numbers = _seeds(seeds)
+    from edgeprune import compare as comparing
+
+    wanted = comparing.entries([r for r, _ in parsed], _names(methods), parsed[0][1])
+    raise typer.Exit(comparing.compare(wanted, parsed[0][1], runs_dir, seeds=numbers, out=out))
+
+
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _seeds(text: str) -> list[int]:
+    """ "3" is 0, 1, 2; "0,5" is as it stands."""
+    try:
+        numbers = [int(part) for part in _names(text)]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 0 or (len(numbers) == 1 and numbers[0] == 0 and "," not in text):
+        raise UsageError(f"--seeds: {text!r}; write how many (3) or which (0,1,2)")
+    return list(range(numbers[0])) if len(numbers) == 1 and "," not in text else numbers
 
 
 @app.command()

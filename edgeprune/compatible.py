@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from pydantic import ValidationError
+
 from edgeprune.devices import device_of
 from edgeprune.documents import hint
 from edgeprune.errors import RecipeError
@@ -103,3 +105,29 @@ def _training(recipe: Recipe) -> None:
             f"prune.sparsity is missing: {method} scores after a training that it takes part in; give its schedule, for "
             "example --set prune.sparsity.epochs=10"
         )
+
+
+def with_method(recipe: Recipe, method: str, name: str) -> Recipe:
+    """The recipe with another criterion, everything else equal: switches are a criterion's own, its training goes along
+    only to those that must have one.
+
+    Raises:
+        RecipeError: the criterion does not go with the rest.
+    """
+    content = recipe.model_dump(mode="json")
+    own = method == recipe.prune.method
+    taught = own or (method in CRITERIA and CRITERIA[method].training == "must")
+    rounds = [
+        {**r, "args": r["args"] if own else None, "sparsity": r["sparsity"] if taught else None}
+        for r in content["prune"]["rounds"]
+    ]
+    content["prune"] |= {
+        "method": method, "args": content["prune"]["args"] if own else {}, "rounds": rounds,
+        "sparsity": content["prune"]["sparsity"] if taught else None,
+    }  # fmt: skip
+    try:
+        return Recipe.model_validate({**content, "name": name})
+    except ValidationError as error:
+        raise RecipeError(
+            f"prune.method: {method} does not go with this recipe ({error.errors()[0]['msg']})"
+        ) from error

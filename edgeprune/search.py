@@ -21,12 +21,11 @@ from rich.console import Console
 from rich.table import Table
 
 from edgeprune import pipeline
-from edgeprune.compatible import check_pair
+from edgeprune.compatible import check_pair, with_method
 from edgeprune.deploy import front
 from edgeprune.documents import hint
 from edgeprune.errors import EdgepruneError, RecipeError, RunLockedError
 from edgeprune.files import lock, read_json, write_atomic, write_json
-from edgeprune.prune.criteria import CRITERIA
 from edgeprune.recipe import Budget, Recipe
 from edgeprune.target import Target
 
@@ -40,26 +39,15 @@ def points(recipe: Recipe, target: Target, budgets: Sequence[str], methods: Sequ
     found = {}
     for method in methods:
         for budget in budgets:
-            content = recipe.model_dump(mode="json")
-            own = method == recipe.prune.method
-            taught = own or (method in CRITERIA and CRITERIA[method].training == "must")
-            sparsity = content["prune"]["sparsity"] if taught else None
-            rounds = [
-                {**r, "args": r["args"] if own else None, "sparsity": r["sparsity"] if taught else None}
-                for r in content["prune"]["rounds"]
-            ]
-            args = content["prune"]["args"] if own else {}
-            content["prune"] |= {"method": method, "args": args, "sparsity": sparsity, "rounds": rounds}
-            content["budget"] = _budget(budget)
-            content["name"] = f"{recipe.name}-{method}-{budget.replace('=', '-')}"
-            made = Recipe.model_validate(content)
+            name = f"{recipe.name}-{method}-{budget.replace('=', '-')}"
+            made = with_method(recipe.model_copy(update={"budget": _budget(budget)}), method, name)
             check_pair(made, target)
             found[made.name] = made
     return found
 
 
-def _budget(text: str) -> dict[str, Any]:
-    """ "0.5x" or "kind=amount" as a recipe's budget.
+def _budget(text: str) -> Budget:
+    """ "0.5x" or "kind=amount".
 
     Raises:
         RecipeError: it is neither.
@@ -70,10 +58,9 @@ def _budget(text: str) -> dict[str, Any]:
         raise RecipeError(f"--budgets: {kind!r} is no kind of budget; {hint(kind, list(Budget.model_fields))}")
     try:
         content: dict[str, Any] = {kind: amount if amount.endswith("x") else float(amount)}
-        Budget.model_validate(content)
+        return Budget.model_validate(content)
     except ValueError as error:
         raise RecipeError(f"--budgets: {text!r} is no budget.{kind}; write 0.5x, macs=0.5x or latency_ms=12") from error
-    return content
 
 
 def search(

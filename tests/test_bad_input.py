@@ -117,6 +117,9 @@ def test_profile_and_search_say_what_is_missing(cli, tmp_path: Path):
         (("search", "quickstart", "--methods", "sirpf", "--budgets", "0.5x"), "did you mean sirfp?"),
         (("search", "quickstart", "--budgets", "half"), "budget.latency"),
         (("search", "quickstart", "--budgets", "flops=0.5x"), "flops"),
+        (("compare", "quickstart", "--seeds", "some"), "--seeds"),
+        (("compare", "quickstart", "--methods", "l1,cap"), "prune.sparsity is missing"),
+        (("compare", "quickstart", "quikstart"), "did you mean quickstart?"),
     ):
         code, _, err = cli(*args)
         assert code in (2, 4), err

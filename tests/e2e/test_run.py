@@ -327,6 +327,28 @@ def test_two_processes_share_a_search(tmp_path: Path):
     assert "<svg" in (tmp_path / "quickstart@cpu-search" / "search.html").read_text()
 
 
+def test_a_comparison_over_seeds(tmp_path: Path):
+    settings = [x for s in (*SETTINGS, "train.steps=4", "finetune.steps=2") for x in ("--set", s)]
+    line = [
+        sys.executable, "-m", "edgeprune", "compare", "quickstart", "--methods", "l1,random", "--seeds", "0,3", "--runs-dir",
+        str(tmp_path / "runs"), "--out", str(tmp_path / "table"), *settings,
+    ]  # fmt: skip
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "table.json").read_text())
+    assert {(r["entry"], r["seed"]) for r in found["runs"]} == {
+        (f"quickstart-{m}", s) for m in ("l1", "random") for s in (0, 3)
+    }
+    assert {r["method"] for r in found["rows"]} == {"l1", "random"} and all(
+        r["spread"] is not None for r in found["rows"]
+    )
+    assert len({r["dense_miou"] for r in found["runs"]}) == 2, "a dense network a seed, shared by the methods"
+    assert len(list((tmp_path / "runs").glob("*-dense-*"))) == 2
+    assert "| quickstart-l1 |" in (tmp_path / "table.md").read_text()
+    again = subprocess.run(line, capture_output=True, text=True)
+    assert again.returncode == 0 and again.stderr.count("skipped") >= 4 * len(STAGES)
+
+
 def test_a_search_takes_up_what_a_killed_process_left(tmp_path: Path):
     settings = [x for s in (*SETTINGS, "finetune.steps=4000") for x in ("--set", s)]
     start = [
