@@ -255,8 +255,10 @@ class Prune(Section):
         "scores themselves (HALP)",
     )
     sensitivity_images: Count = Field(default=8, description="training images that the sensitivity is measured on")
-    remove_blocks: bool = Field(
-        default=True, description="knapsack: whole residual branches may go where the network stays connected"
+    remove_blocks: Literal["never", "needed", "free"] = Field(
+        default="needed",
+        description="knapsack: whole residual branches go where no widths meet the budget (needed), or wherever their "
+        "measured loss is the cheapest (free)",
     )
     min_keep: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.02, description="the share of each layer that always stays"

@@ -4,10 +4,8 @@
 
 Every row goes through the closed loop, so each network's engine was measured within the same latency budget:
 
-    knapsack     edgeprune's default: the device's table, values by sensitivity measured around the uniform cut
-    widths       the same, but no block may vanish
-    dense        the same, but the sensitivity is measured around the dense network
-    again        the same, but measured once more around the first answer
+    knapsack     edgeprune's default: the device's table, values by measured sensitivity
+    free         the same, and whole blocks go wherever their measured loss is the cheapest
     score        the device's table, values by the criterion's scores
     macs         the same values (sensitivity), but the costs are MACs, as a MACs budget would share it out
     macs8, …     the same, widths rounded to 8, 16, 32 by rule
@@ -47,30 +45,20 @@ from edgeprune.stages.run import Run
 from edgeprune.target import load_target
 
 HERE = Path(__file__).parent
-WAYS = ("knapsack", "widths", "dense", "again", "score", "macs", "macs8", "macs16", "macs32", "uniform")
+WAYS = ("knapsack", "free", "score", "macs", "macs8", "macs16", "macs32", "uniform")
 
 
 def allocator(run: Run, way: str, net: Any, graph: Any, scores: Any) -> tuple[Any, Any]:
     """(allocate(predictor, limit in ms), what the widths are worth by measured sensitivity)."""
-    dense, floor, device_step = graph.widths(), run.recipe.prune.min_keep, run.facts["profile"]["step"]
-    step = {"macs": 1, "macs8": 8, "macs16": 16, "macs32": 32}.get(way, device_step)
+    dense, floor = graph.widths(), run.recipe.prune.min_keep
+    step = {"macs": 1, "macs8": 8, "macs16": 16, "macs32": 32}.get(way, run.facts["profile"]["step"])
     options = worth.candidates(dense, floors(scores, floor, step), step)
-    predictor, limit = profile.predictor_of(run, graph), latency.limit_of(run, run.facts["profile"]["dense_ms"])
-    terms, blocks = [Term(*t) for t in predictor.terms()], find_blocks(graph)
+    blocks = find_blocks(graph)
 
-    def losses(around: Widths | None) -> worth.Losses:
-        key = f"losses {around}"
-        if key not in run.kept:
-            run.kept[key] = sharing.sensitivity(run, net, graph, scores, blocks, around)
-        return run.kept[key]
-
-    even = by_rank(scores, predictor, limit, how="uniform", min_keep=floor, step=device_step)
-    found = losses(None if way == "dense" else even)
+    if "losses" not in run.kept:
+        run.kept["losses"] = sharing.sensitivity(run, net, graph, scores, blocks)
+    found = run.kept["losses"]
     values = worth.by_score(scores, options) if way == "score" else worth.by_sensitivity(found.curves, scores, options)
-    if way == "again":
-        for _ in range(2):
-            found = losses(knapsack_with_removal(graph, values, terms, limit, {}))
-            values = worth.by_sensitivity(found.curves, scores, options)
     macs = cost.macs(graph)
     whole = total(macs)(dense)
 
@@ -78,8 +66,8 @@ def allocator(run: Run, way: str, net: Any, graph: Any, scores: Any) -> tuple[An
         if way == "uniform":
             return by_rank(scores, predictor, limit, how="uniform", min_keep=floor, step=step)
         if not way.startswith("macs"):
-            removed = {} if way in ("widths", "score", "again") else found.removed
-            return knapsack_with_removal(graph, values, [Term(*t) for t in predictor.terms()], limit, removed)
+            terms = [Term(*t) for t in predictor.terms()]
+            return knapsack_with_removal(graph, values, terms, limit, found.removed, free=way == "free")
         low, high, best = 0.0, 1.0, None
         for _ in range(12):  # the most MACs whose widths are predicted to meet the latency
             middle = (low + high) / 2
@@ -96,7 +84,7 @@ def allocator(run: Run, way: str, net: Any, graph: Any, scores: Any) -> tuple[An
             raise BudgetError("budget: no MACs budget meets it")
         return best
 
-    measured = worth.by_sensitivity(losses(even).curves, scores, {n: list(range(1, s + 1)) for n, s in dense.items()})
+    measured = worth.by_sensitivity(found.curves, scores, {n: list(range(1, s + 1)) for n, s in dense.items()})
     return allocate, lambda widths: sum(measured[n][w] for n, w in widths.items() if w)
 
 

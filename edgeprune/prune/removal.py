@@ -1,4 +1,5 @@
-"""The knapsack, when whole blocks may vanish too (`blocks`): depth against width under one budget.
+"""The knapsack, when whole blocks may vanish too (`blocks`): where widths alone do not reach the limit, or depth against
+width under one budget.
 
 A block's removal is one decision over several groups, which the knapsack over single groups cannot weigh. Blocks are
 therefore tried one after the other, the smallest loss a unit of cost first, the widths of all other groups shared out
@@ -20,13 +21,15 @@ _HOPE = 2.0  # by how much a freed unit of cost may buy more than the next one d
 
 
 def knapsack_with_removal(
-    graph: ChannelGraph, values: Values, terms: Sequence[Term], limit: float, losses: Mapping[str, float]
-) -> Widths:
+    graph: ChannelGraph, values: Values, terms: Sequence[Term], limit: float, losses: Mapping[str, float],
+    free: bool = False,
+) -> Widths:  # fmt: skip
     """Widths of the greatest value under the limit; 0 for the groups of blocks that go.
 
     Args:
         values: as for `knapsack`; 0 where nothing is lost.
         losses: block (named by one of its groups) -> the value that its removal costs.
+        free: blocks go wherever the summed value grows; else only where no widths meet the limit.
 
     Raises:
         BudgetError: not even without the blocks.
@@ -39,6 +42,8 @@ def knapsack_with_removal(
         best = knapsack(values, terms, limit)
     except BudgetError as error:
         fault = error
+    if best is not None and not free:
+        return best
     base = best or {n: min(v) for n, v in values.items()}
     most = -float("inf") if best is None else sum(values[n][w] for n, w in best.items())
     rate = _exchange(values, price, base)

@@ -32,7 +32,7 @@ from edgeprune.prune.surgery import masked
 
 @dataclass(frozen=True)
 class Losses:
-    """What cuts cost in the network's own answers; zero at the widths that they were varied around."""
+    """What cuts cost in the network's own answers."""
 
     curves: dict[str, dict[int, float]]  # group -> kept -> loss
     removed: dict[str, float]  # block -> loss
@@ -90,38 +90,35 @@ def sensitivity(
     images: Iterable[torch.Tensor],
     logits_of: Callable[[object], torch.Tensor],
     blocks: Blocks,
-    around: Widths | None = None,
     settle: Callable[[nn.Module], None] = lambda cut: None,
     tick: Callable[[int], None] = lambda n: None,
 ) -> Losses:
-    """By how much the mean KL of the whole network's softmax from the cut one's grows, each group's width varied alone.
+    """The mean KL of the whole network's softmax from the cut one's, each group cut alone, and each block removed.
 
     Args:
         images: batches (B, 3, H, W), normalised; kept in memory with the network's answers.
         blocks: what may vanish.
-        around: the widths to vary; whole where None.
         settle: done to every cut network before it is judged; recalibration, so that a shift which new statistics mend
             is no loss.
-        tick: told of every measured width.
+        tick: told of every measured cut.
     """
-    batches = list(images)
-    others = graph.widths() if around is None else around
+    batches, whole = list(images), graph.widths()
     with torch.no_grad():
-        whole = [logits_of(net.eval()(b)).log_softmax(1) for b in batches]
+        answers = [logits_of(net.eval()(b)).log_softmax(1) for b in batches]
 
         def loss(widths: Widths) -> float:
-            cut = masked(net, graph, make_plan(net, graph, select(scores, {**others, **widths}))).eval()
+            cut = masked(net, graph, make_plan(net, graph, select(scores, {**whole, **widths}))).eval()
             settle(cut)
             tick(1)
-            pairs = zip(batches, whole, strict=True)
-            return float(np.mean([float(_divergence(w, logits_of(cut(b)))) for b, w in pairs]))
+            pairs = zip(answers, batches, strict=True)
+            return float(np.mean([float(_divergence(a, logits_of(cut(b)))) for a, b in pairs]))
 
-        here = loss({})
         curves = {
-            g.name: {k: loss({g.name: k}) - here for k in sorted({max(1, round(s * g.size)) for s in (1.0, *SHARES)})}
+            g.name: {k: loss({g.name: k}) for k in sorted({max(1, round(s * g.size)) for s in SHARES} - {g.size})}
+            | {g.size: 0.0}
             for g in graph.groups
         }
-        removed = {name: loss(dict.fromkeys(groups, 0)) - here for name, groups in blocks.items()}
+        removed = {name: loss(dict.fromkeys(groups, 0)) for name, groups in blocks.items()}
     return Losses(curves, removed)
 
 

@@ -109,7 +109,7 @@ def cut_rounds(run: Run, dense: nn.Module, graph: ChannelGraph, spent: scoring.S
         args = recipe.prune.args if part.args is None else part.args
         scores = scoring.score(run, net, rest, spent, args, part.sparsity or recipe.prune.sparsity, home, number)
         terms, limit = terms_of(rest), part.share * whole
-        widths = sharing.allocator(run, net, rest, scores, terms, limit, step, removal=False)(terms, limit)
+        widths = sharing.allocator(run, net, rest, scores, step, removal=False)(terms, limit)
         cut = make_plan(net, rest, select(scores, widths))
         prove(net, rest, cut, example)
         small, _ = fold_constants(net, rest, cut, example)

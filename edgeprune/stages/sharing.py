@@ -11,7 +11,6 @@ from torch import nn
 
 from edgeprune import models
 from edgeprune.data.transforms import normalised
-from edgeprune.errors import BudgetError
 from edgeprune.files import write_json
 from edgeprune.progress import Progress
 from edgeprune.prune import cost, worth
@@ -22,7 +21,6 @@ from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.cost import Term, Widths, total
 from edgeprune.prune.removal import knapsack_with_removal
 from edgeprune.stages import latency, load
-from edgeprune.stages.profile import predictor_of
 from edgeprune.stages.run import Run
 from edgeprune.train.recalibrate import recalibrate
 
@@ -35,14 +33,12 @@ def share_out(
     """Widths under the recipe's budget, and what the budget says of them; shares are of the `dense` network's cost."""
     recipe = run.recipe
     if recipe.budget.is_latency:
-        predictor = predictor_of(run, graph)
-        terms, limit = [Term(*t) for t in predictor.terms()], latency.limit_of(run, run.facts["profile"]["dense_ms"])
-        allocate = allocator(run, net, graph, scores, terms, limit, step=run.facts["profile"]["step"], removal=True)
-        return latency.meet(run, net, graph, scores, lambda p, most: allocate([Term(*t) for t in p.terms()], most))
+        allocate = allocator(run, net, graph, scores, run.facts["profile"]["step"])
+        return latency.meet(run, net, graph, scores, lambda p, limit: allocate([Term(*t) for t in p.terms()], limit))
     terms, step = cost.COSTS[recipe.budget.kind](graph), recipe.prune.step or run.target.channel_step
     whole = total(cost.COSTS[recipe.budget.kind](dense))(dense.widths())
     limit = recipe.budget.limit(whole)
-    widths = allocator(run, net, graph, scores, terms, limit, step, removal=True)(terms, limit)
+    widths = allocator(run, net, graph, scores, step)(terms, limit)
     price = total(terms)(widths)
     if price < 0.99 * limit:
         run.console.print(
@@ -53,10 +49,9 @@ def share_out(
 
 
 def allocator(
-    run: Run, net: nn.Module, graph: ChannelGraph, scores: Scores, terms: list[Term], limit: float, step: int,
-    removal: bool,
-) -> Allocate:  # fmt: skip
-    """(terms, limit) -> widths. What widths are worth is measured once, around the even cut under this limit.
+    run: Run, net: nn.Module, graph: ChannelGraph, scores: Scores, step: int, removal: bool = True
+) -> Allocate:
+    """(terms, limit) -> widths. What widths are worth is measured once.
 
     Args:
         removal: whole blocks may go, if the recipe lets them.
@@ -69,29 +64,19 @@ def allocator(
             scores, total(terms), limit, how=how, min_keep=recipe.prune.min_keep, step=step
         )
     options = worth.candidates(graph.widths(), floors(scores, recipe.prune.min_keep, step), step)
-    blocks = find_blocks(graph) if removal and recipe.prune.remove_blocks else {}
+    blocks = find_blocks(graph) if removal and recipe.prune.remove_blocks != "never" else {}
     if recipe.prune.worth == "sensitivity":
-        found = sensitivity(run, net, graph, scores, blocks, even(run, scores, terms, limit, step))
+        found = sensitivity(run, net, graph, scores, blocks)
         values, losses = worth.by_sensitivity(found.curves, scores, options), found.removed
     else:
         values = (worth.by_sum if recipe.prune.worth == "sum" else worth.by_score)(scores, options)
         losses = dict.fromkeys(blocks, 0.0)
-    return lambda terms, limit: knapsack_with_removal(graph, values, terms, limit, losses)
+    free = recipe.prune.remove_blocks == "free"
+    return lambda terms, limit: knapsack_with_removal(graph, values, terms, limit, losses, free)
 
 
-def even(run: Run, scores: Scores, terms: list[Term], limit: float, step: int) -> Widths:
-    """The same share of every group under the limit, or the narrowest: where the network will be, more or less."""
-    least = run.recipe.prune.min_keep
-    try:
-        return by_rank(scores, total(terms), limit, how="uniform", min_keep=least, step=step)
-    except BudgetError:
-        return floors(scores, least, step)
-
-
-def sensitivity(
-    run: Run, net: nn.Module, graph: ChannelGraph, scores: Scores, blocks: Blocks, around: Widths | None
-) -> worth.Losses:
-    """What cuts cost, each alone, the others at `around`; kept beside the scores as `prune/sensitivity.json`."""
+def sensitivity(run: Run, net: nn.Module, graph: ChannelGraph, scores: Scores, blocks: Blocks) -> worth.Losses:
+    """What cuts cost, each alone; kept beside the scores as `prune/sensitivity.json`."""
     data, count = load.dataset(run, "train"), run.recipe.prune.sensitivity_images
     chosen = [data[i * len(data) // count][0] for i in range(min(count, len(data)))]
     images = [normalised(np.stack(chosen[n : n + 4])) for n in range(0, len(chosen), 4)]
@@ -101,7 +86,7 @@ def sensitivity(
         if settling:
             recalibrate(cut, settling, len(settling))
 
-    with Progress("sensitivity", 1 + (1 + len(worth.SHARES)) * len(graph.groups) + len(blocks), unit="cuts") as bar:
-        found = worth.sensitivity(net, graph, scores, images, models.logits_of, blocks, around, settle, bar.move)
+    with Progress("sensitivity", len(worth.SHARES) * len(graph.groups) + len(blocks), unit="cuts") as bar:
+        found = worth.sensitivity(net, graph, scores, images, models.logits_of, blocks, settle, bar.move)
     write_json(run.folder / "prune" / "sensitivity.json", asdict(found))
     return found

@@ -150,7 +150,7 @@ def test_removal_against_all_sets_of_blocks():
         every = [c for count in range(5) for c in combinations(blocks, count)]
         found = [solved(values, terms, limit, [blocks[c] for c in chosen]) for chosen in every]
         best = max(v - sum(losses[c] for c in chosen) for v, chosen in zip(found, every, strict=True))
-        widths = knapsack_with_removal(graph, values, terms, limit, losses)
+        widths = knapsack_with_removal(graph, values, terms, limit, losses, free=True)
         assert cost.total(terms)(widths) <= limit
         mine = sum(values[n][w] for n, w in widths.items() if w) - sum(losses[n] for n in blocks if not widths[n])
         shares.append(best / mine)  # both are negative
@@ -158,6 +158,7 @@ def test_removal_against_all_sets_of_blocks():
     least = cost.total(terms)(dict.fromkeys(graph.widths(), 4))
     with pytest.raises(BudgetError):
         knapsack(values, terms, 0.9 * least)
+    assert knapsack_with_removal(graph, values, terms, 0.6 * dense, losses) == knapsack(values, terms, 0.6 * dense)
     assert 0 in knapsack_with_removal(graph, values, terms, 0.9 * least, losses).values()
 
 
