@@ -199,11 +199,16 @@ def check(recipe: RecipeArg, target: TargetOpt = "cpu", set: SetOpt = []) -> Non
 @app.command()
 def recipes() -> None:
     """List the shipped recipes."""
-    table = Table("recipe", "what it does")
-    for path in sorted(shipped("recipes").glob("*.yaml")):
-        import yaml
+    import yaml
 
-        table.add_row(path.stem, yaml.safe_load(path.read_text(encoding="utf-8"))["title"])
+    table = Table("recipe", "network, data, method, budget", box=None, padding=(0, 2, 0, 0))
+    network = None
+    for path in sorted(shipped("recipes").glob("*.yaml")):
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if network not in (None, recipe["model"]["network"]):
+            table.add_row()
+        network = recipe["model"]["network"]
+        table.add_row(path.stem, recipe["title"])
     Console().print(table)
 
 

@@ -382,7 +382,8 @@ class Recipe(Section):
             )
         if shares and self.budget.is_latency:
             raise ValueError(
-                "prune.rounds: their cuts are counted, not measured; use budget.macs, params or channels with them"
+                "prune.rounds: their cuts are counted, not measured; use budget.macs, params or channels with them, or cut "
+                "once: --set prune.rounds=[]"
             )
         return self
 

@@ -25,7 +25,9 @@ def test_the_wheel_pollutes_no_namespace(wheel: Path):
     names = zipfile.ZipFile(wheel).namelist()
     assert {n.split("/")[0] for n in names if ".dist-info" not in n} == {"edgeprune"}
     shipped = [n for n in names if n.startswith("edgeprune/_shipped/")]
-    assert sum(n.endswith(".yaml") for n in shipped) == 12
+    for folder in ("recipes", "deploy/targets"):
+        inside = {n.rsplit("/", 1)[1] for n in shipped if n.startswith(f"edgeprune/_shipped/{folder}/")}
+        assert inside == {p.name for p in (REPOSITORY / folder).glob("*.yaml")} != set()
     assert "edgeprune/_shipped/deploy/on_device/check.py" in names and "edgeprune/deploy/templates/report.html" in names
     assert not any("__pycache__" in n or n.startswith(("tests", "recipes", "deploy/")) for n in names)
 

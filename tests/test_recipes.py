@@ -1,9 +1,17 @@
 """Every shipped recipe and target is read, and what users write wrongly is said in one line."""
 
+import fnmatch
+import functools
+import re
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
 
+from edgeprune import models
+from edgeprune.cli import app
 from edgeprune.compatible import check_pair
 from edgeprune.errors import RecipeError
 from edgeprune.recipe import Budget, load_recipe
@@ -14,23 +22,92 @@ RECIPES = sorted(p.stem for p in shipped("recipes").rglob("*.yaml"))
 TARGETS = sorted(p.stem for p in shipped("deploy/targets").rglob("*.yaml"))
 
 
-def test_all_are_here():
-    assert RECIPES == ["deeplabv3_cap", "deeplabv3_sirfp", "quickstart", "segnet_cap", "segnet_sirfp"]
+OWN = {"quickstart", "deeplabv3_cap", "segnet_sirfp"}  # pairs that no paper reports
+SIRFP = {
+    "deeplabv3_sirfp", "deeplabv3plus_sirfp", "deeplabv3_sirfp_ade20k", "deeplabv3_sirfp_cocostuff10k",
+    "deeplabv3_dcfp", "deeplabv3_fpgm",
+}  # fmt: skip
+CAP = {
+    *(f"{n}_{m}" for n in ("pspnet101", "pspnet50", "icnet") for m in ("cap", "fpgm", "fpgm_a", "ns", "bn_scale")),
+    *(f"segnet_{m}_cityscapes" for m in ("cap", "fpgm", "fpgm_a", "ns", "bn_scale")),
+    *(f"segnet_{m}" for m in ("cap", "fpgm", "ns", "bn_scale")),
+}
+MTP = {"deeplabv3_mtp", "deeplabv3_mtp_voc2012", "bisenetv2_mtp"}
+ACOSP = {
+    "pspnet50_acosp", "pspnet50_acosp_voc2012", "pspnet50_acosp_ade20k", "segnet_acosp", "segnet_acosp_cityscapes",
+}  # fmt: skip
+
+recipe_of, target_of = functools.cache(load_recipe), functools.cache(load_target)
+
+
+def header(name: str) -> str:
+    return (shipped("recipes") / f"{name}.yaml").read_text().split("\nname:")[0]
+
+
+def commands(name: str) -> list[tuple[str, list[str]]]:
+    """(target, settings) of the header's `make` lines."""
+    found = re.findall(r'^# +make recipe=(\S+) target=(\S+)(?: set="([^"]*)")?', header(name), re.MULTILINE)
+    assert {recipe for recipe, _, _ in found} == {name}
+    return [(target, settings.split()) for _, target, settings in found]
+
+
+def test_every_pair_of_the_papers_is_here():
+    assert set(RECIPES) == OWN | SIRFP | CAP | MTP | ACOSP
     assert TARGETS == ["cpu", "intel-gpu", "intel-npu", "jetson", "jetson-orin-nano", "jetson-orin-nx", "rtx"]
 
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_fits_every_target(name, target):
-    recipe, device = load_recipe(name), load_target(target)
+    recipe, device = recipe_of(name), target_of(target)
     assert recipe.name == name and device.name == target
     check_pair(recipe, device)
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_teaches_its_commands(name):
-    text = (shipped("recipes") / f"{name}.yaml").read_text()
-    assert text.startswith("#") and "make " in text.split("name:")[0]
+def test_the_commands_that_a_recipe_teaches_are_right(name):
+    assert commands(name)
+    for target, settings in commands(name):
+        check_pair(load_recipe(name, settings), target_of(target))
+
+
+@pytest.mark.parametrize("name", sorted(set(RECIPES) - {"quickstart"}))
+def test_a_name_says_network_method_and_data(name):
+    recipe = recipe_of(name)
+    depth = recipe.model.args["depth"] if recipe.model.network == "pspnet" else ""
+    usual = "camvid" if recipe.model.network == "segnet" else "cityscapes"
+    data = "" if recipe.data.name == usual else f"_{recipe.data.name}"
+    assert name == f"{recipe.model.network}{depth}_{recipe.prune.method}{data}"
+
+
+@pytest.mark.parametrize("name", sorted(set(RECIPES) - {"quickstart"}))
+def test_layers_that_a_recipe_names_are_there(name):
+    recipe = recipe_of(name)
+    globs = [*recipe.prune.never, recipe.prune.args.get("backbone", "*")]
+    layers = layers_of(recipe.model.network, tuple(sorted(recipe.model.args.items())))
+    assert all(any(fnmatch.fnmatch(layer, glob) for layer in layers) for glob in globs)
+
+
+@functools.cache
+def layers_of(network: str, args: tuple[tuple[str, object], ...]) -> list[str]:
+    with torch.device("meta"):
+        return [name for name, _ in models.build(network, dict(args), None, 19).named_modules()]
+
+
+@pytest.mark.parametrize("name", sorted(set(RECIPES) - OWN))
+def test_published_numbers_are_called_not_reproduced(name):
+    line = next(t for t in METHODS.splitlines() if t.startswith(f"| `{name}` |"))
+    assert "not reproduced here" in " ".join(header(name).replace("\n#", " ").split())
+    assert line.endswith("| no |")
+
+
+METHODS = (Path(__file__).parents[1] / "docs" / "methods.md").read_text()
+
+
+def test_the_list_of_recipes_fits_a_terminal():
+    shown = CliRunner().invoke(app, ["recipes"], env={"COLUMNS": "80"}).output.splitlines()
+    assert max(map(len, shown)) <= 80
+    assert [t.split()[0] for t in shown if t.strip()][1:] == RECIPES
 
 
 def test_settings_reach_every_depth():
@@ -66,8 +143,6 @@ def test_fault_names_file_line_key_and_the_nearest(tmp_path: Path):
 
 
 def test_the_resolved_recipe_can_be_run_again(tmp_path: Path):
-    import yaml
-
     recipe = load_recipe("segnet_cap", ["data.root=/x"])
     path = tmp_path / "again.yaml"
     path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
