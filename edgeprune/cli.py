@@ -321,3 +321,12 @@ def main() -> None:
                 file=sys.stderr,
             )
         sys.exit(1)
+    finally:
+        _leave()
+
+
+def _leave() -> None:
+    """Several processes part in order; else the one that ends last may abort."""
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

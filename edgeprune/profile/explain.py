@@ -41,7 +41,7 @@ def explain(
     before, after = (convolutions(path) for path in onnx)
     times = [{layer.name: layer.ms for layer in found} for found in layers]
     rows = []
-    for name, first, second in _pairs(list(before), list(after), modules, removed):
+    for name, first, second in _pairs(before, after, modules, removed):
         old, new = before[first], after.get(second) if second else None
         if first not in times[0] or (new is not None and second not in times[1]):
             continue
@@ -63,14 +63,16 @@ def explain(
 
 
 def _pairs(
-    before: list[str], after: list[str], modules: Sequence[str], removed: Sequence[str]
+    before: dict[str, Key], after: dict[str, Key], modules: Sequence[str], removed: Sequence[str]
 ) -> list[tuple[str, str, str]]:
-    """(name, of the dense graph, of the pruned one or "")."""
-    left = [m for m in modules if m not in removed]
-    if len(modules) != len(before) or len(left) != len(after):
+    """(name, of the dense graph, of the pruned one or ""). What is left stands in the same order, with the same geometry."""
+    if len(modules) != len(before):
         return [(name, name, name) for name in before if name in after]
-    found = iter(after)
-    return [(m, name, "" if m in removed else next(found)) for m, name in zip(modules, before, strict=True)]
+    left, found = list(after), []
+    for module, (name, old) in zip(modules, before.items(), strict=True):
+        stays = bool(left) and module not in removed and after[left[0]].signature == old.signature
+        found.append((module, name, left.pop(0) if stays else ""))  # else it went, or was folded: all that it read went
+    return found if not left else [(name, name, name) for name in before if name in after]
 
 
 def _why(old: Key, new: Key, ms: float, promised: float, saved: float, step: int, width: int) -> str:

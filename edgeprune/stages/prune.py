@@ -53,7 +53,7 @@ def prune(run: Run) -> dict[str, Any]:
     if before:
         plan = compose(dense, graph, before.plan, plan)
     save_pruned(home, small, plan, load.network_spec(run))
-    _write_widths(run, graph, plan.widths)
+    _write_widths(run, graph, plan.widths, small)
     macs = count_macs(small, recipe.data.size)
     run.console.print(
         f"pruned: {len(graph.groups)} groups, {recipe.budget.kind} {budget['achieved'] / budget['dense']:.3f}x (limit "
@@ -75,15 +75,17 @@ def prune(run: Run) -> dict[str, Any]:
     }
 
 
-def _write_widths(run: Run, graph: ChannelGraph, widths: Widths) -> None:
+def _write_widths(run: Run, graph: ChannelGraph, widths: Widths, small: nn.Module) -> None:
     """`widths.json`: every group before and after, what cannot be pruned and why, which convolutions have vanished."""
-    calls = [op for op in graph.operations if op.signature is not None]
-    gone = [op.module for op in calls if 0 in (op.outputs.at(widths), 1 if op.inputs is None else op.inputs.at(widths))]
+    modules = [op.module for op in graph.operations if op.signature is not None]
+    removed: list[str] = []
+    if gone := [n for n, w in widths.items() if not w]:
+        run.console.print(f"removed whole: {', '.join(gone)}")
+        left = {op.module for op in find_groups(small, load.example(run)).operations}  # what fed only them is dead, too
+        removed = [m for m in modules if m not in left]
     table = [{"group": g.name, "before": g.size, "after": widths[g.name]} for g in graph.groups]
-    content = {"widths": table, "unprunable": graph.unprunable, "convolutions": [op.module for op in calls]}
-    write_json(run.folder / "prune" / "widths.json", {**content, "removed": gone})
-    if gone:
-        run.console.print(f"removed whole: {', '.join(n for n, w in widths.items() if not w)}")
+    content = {"widths": table, "unprunable": graph.unprunable, "convolutions": modules, "removed": removed}
+    write_json(run.folder / "prune" / "widths.json", content)
 
 
 @dataclass

@@ -22,3 +22,5 @@ if __name__ == "__main__":
         scores = scoring.score(run, net, find_groups(net, load.example(run)), scoring.Spent(), p.args, p.sparsity)
         found[name] = {"scores": {n: s.tolist() for n, s in scores.items()}, "weights": fingerprint(net)}
     (folder / f"{team.process_index}.json").write_text(json.dumps({"world": team.num_processes, "found": found}))
+    team.wait_for_everyone()
+    team.destroy_process_group()
