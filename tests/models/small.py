@@ -1,6 +1,13 @@
-"""Small versions of every network, for tests."""
+"""Small versions of every network, for tests; and what makes an untrained one give several classes."""
 
 from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgeprune import models
+from edgeprune.data.transforms import normalised
 
 SMALL: dict[str, dict[str, Any]] = {
     "bisenetv2": {"width": 16, "semantic": 4, "head": 32, "aux_head": 8},
@@ -24,3 +31,22 @@ SMALL: dict[str, dict[str, Any]] = {
     "streetnet": {"width": 8},
     "unet": {"widths": (4, 8, 16)},
 }
+
+
+class Centred(nn.Module):
+    """Takes every class's mean logit over `images` off, else an untrained network gives one class everywhere."""
+
+    shift: torch.Tensor
+
+    def __init__(self, net: nn.Module, images: np.ndarray) -> None:
+        super().__init__()
+        self.net = net
+        with torch.no_grad():
+            means = models.logits_of(net(normalised(images))).mean(dim=(0, 2, 3), keepdim=True)
+        self.register_buffer("shift", means)
+
+    def forward(self, x):
+        result = self.net(x)
+        if isinstance(result, dict):
+            return {**result, "out": result["out"] - self.shift}
+        return result - self.shift

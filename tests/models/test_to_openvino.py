@@ -13,32 +13,13 @@ from edgeprune.deploy import simplify
 from edgeprune.deploy.export import Shipped, export
 from edgeprune.deploy.unpool import without_indices
 from edgeprune.runtime import openvino
-from tests.models.small import SMALL
+from tests.models.small import SMALL, Centred
 
 SIZE = (64, 96)
 IMAGES = np.random.default_rng(0).integers(0, 255, (2, *SIZE, 3)).astype(np.uint8)
 ELSEWHERE = {"deeplabv3", "deeplabv3plus", "segnet", "streetnet"}  # tests/deploy/test_deploy.py
 AUX = {"pspnet": "aux.", "icnet": "aux", "bisenetv2": "aux", "ddrnet": "seghead_extra.", "pidnet": "seghead_p.",
        "fastscnn": "auxlayer."}  # fmt: skip
-
-
-class Centred(nn.Module):
-    """Takes every class's mean logit off, else an untrained network gives one class everywhere."""
-
-    shift: torch.Tensor
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-        with torch.no_grad():
-            means = models.logits_of(net(normalised(IMAGES))).mean(dim=(0, 2, 3), keepdim=True)
-        self.register_buffer("shift", means)
-
-    def forward(self, x):
-        result = self.net(x)
-        if isinstance(result, dict):
-            return {**result, "out": result["out"] - self.shift}
-        return result - self.shift
 
 
 def in_process(source, attempt, seconds):
@@ -56,7 +37,7 @@ def test_agrees_with_pytorch(tmp_path, monkeypatch, name):
         if isinstance(m, nn.BatchNorm2d):
             m.running_mean.normal_(0, 0.3)
             m.running_var.uniform_(0.5, 2)
-    net = Centred(net)
+    net = Centred(net, IMAGES)
     plain = without_indices(net, torch.zeros(1, 3, *SIZE))
     export(Shipped(plain, MEAN, STD), SIZE, tmp_path / "n.onnx", 18)
     weights = {

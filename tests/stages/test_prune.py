@@ -11,7 +11,11 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from edgeprune import models
 from edgeprune.data.loader import Batches
+from edgeprune.data.transforms import MEAN, STD, normalised
+from edgeprune.deploy.export import Shipped, export
+from edgeprune.deploy.plain import plain
 from edgeprune.errors import EdgepruneError, RecipeError
 from edgeprune.files import read_json, save_tensors
 from edgeprune.profile.macs import count_macs
@@ -19,16 +23,19 @@ from edgeprune.prune.criteria import CRITERIA, mtp
 from edgeprune.prune.groups import find_groups
 from edgeprune.prune.plan import read_plan, structure_hash
 from edgeprune.recipe import load_recipe
+from edgeprune.runtime import openvino
 from edgeprune.stages import finetune, load, scoring
 from edgeprune.stages.prune import prune
 from edgeprune.stages.run import Run
 from edgeprune.target import load_target
 from edgeprune.train.loop import fingerprint
+from tests.models.small import Centred
 
 NETWORKS = {
     "streetnet": ["model.args={width: 8, blocks: 1}"],
     "segnet": ["model.network=segnet", "model.args={widths: [[8, 8], [12, 12]]}"],
-}
+    "bisenetv2": ["model.network=bisenetv2", "model.args={width: 16, semantic: 4, head: 32, aux_head: 8}"],
+}  # residual, unpooling, several branches
 SCHEDULE = "{steps: 4, batch: 2, lr: 0.01, checkpoint_every: 1}"
 TAUGHT = [n for n, made in CRITERIA.items() if made.training == "must"]
 
@@ -58,7 +65,7 @@ def method(name: str) -> list[str]:
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("name", CRITERIA)
-def test_every_method_prunes_and_proves(tmp_path, name, network):
+def test_every_method_prunes_proves_and_ships(tmp_path, name, network):
     run = job(tmp_path, *method(name), network=network)
     facts = prune(run)
     assert max(facts["proof"].values()) < 1e-4
@@ -66,10 +73,18 @@ def test_every_method_prunes_and_proves(tmp_path, name, network):
     assert facts["macs"] == facts["budget"]["achieved"]
     small = finetune.pruned(run, "prune")
     assert count_macs(small, run.recipe.data.size) == facts["macs"]
-    assert small(torch.randn(1, 3, 32, 64)).shape == (1, 9, 32, 64)
+    assert models.logits_of(small(torch.randn(1, 3, 32, 64))).shape == (1, 9, 32, 64)
     assert facts["training_steps"] == (4 if name in TAUGHT else 0)
     assert 0 <= facts["criterion_seconds"] <= facts["scoring_seconds"]
     assert not list((tmp_path / "prune").rglob("round*"))
+
+    images = np.stack([load.dataset(run, "val")[n][0] for n in (0, 1)])
+    centred = Centred(small, images).eval()
+    export(Shipped(plain(centred, load.example(run)), MEAN, STD), (32, 64), tmp_path / "n.onnx", 20)
+    masks = openvino.compile(tmp_path / "n.onnx", tmp_path, precision="f32").predict(images)
+    with torch.no_grad():
+        expected = models.logits_of(centred(normalised(images))).argmax(1).numpy()
+    assert len(np.unique(expected)) > 2 and (masks == expected).mean() > 0.998
 
 
 class Killed(Exception):
