@@ -34,8 +34,6 @@ def knapsack_with_removal(
     Raises:
         BudgetError: not even without the blocks.
     """
-    wiring, price = Wiring(graph), total(terms)
-    blocks = {name: wiring.closure(name) for name in losses}
     fault: BudgetError | None = None
     best: Widths | None = None
     try:
@@ -44,6 +42,8 @@ def knapsack_with_removal(
         fault = error
     if best is not None and not free:
         return best
+    wiring, price = Wiring(graph), total(terms)
+    blocks = {name: wiring.closure(name) for name in losses}
     base = best or {n: min(v) for n, v in values.items()}
     most = -float("inf") if best is None else sum(values[n][w] for n, w in best.items())
     rate = _exchange(values, price, base)
