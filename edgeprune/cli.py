@@ -247,7 +247,7 @@ def check_data(
     taken = _mapping(args)
     console, errors = Console(), Console(stderr=True)
     found = [checking.check(name, root, s.strip(), limit, taken) for s in split.split(",")]
-    for one in found:
+    for one in (f for f in found if f.data is not None):  # of one that could not be opened there is nothing to sum up
         console.print(checking.summary(one), markup=False, highlight=False, soft_wrap=True)
     if any(one.read for one in found):
         console.print(checking.table(found))
