@@ -85,7 +85,8 @@ _WHY = {
     "launch": "#8e5bb5",
     "unaligned": "#c2352b",
     "memory": ENGINE,
-    "narrow": "#b59a3c",
+    "narrow": "#1f9e89",
+    "removed": "#3a3f45",
 }
 
 
