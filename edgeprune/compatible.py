@@ -68,6 +68,10 @@ def check_pair(recipe: Recipe, target: Target) -> None:
     ):
         if schedule is not None:
             _schedule(recipe, name, schedule)
+            if schedule.checkpoint_blocks and name.endswith("sparsity"):
+                raise RecipeError(
+                    f"{name}.checkpoint_blocks: a criterion would see every map twice; only train and finetune may set it"
+                )
 
 
 def _schedule(recipe: Recipe, name: str, schedule: Train) -> None:

@@ -176,6 +176,10 @@ class Train(Section):
     warmup_steps: Annotated[int, Field(ge=0)] = Field(default=0, description="steps of linear warm-up")
     loss: Loss = Loss()
     autocast: Literal["none", "bf16", "fp16"] = Field(default="none", description="mixed precision of training")
+    channels_last: bool = Field(default=True, description="NHWC layout, which convolutions like; false: NCHW")
+    checkpoint_blocks: bool = Field(
+        default=False, description="compute blocks' insides again for the gradient: less memory, a third more time"
+    )
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None, description="decay of averaged weights, such as 0.999"
     )

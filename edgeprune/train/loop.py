@@ -22,6 +22,7 @@ from edgeprune.files import hash_obj, replace_with, write_json
 from edgeprune.progress import Progress
 from edgeprune.train.distill import make_term
 from edgeprune.train.losses import class_weights, make_loss, spread_labels
+from edgeprune.train.memory import checkpointed, image_layout
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -71,16 +72,19 @@ def train(
     weights = class_weights(cfg.loss.class_weights, spread_labels(batches.data), classes)
     loss_of = make_loss(cfg.loss, None if weights is None else weights.to(accelerator.device))
     key = hash_obj([cfg.model_dump(mode="json"), seed, steps, context, fingerprint(net)])
-    wrapped, optimizer = accelerator.prepare(net, _optimizer(net, cfg))
+    layout = image_layout(cfg.channels_last)
+    wrapped, optimizer = accelerator.prepare(net.to(memory_format=layout), _optimizer(net, cfg))
     scaler = torch.amp.GradScaler(accelerator.device.type, enabled=cfg.autocast == "fp16")
     ema = _ema(net, cfg.ema)
     state = _State(home / "checkpoint.pt", key, net, optimizer, scaler, ema, hooks)
     step = state.load()
     term, end = (None, None)
     if hooks.teacher is not None:
-        term, end = make_term(cfg.distill, net, hooks.teacher.to(accelerator.device), classes)
+        teacher = hooks.teacher.to(accelerator.device, memory_format=layout)
+        term, end = make_term(cfg.distill, net, teacher, classes)
     stream = batches.stream(step * cfg.accumulate, accelerator.process_index, accelerator.num_processes)
-    with Progress(title, steps, step, quiet=not accelerator.is_main_process) as bar:
+    bar = Progress(title, steps, step, quiet=not accelerator.is_main_process)
+    with bar, checkpointed(net, cfg.checkpoint_blocks):
         while step < steps:
             rate = learning_rate(cfg, step, steps)
             for group in optimizer.param_groups:
@@ -92,6 +96,7 @@ def train(
             loss = 0.0
             for _ in range(cfg.accumulate):
                 images, labels = (t.to(accelerator.device) for t in next(stream))
+                images = images.to(memory_format=layout)
                 with _autocast(cfg.autocast, accelerator.device.type):
                     output = wrapped(images)
                     value = loss_of(output, labels)
@@ -129,7 +134,7 @@ def train(
         net.load_state_dict(ema.module.state_dict())
     for value in net.state_dict().values():  # norms' statistics are each process's own: the first one's count
         broadcast(value)
-    net.cpu().eval()
+    net.to("cpu", memory_format=torch.contiguous_format).eval()
     if accelerator.is_main_process:
         write_json(home / "history.json", hooks.history)
 

@@ -1,0 +1,71 @@
+"""How a training step lies in memory: channels-last layout, activation checkpointing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+
+def image_layout(channels_last: bool) -> torch.memory_format:
+    """NHWC suits convolutions on tensor cores and on CPUs; NCHW where a network is faster so."""
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+@contextlib.contextmanager
+def checkpointed(net: nn.Module, on: bool = True) -> Iterator[None]:
+    """In here, training keeps only what enters each stage's blocks and computes their insides again for the gradient.
+
+    A block is a member of an `nn.Sequential` that has at least two convolutions or linear layers below it, the outermost
+    such: a residual block, an inverted bottleneck, an encoder's stage. Norms take their running statistics from the first
+    pass alone; dropout draws the same in both. The weights that come out are those without it (Chen et al., 2016).
+    """
+    blocks = list(_blocks(net)) if on else []
+    for block in blocks:
+        block.forward = partial(_again, block, block.forward)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward
+
+
+def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+    for child in module.children():
+        if isinstance(module, nn.Sequential) and not isinstance(child, nn.Sequential) and _layers(child) >= 2:
+            yield child
+        else:
+            yield from _blocks(child)
+
+
+def _layers(module: nn.Module) -> int:
+    return sum(isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)) for m in module.modules())
+
+
+def _again(block: nn.Module, forward: Any, *args: Any, **kwargs: Any) -> Any:
+    if not (block.training and torch.is_grad_enabled()):
+        return forward(*args, **kwargs)
+    return checkpoint(
+        forward, *args, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), _still(block)), **kwargs
+    )
+
+
+@contextlib.contextmanager
+def _still(block: nn.Module) -> Iterator[None]:
+    """The norms' running statistics do not move."""
+    norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    kept = [(m.momentum, m.num_batches_tracked.clone() if m.num_batches_tracked is not None else None) for m in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, kept, strict=True):
+            norm.momentum = momentum
+            if count is not None and norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.copy_(count)

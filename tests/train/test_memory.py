@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from edgeprune import models
+from edgeprune.recipe import Train
+from edgeprune.train.loop import Hooks, train
+from edgeprune.train.memory import checkpointed
+
+
+class Batches:
+    """Four fixed batches of images (4, 3, 32, 64) and labels."""
+
+    per_epoch = 4
+    data = [(None, torch.zeros(32, 64, dtype=torch.uint8).numpy())]
+
+    def stream(self, first: int = 0, rank: int = 0, world: int = 1):
+        draw = torch.Generator().manual_seed(5)
+        while True:
+            yield torch.randn(4, 3, 32, 64, generator=draw), torch.randint(0, 5, (4, 32, 64), generator=draw)
+
+
+def trained(home: Path, **change) -> tuple[dict[str, torch.Tensor], list[float]]:
+    torch.manual_seed(0)
+    net = models.build("streetnet", {}, None, 5)
+    cfg = Train.model_validate({"steps": 4, "batch": 4, "lr": 0.003, "momentum": 0.9, **change})
+    hooks = Hooks()
+    train(net, Batches(), cfg, home, classes=5, seed=0, title="t", hooks=hooks)
+    return net.state_dict(), [note["loss"] for note in hooks.history]
+
+
+@pytest.mark.parametrize("change", [{"channels_last": False}, {"checkpoint_blocks": True}], ids=str)
+def test_same_training_however_it_lies_in_memory(tmp_path: Path, change: dict):
+    usual, losses = trained(tmp_path / "a")
+    found, again = trained(tmp_path / "b", **change)
+    assert losses == pytest.approx(again, rel=1e-2)
+    for name, value in usual.items():
+        torch.testing.assert_close(found[name], value, rtol=2e-2, atol=2e-3, msg=lambda m, n=name: f"{n}: {m}")
+        assert found[name].is_contiguous()
+
+
+def test_checkpointing_keeps_less_for_the_gradient():
+    net = models.build("deeplabv3", {"depth": 18}, None, 5).train()
+    image = torch.randn(2, 3, 64, 64)
+
+    def kept(on: bool) -> int:
+        total = 0
+
+        def pack(t: torch.Tensor) -> torch.Tensor:
+            nonlocal total
+            total += t.numel() * t.element_size()
+            return t
+
+        with checkpointed(net, on), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            models.logits_of(net(image))
+        return total
+
+    assert kept(True) < 0.6 * kept(False)
+    assert all("forward" not in m.__dict__ for m in net.modules())
+
+
+def test_recomputed_norms_move_once_and_plain_evaluation_is_untouched():
+    block = nn.Sequential(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)))
+    inner = nn.Sequential(_Block(block[0]))
+    x = torch.randn(4, 3, 5, 5) + 3
+    norm = block[0][1]
+    with checkpointed(inner):
+        inner.train()(x).sum().backward()
+    once = norm.running_mean.clone()
+    assert norm.num_batches_tracked == 1 and norm.momentum == 0.1
+    torch.testing.assert_close(once, 0.1 * block[0][0](x).mean((0, 2, 3)))
+    with checkpointed(inner), torch.no_grad():
+        inner.train()(x)
+    assert norm.num_batches_tracked == 2
+
+
+class _Block(nn.Module):
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.body(x)
+
+
+def test_a_criterion_in_training_refuses_to_see_maps_twice():
+    from edgeprune.compatible import check_pair
+    from edgeprune.errors import RecipeError
+    from edgeprune.recipe import load_recipe
+    from edgeprune.target import load_target
+
+    sets = ["prune.method=cap", "prune.sparsity.steps=5", "prune.sparsity.checkpoint_blocks=true"]
+    with pytest.raises(RecipeError, match=r"prune.sparsity.checkpoint_blocks: .*only train and finetune"):
+        check_pair(load_recipe("quickstart", sets), load_target("cpu"))
