@@ -22,7 +22,7 @@ from edgeprune.files import hash_obj, replace_with, write_json
 from edgeprune.progress import Progress
 from edgeprune.train.distill import make_term
 from edgeprune.train.losses import class_weights, make_loss, spread_labels
-from edgeprune.train.memory import checkpointed, image_layout
+from edgeprune.train.memory import checkpointed, image_layout, lie
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -73,14 +73,14 @@ def train(
     loss_of = make_loss(cfg.loss, None if weights is None else weights.to(accelerator.device))
     key = hash_obj([cfg.model_dump(mode="json"), seed, steps, context, fingerprint(net)])
     layout = image_layout(cfg.channels_last)
-    wrapped, optimizer = accelerator.prepare(net.to(memory_format=layout), _optimizer(net, cfg))
+    wrapped, optimizer = accelerator.prepare(lie(net, layout), _optimizer(net, cfg))
     scaler = torch.amp.GradScaler(accelerator.device.type, enabled=cfg.autocast == "fp16")
     ema = _ema(net, cfg.ema)
     state = _State(home / "checkpoint.pt", key, net, optimizer, scaler, ema, hooks)
     step = state.load()
     term, end = (None, None)
     if hooks.teacher is not None:
-        teacher = hooks.teacher.to(accelerator.device, memory_format=layout)
+        teacher = lie(hooks.teacher.to(accelerator.device), layout)
         term, end = make_term(cfg.distill, net, teacher, classes)
     stream = batches.stream(step * cfg.accumulate, accelerator.process_index, accelerator.num_processes)
     bar = Progress(title, steps, step, quiet=not accelerator.is_main_process)
@@ -134,7 +134,7 @@ def train(
         net.load_state_dict(ema.module.state_dict())
     for value in net.state_dict().values():  # norms' statistics are each process's own: the first one's count
         broadcast(value)
-    net.to("cpu", memory_format=torch.contiguous_format).eval()
+    lie(net.cpu(), torch.contiguous_format).eval()
     if accelerator.is_main_process:
         write_json(home / "history.json", hooks.history)
 

@@ -17,6 +17,11 @@ def image_layout(channels_last: bool) -> torch.memory_format:
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
+def lie(net: nn.Module, layout: torch.memory_format) -> nn.Module:
+    """Lay the kernels of `net` out so, in place."""
+    return net.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs leave this form out
+
+
 @contextlib.contextmanager
 def checkpointed(net: nn.Module, on: bool = True) -> Iterator[None]:
     """In here, training keeps only what enters each stage's blocks and computes their insides again for the gradient.
