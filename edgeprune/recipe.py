@@ -259,6 +259,11 @@ class Prune(Section):
         "scores themselves (HALP)",
     )
     sensitivity_images: Count = Field(default=8, description="training images that the sensitivity is measured on")
+    recovery_steps: Annotated[int, Field(ge=0)] | None = Field(
+        default=None,
+        description="steps of distillation after which each layer's measured loss counts; 0: at once; null: up to 30, all "
+        "layers together at most half of the fine-tuning",
+    )
     remove_blocks: Literal["never", "needed", "free"] = Field(
         default="needed",
         description="knapsack: whole residual branches go where no widths meet the budget (needed), or wherever their "

@@ -4,7 +4,8 @@
 
 Every row goes through the closed loop, so each network's engine was measured within the same latency budget:
 
-    knapsack     edgeprune's default: the device's table, values by measured sensitivity
+    knapsack     edgeprune's default: the device's table, values by sensitivity after a short recovery
+    at_once      the same, values by sensitivity before any training
     free         the same, and whole blocks go wherever their measured loss is the cheapest
     score        the device's table, values by the criterion's scores
     macs         the same values (sensitivity), but the costs are MACs, as a MACs budget would share it out
@@ -45,7 +46,7 @@ from edgeprune.stages.run import Run
 from edgeprune.target import load_target
 
 HERE = Path(__file__).parent
-WAYS = ("knapsack", "free", "score", "macs", "macs8", "macs16", "macs32", "uniform")
+WAYS = ("knapsack", "at_once", "free", "score", "macs", "macs8", "macs16", "macs32", "uniform")
 
 
 def allocator(run: Run, way: str, net: Any, graph: Any, scores: Any) -> tuple[Any, Any]:
@@ -58,7 +59,11 @@ def allocator(run: Run, way: str, net: Any, graph: Any, scores: Any) -> tuple[An
     if "losses" not in run.kept:
         run.kept["losses"] = sharing.sensitivity(run, net, graph, scores, blocks)
     found = run.kept["losses"]
-    values = worth.by_score(scores, options) if way == "score" else worth.by_sensitivity(found.curves, scores, options)
+    curves = found.curves
+    if way == "at_once":
+        before = read_json(run.folder / "prune" / "sensitivity.json")["before"]["curves"]
+        curves = {n: {int(k): v for k, v in curve.items()} for n, curve in before.items()}
+    values = worth.by_score(scores, options) if way == "score" else worth.by_sensitivity(curves, scores, options)
     macs = cost.macs(graph)
     whole = total(macs)(dense)
 

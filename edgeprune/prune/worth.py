@@ -5,7 +5,7 @@ Scores of different layers rarely share a unit, so two measures are offered:
 `sensitivity` (ours, the default): the criterion only orders the channels *inside* a group. What the first k of them are
 worth is measured: the mean KL divergence of the network's own softmax from itself when that group alone is cut to k
 (others whole, no labels), on a few calibration images. One unit for every layer and criterion; costs one forward pass a
-group and share.
+group and share. `stages.recovery` scales each group's curve to the part of it that a short fine-tuning leaves.
 `score`: the kept share of the group's score mass, above its lowest score, times the square root of its size. Within a
 layer this ranks like the score itself; between layers it says "a tenth of this layer's evidence", which is the weakest
 assumption that makes them addable, and the root keeps wide layers from being outvoted by many narrow ones.
@@ -83,45 +83,67 @@ def by_sensitivity(losses: dict[str, dict[int, float]], scores: Scores, widths: 
     return found
 
 
+class Yardstick:
+    """How far a network's answers are from those of the dense one: mean KL divergence of softmax, in nats a pixel.
+
+    Args:
+        net: the dense network, on the device where all is measured.
+        images: batches (B, 3, H, W), normalised; kept in memory with the network's answers.
+        settle: done to every cut network before it is judged; recalibration, so that a shift which new statistics mend
+            is no loss.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        images: Iterable[torch.Tensor],
+        logits_of: Callable[[object], torch.Tensor],
+        settle: Callable[[nn.Module], None] = lambda cut: None,
+    ) -> None:
+        self.device = next(net.parameters()).device
+        self.settle, self._logits_of = settle, logits_of
+        self._images = [b.to(self.device) for b in images]
+        with torch.no_grad():
+            self._answers = [logits_of(net.eval()(b)).log_softmax(1) for b in self._images]
+
+    def loss(self, cut: nn.Module) -> float:
+        """Nats; `cut` is in evaluation mode, on `device`."""
+        with torch.no_grad():
+            pairs = zip(self._answers, self._images, strict=True)
+            return float(np.mean([float(divergence(a, self._logits_of(cut(b)))) for a, b in pairs]))
+
+
 def sensitivity(
     net: nn.Module,
     graph: ChannelGraph,
     scores: Scores,
-    images: Iterable[torch.Tensor],
-    logits_of: Callable[[object], torch.Tensor],
+    yard: Yardstick,
     blocks: Blocks,
-    settle: Callable[[nn.Module], None] = lambda cut: None,
     tick: Callable[[int], None] = lambda n: None,
 ) -> Losses:
-    """The mean KL of the whole network's softmax from the cut one's, each group cut alone, and each block removed.
+    """What the yardstick says of the network with each group cut alone, and with each block removed.
 
     Args:
-        images: batches (B, 3, H, W), normalised; kept in memory with the network's answers.
+        net: the dense network, where the yardstick measures.
         blocks: what may vanish.
-        settle: done to every cut network before it is judged; recalibration, so that a shift which new statistics mend
-            is no loss.
         tick: told of every measured cut.
     """
-    batches, whole = list(images), graph.widths()
-    with torch.no_grad():
-        answers = [logits_of(net.eval()(b)).log_softmax(1) for b in batches]
+    whole = graph.widths()
 
-        def loss(widths: Widths) -> float:
-            cut = masked(net, graph, make_plan(net, graph, select(scores, {**whole, **widths}))).eval()
-            settle(cut)
-            tick(1)
-            pairs = zip(answers, batches, strict=True)
-            return float(np.mean([float(_divergence(a, logits_of(cut(b)))) for a, b in pairs]))
+    def loss(widths: Widths) -> float:
+        cut = masked(net, graph, make_plan(net, graph, select(scores, {**whole, **widths}))).eval()
+        yard.settle(cut)
+        tick(1)
+        return yard.loss(cut)
 
-        curves = {
-            g.name: {k: loss({g.name: k}) for k in sorted({max(1, round(s * g.size)) for s in SHARES} - {g.size})}
-            | {g.size: 0.0}
-            for g in graph.groups
-        }
-        removed = {name: loss(dict.fromkeys(groups, 0)) for name, groups in blocks.items()}
-    return Losses(curves, removed)
+    curves = {
+        g.name: {k: loss({g.name: k}) for k in sorted({max(1, round(s * g.size)) for s in SHARES} - {g.size})}
+        | {g.size: 0.0}
+        for g in graph.groups
+    }
+    return Losses(curves, {name: loss(dict.fromkeys(groups, 0)) for name, groups in blocks.items()})
 
 
-def _divergence(whole: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+def divergence(whole: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     """Mean KL over pixels of (B, K, H, W) log-probabilities from the logits' softmax."""
     return (whole.exp() * (whole - logits.log_softmax(1))).sum(1).mean()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from edgeprune import models
@@ -20,7 +23,7 @@ from edgeprune.prune.blocks import Blocks, find_blocks
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.cost import Term, Widths, total
 from edgeprune.prune.removal import knapsack_with_removal
-from edgeprune.stages import latency, load
+from edgeprune.stages import latency, load, recovery
 from edgeprune.stages.run import Run
 from edgeprune.train.recalibrate import recalibrate
 
@@ -76,7 +79,7 @@ def allocator(
 
 
 def sensitivity(run: Run, net: nn.Module, graph: ChannelGraph, scores: Scores, blocks: Blocks) -> worth.Losses:
-    """What cuts cost, each alone; kept beside the scores as `prune/sensitivity.json`."""
+    """What cuts cost, each alone, after a short recovery; kept beside the scores as `prune/sensitivity.json`."""
     data, count = load.dataset(run, "train"), run.recipe.prune.sensitivity_images
     chosen = [data[i * len(data) // count][0] for i in range(min(count, len(data)))]
     images = [normalised(np.stack(chosen[n : n + 4])) for n in range(0, len(chosen), 4)]
@@ -86,7 +89,14 @@ def sensitivity(run: Run, net: nn.Module, graph: ChannelGraph, scores: Scores, b
         if settling:
             recalibrate(cut, settling, len(settling))
 
+    steps = recovery.steps_each(run, len(graph.groups))
+    net = copy.deepcopy(net).to(PartialState().device)
+    yard = worth.Yardstick(net, images, models.logits_of, settle)
     with Progress("sensitivity", len(worth.SHARES) * len(graph.groups) + len(blocks), unit="cuts") as bar:
-        found = worth.sensitivity(net, graph, scores, images, models.logits_of, blocks, settle, bar.move)
-    write_json(run.folder / "prune" / "sensitivity.json", asdict(found))
+        found = worth.sensitivity(net, graph, scores, yard, blocks, bar.move)
+    content: dict[str, Any] = {"recovery_steps": steps, "before": asdict(found)}
+    if steps:
+        found = recovery.recovered(run, net, graph, scores, yard, found, steps)
+    [found] = broadcast_object_list([found])  # devices round differently; all processes cut alike
+    write_json(run.folder / "prune" / "sensitivity.json", content | asdict(found))
     return found
