@@ -23,6 +23,7 @@ from edgeprune.progress import Progress
 from edgeprune.train.distill import make_term
 from edgeprune.train.losses import class_weights, make_loss, spread_labels
 from edgeprune.train.memory import checkpointed, image_layout, lie
+from edgeprune.train.norms import synced
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -84,7 +85,7 @@ def train(
         term, end = make_term(cfg.distill, net, teacher, classes)
     stream = batches.stream(step * cfg.accumulate, accelerator.process_index, accelerator.num_processes)
     bar = Progress(title, steps, step, quiet=not accelerator.is_main_process)
-    with bar, checkpointed(net, cfg.checkpoint_blocks):
+    with bar, synced(net, accelerator.num_processes), checkpointed(net, cfg.checkpoint_blocks):
         while step < steps:
             rate = learning_rate(cfg, step, steps)
             for group in optimizer.param_groups:
@@ -106,6 +107,7 @@ def train(
                         value = value + hooks.term(value, output, labels)
                 loss += float(value.detach()) / cfg.accumulate
                 accelerator.backward(scaler.scale(value / cfg.accumulate))
+            loss = _mean(loss)
             if not math.isfinite(loss):
                 raise EdgepruneError(f"{title}: the loss is {loss} at step {step}; lower lr or set clip_grad")
             scaler.unscale_(optimizer)
@@ -132,7 +134,7 @@ def train(
         end()
     if ema is not None:
         net.load_state_dict(ema.module.state_dict())
-    for value in net.state_dict().values():  # norms' statistics are each process's own: the first one's count
+    for value in net.state_dict().values():  # to the last bit, whatever the backend's sums did
         broadcast(value)
     lie(net.cpu(), torch.contiguous_format).eval()
     if accelerator.is_main_process:
@@ -184,6 +186,13 @@ def _ema(net: nn.Module, decay: float | None) -> Any:
 
 def _autocast(kind: str, device: str) -> Any:
     return contextlib.nullcontext() if kind == "none" else torch.autocast(device, _DTYPES[kind])
+
+
+def _mean(loss: float) -> float:
+    """Over the processes; the same in each, so that all stop alike."""
+    from accelerate.utils import gather_object
+
+    return float(np.mean(gather_object([loss])))
 
 
 def _due(every: int, step: int) -> bool:

@@ -1,0 +1,40 @@
+"""Train by every process of `torch.distributed.run`: FOLDER BATCH; leaves history.json and weights in FOLDER."""
+
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+
+from edgeprune import models
+from edgeprune.data import open_dataset
+from edgeprune.data.loader import train_loader
+from edgeprune.files import save_tensors
+from edgeprune.recipe import Augment, Distill, Finetune, Loss
+from edgeprune.train.loop import Hooks, train
+
+
+def main(home: Path, batch: int) -> None:
+    torch.manual_seed(0)
+    net = models.build("streetnet", {"width": 8, "blocks": 1}, None, 9)
+    torch.manual_seed(1)
+    teacher = models.build("streetnet", {"width": 8, "blocks": 1}, None, 9).eval()
+    data = open_dataset("streets", None, "train", (64, 128), train=16)
+    cfg = Finetune(
+        steps=6,
+        batch=batch,
+        lr=0.01,
+        distill=Distill(),
+        augment=Augment(scale=(1, 1.5)),
+        loss=Loss(class_weights="none"),
+    )  # no void, no weights: each process's mean counts alike, as everywhere in data-parallel training
+    hooks = Hooks(teacher=teacher)
+    train(net, train_loader(data, cfg, 1), cfg, home, classes=9, seed=1, title="t", hooks=hooks)
+    if PartialState().is_main_process:
+        save_tensors(home / "weights.safetensors", dict(net.state_dict()))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
+    PartialState().wait_for_everyone()
+    PartialState().destroy_process_group()
