@@ -24,8 +24,9 @@ from edgeprune.stages.run import Run
 from edgeprune.train.imitate import imitate
 from edgeprune.train.loop import fingerprint, total_steps
 
-AT = 0.5  # the share that each group is cut to
+AT = 0.25  # the share that each group is cut to: deep, so that the loss stands out of the training's own noise
 MOST, LEAST = 30, 8  # optimiser steps a group; fewer than the least say nothing
+GENTLE = 0.25  # of the fine-tuning's rate: training's own noise hides small losses
 CONTEST = 150  # optimiser steps a contestant
 
 
@@ -64,8 +65,9 @@ def healed(
 ) -> worth.Losses:
     """`found` with the share of each group's loss that stays (`Losses.stays`).
 
-    Every group is cut alone to half of its width and trained for `steps` on the same batches; the network that nothing was
-    cut from is trained, too, and its drift taken off. Layers whose loss heals (often late ones, before the head) become
+    Every group is cut alone to a quarter of its width and trained for `steps` on the same batches; the network that nothing
+    was cut from is trained, too, and its drift taken off. Where a loss is small beside that drift, its share is drawn to
+    that of all groups together. Layers whose loss heals (often late ones, before the head) become
     cheap, those whose loss stays (early ones) dear. The idea of judging after a short fine-tuning is NetAdapt's (Yang et al.,
     ECCV 2018); one factor a group is ours. A killed measurement goes on with the next group (`prune/recovery.json`).
 
@@ -80,13 +82,16 @@ def healed(
         for name in ["", *whole]:
             if name not in stays.loss:
                 cut = _cut(run, net, graph, scores, {**whole, name: cuts[name]} if name else whole)
-                imitate(cut, net, batches.stream(), steps, run.recipe.finetune, models.logits_of, bar.advance)
+                imitate(cut, net, batches.stream(), steps, run.recipe.finetune, models.logits_of, bar.advance, GENTLE)
                 yard.settle(cut)
                 stays.add(name, yard.loss(cut.eval()))
-    drift = stays.loss[""]
+    drift, narrower = stays.loss[""], {n: k for n, k in cuts.items() if k < whole[n]}
+    before = {n: found.curves[n][k] for n, k in narrower.items()}
+    after = {n: max(0.0, stays.loss[n] - drift) for n in narrower}
+    common = sum(after.values()) / max(sum(before.values()), 1e-12)
     return replace(
         found,
-        stays={n: _share(stays.loss[n] - drift, found.curves[n][k]) for n, k in cuts.items() if k < whole[n]},
+        stays={n: min(1.0, max(0.02, (after[n] + drift * common) / (before[n] + drift))) for n in narrower},
         power=math.log(max(finetuning(run), steps)) / math.log(max(steps, 2)),
     )
 
@@ -108,6 +113,7 @@ def contest(
                 notes.add(
                     name, imitate(cut, net, batches.stream(), steps, run.recipe.finetune, models.logits_of, bar.advance)
                 )
+        notes.tell(contestants)
     [loss] = broadcast_object_list([notes.loss])  # devices round differently; all processes choose alike
     return loss
 
@@ -118,11 +124,6 @@ def _cut(run: Run, net: nn.Module, graph: ChannelGraph, scores: Scores, widths: 
     small, _ = fold_constants(net.cpu(), graph, make_plan(net, graph, select(scores, widths)), load.example(run))
     net.to(device)
     return small
-
-
-def _share(after: float, before: float) -> float:
-    """Between a fiftieth (the measurement's noise) and the whole."""
-    return min(1.0, max(0.02, after / before)) if before > 0 else 1.0
 
 
 class _Notes:
@@ -143,4 +144,8 @@ class _Notes:
 
     def add(self, name: str, loss: float) -> None:
         self.loss[name] = loss
-        write_json(self._path, {"key": self._key, "loss": self.loss})
+        self.tell(None)
+
+    def tell(self, widths: dict[str, Widths] | None) -> None:
+        """Write the notes, with what else there is to say."""
+        write_json(self._path, {"key": self._key, "loss": self.loss, **({"widths": widths} if widths else {})})

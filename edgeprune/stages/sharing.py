@@ -136,17 +136,22 @@ def _settle(
         + ", ".join(f"{n} {v:.4f}" for n, v in sorted(loss.items(), key=lambda item: item[1]))
         + ")"
     )
-    winner, values = contestants[best], rules.get(best, rules[first])
-    near = {n: {w: v for w, v in _with(values[n], winner[n]).items() if abs(w - winner[n]) <= step} for n in winner}
-    return values, near
+    values = rules.get(best, rules[first])
+    return values, _near(values, contestants[best], step)
 
 
-def _with(values: dict[int, float], width: int) -> dict[int, float]:
-    """The values of one group, with a width that the rule itself would not have taken."""
-    if width in values:
-        return values
-    known = sorted(values)
-    return dict(sorted({**values, width: float(np.interp(width, known, [values[k] for k in known]))}.items()))
+def _near(values: Values, winner: Widths, step: int) -> Values:
+    """Values of the widths within a step of the winner's: a group narrows only if it must, and the less of it the better."""
+    most = max(max(v.values()) - min(v.values()) for v in values.values())
+    found: Values = {}
+    for name, width in winner.items():
+        known = sorted(values[name])
+        options = {w for w in {*known, width} if abs(w - width) <= step}
+        found[name] = {
+            w: float(np.interp(w, known, [values[name][k] for k in known])) - most * max(0.0, np.log2(width / w))
+            for w in sorted(options)
+        }
+    return found
 
 
 def sensitivity(run: Run, net: nn.Module, graph: ChannelGraph, scores: Scores, blocks: Blocks) -> worth.Losses:

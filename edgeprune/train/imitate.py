@@ -28,12 +28,14 @@ def imitate(
     cfg: Any,
     logits_of: Callable[[object], torch.Tensor],
     tick: Callable[[float], None] = lambda loss: None,
+    gentle: float = 1.0,
 ) -> float:
     """Train `student` in place for `steps` of AdamW, rates falling to zero, on the KL divergence from `teacher`'s softmax.
 
     Args:
         cfg: a schedule (`recipe.Train`): its rate, mixed precision and layout.
         tick: told of each step's loss.
+        gentle: the first rate, as a share of the schedule's.
 
     Returns:
         The mean loss of the last third of steps, nats a pixel; every batch was new, so it is no memory of them.
@@ -44,7 +46,7 @@ def imitate(
     layout, device = image_layout(cfg.channels_last), next(teacher.parameters()).device
     lie(student.to(device), layout).train()
     lie(teacher, layout).eval()
-    peak = cfg.lr if cfg.optimizer == "adamw" else _RATE
+    peak = gentle * (cfg.lr if cfg.optimizer == "adamw" else _RATE)
     optimizer = torch.optim.AdamW(student.parameters(), lr=peak, weight_decay=0.0)
     cast = torch.autocast(device.type, torch.bfloat16) if cfg.autocast != "none" else nullcontext()
     losses = []
