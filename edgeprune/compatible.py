@@ -39,7 +39,7 @@ def check_pair(recipe: Recipe, target: Target) -> None:
     asked = recipe.deploy.precision
     if asked != "auto" and asked not in target.precisions:
         raise RecipeError(f"deploy.precision: {target.name} has {', '.join(target.precisions)}, not {asked}")
-    if asked == "int8" and target.backend not in BACKENDS:
+    if asked == "int8" and target.backend not in (*BACKENDS, "tensorrt"):
         raise RecipeError(f"deploy.precision: int8 cannot be built for {target.backend} yet; use f16")
     figures = target.catalogue is not None and target.catalogue.bandwidth_gb_s
     if recipe.budget.is_latency and not figures and (missing := device_of(target).why_not()):

@@ -39,6 +39,7 @@ class Stage:
     depends: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     always: bool = False  # done again in every run
+    brought: str | None = None  # a file in the run's folder that users bring, and that the stage reads
     trains: bool = False  # all processes of `accelerate launch` take part; the others only in the first one
 
 
@@ -59,7 +60,7 @@ STAGES = [
     Stage("finetune", finetune.finetune, ("finetune",), trains=True),
     Stage("export", deploy.export, ("deploy",), ("onnx", "onnxscript")),
     Stage("simplify", deploy.simplify, (), ("onnxsim", "onnxruntime")),
-    Stage("compile", deploy.compile, (), ("openvino", "nncf")),
+    Stage("compile", deploy.compile, (), ("openvino", "nncf"), brought=deploy.RESULT),
     Stage("verify", verify.verify),
     Stage("bundle", deploy.bundle),
     Stage("report", report.report, always=True),
@@ -121,6 +122,8 @@ def _first_key(job: Run, processes: int) -> str:
 
 def _stage_key(job: Run, stage: Stage, key: str) -> str:
     parts = {name: _plain(attrgetter(name)(job.recipe)) for name in stage.depends}
+    if stage.brought and (job.folder / stage.brought).exists():
+        parts[stage.brought] = sha256(job.folder / stage.brought)
     return hash_obj([key, stage.name, parts, {name: version(name) for name in stage.packages}])
 
 

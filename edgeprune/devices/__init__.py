@@ -10,11 +10,12 @@ import numpy as np
 
 from edgeprune.devices.local import Local
 from edgeprune.devices.pairs import Pairs
+from edgeprune.devices.replay import Replay
 from edgeprune.devices.ssh import Ssh
 from edgeprune.runtime.engine import Engine, Layer
 from edgeprune.target import Target
 
-__all__ = ["Device", "device_of"]
+__all__ = ["Device", "Replay", "Ssh", "device_of"]
 
 
 class Device(Protocol):
@@ -29,6 +30,7 @@ class Device(Protocol):
     def build(self, onnx: Path, home: Path, precision: str, calibration: Iterable[np.ndarray] = ()) -> Engine: ...
     def layers(self, model: Path, precision: str, runs: int = 8) -> list[Layer]: ...
     def pairs(self, a: Any, b: Any, image: np.ndarray, runs: int) -> Pairs: ...
+    def boundaries(self, engine: Any, image: np.ndarray) -> dict[str, Any] | None: ...
 
 
 def device_of(target: Target) -> Device:

@@ -66,6 +66,10 @@ class Local:
         with lease():
             return interleaved(a.bind(image), b.bind(image), runs)
 
+    def boundaries(self, engine: Engine, image: np.ndarray) -> dict[str, Any] | None:
+        """None: on this machine, image to mask is the one boundary that is timed."""
+        return None
+
 
 def fingerprint() -> dict[str, Any]:
     """What a measurement on this machine must say about it."""
