@@ -18,6 +18,14 @@ def read(path):
         content = handle.read()
     if content[:8] != SIGNATURE:
         raise ValueError("%s is no PNG" % path)
+    try:
+        return _decoded(content)
+    except (zlib.error, struct.error, ValueError, IndexError, TypeError) as error:
+        raise ValueError("%s cannot be read as PNG: %s" % (path, error)) from error
+
+
+def _decoded(content):
+    """(H, W, 3) of a PNG's bytes."""
     parts, header, palette, at = [], None, None, 8
     while at + 8 <= len(content):
         size, kind = struct.unpack(">I4s", content[at : at + 8])
@@ -28,12 +36,9 @@ def read(path):
             parts.append(body)
         at += 12 + size
     if header is None or header[2] != 8 or header[6] or header[3] not in _CHANNELS:
-        raise ValueError("%s: only PNGs of 8 bits that are not interlaced are read without a library" % path)
+        raise ValueError("without a library only those of 8 bits that are not interlaced are read")
     width, height, channels = header[0], header[1], _CHANNELS[header[3]]
-    try:
-        rows = _unfiltered(zlib.decompress(b"".join(parts)), height, width * channels, channels)
-    except (zlib.error, ValueError, IndexError) as error:
-        raise ValueError("%s is damaged: %s" % (path, error)) from error
+    rows = _unfiltered(zlib.decompress(b"".join(parts)), height, width * channels, channels)
     pixels = rows.reshape(height, width, channels)
     if header[3] == 3:
         return palette[pixels[..., 0]]
