@@ -48,7 +48,7 @@ STAGES = [
     Stage(
         "profile",
         profile.profile,
-        ("budget", "deploy.precision", "deploy.opset", "prune.step", "prune.never"),
+        ("budget", "deploy.precision", "deploy.opset", "deploy.head", "deploy.gates", "prune.step", "prune.never"),
         ("openvino",),
     ),
     Stage(

@@ -33,6 +33,7 @@ class TensorRT:
     """
 
     module = "tensorrt"
+    inside = False  # does the graph at `path` carry the precision already?
 
     def __init__(self, path, precision, calibration=None, device="GPU", threads=0, home=None, dla=None, workspace_mb=None):
         trt = self.trt = load(self.module)
@@ -41,7 +42,7 @@ class TensorRT:
         if hasattr(trt, "init_libnvinfer_plugins"):
             trt.init_libnvinfer_plugins(self.logger, "")
         self.cuda = Cuda()
-        graph, way = route(trt, path, precision)
+        graph, way = route(trt, path, precision, self.inside)
         machine = board.fingerprint()
         free = machine["memory_mb"]["free"]
         size = workspace_mb or (int(free * SHARE_OF_MEMORY) if free else None)
@@ -120,9 +121,10 @@ class TensorRT:
 
 
 class TensorRTRTX(TensorRT):
-    """TensorRT for RTX: the same interface under another name."""
+    """TensorRT for RTX: the same interface under another name. It knows no flags, so its bundles' graphs are typed already."""
 
     module = "tensorrt_rtx"
+    inside = True
 
 
 def load(module):
@@ -163,8 +165,10 @@ def slug(*parts):
     return "-".join("".join(c if c.isalnum() or c == "." else "_" for c in part) for part in parts)
 
 
-def route(trt, path, precision):
+def route(trt, path, precision, inside=False):
     """(graph, way) by which this TensorRT gives the precision: "typed" the graph's own types, "flags" the builder's.
+
+    A graph that has its types inside is taken as it is, unless a sibling of that precision lies beside it.
 
     Raises:
         ValueError: it has no way, or the graph for it is missing.
@@ -175,8 +179,8 @@ def route(trt, path, precision):
     has_flag = flag is not None and hasattr(trt.BuilderFlag, flag)
     if precision == "f32":
         return path, "typed" if can_type and not hasattr(trt.BuilderFlag, "FP16") else "flags"
-    if can_type and os.path.exists(typed_graph):
-        return typed_graph, "typed"
+    if can_type and (inside or os.path.exists(typed_graph)):
+        return typed_graph if os.path.exists(typed_graph) else path, "typed"
     if precision == "int8" and has_flag and os.path.exists(typed_graph):
         return typed_graph, "flags"  # explicit Q/DQ nodes; the flag allows INT8 kernels
     if precision == "int8":

@@ -9,13 +9,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 from torch import nn
 
-from edgeprune.deploy.heads import HEADS
+from edgeprune.deploy.heads import COARSE, HEADS, argmax, coarsened
 from edgeprune.deploy.pools import with_split_pools
 from edgeprune.errors import ExportError
-from edgeprune.files import replace_with
+from edgeprune.files import replace_with, write_atomic
 
 
 class Shipped(nn.Module):
@@ -33,7 +34,7 @@ class Shipped(nn.Module):
         head: str = "argmax",
     ) -> None:
         super().__init__()
-        self.net, self.logits, self.head = with_split_pools(net.eval()), logits, HEADS[head]
+        self.net, self.logits, self.head = with_split_pools(net.eval()), logits, head
         self.register_buffer("scale", 1 / (255 * torch.tensor(std)).view(1, 3, 1, 1))
         self.register_buffer("shift", (-torch.tensor(mean) / torch.tensor(std)).view(1, 3, 1, 1))
 
@@ -46,7 +47,7 @@ class Shipped(nn.Module):
         )
         if logits.shape[-2:] != image.shape[1:3]:
             logits = nn.functional.interpolate(logits, size=image.shape[1:3], mode="bilinear", align_corners=False)
-        classes = self.head(logits).to(torch.uint8)
+        classes = HEADS.get(self.head, argmax)(logits).to(torch.uint8)
         return (classes, logits) if self.logits else classes
 
 
@@ -67,6 +68,11 @@ def export(shipped: Shipped, size: tuple[int, int], path: Path, opset: int) -> N
                 shipped.eval(), (image,), dynamo=True, opset_version=opset, input_names=["image"], output_names=names
             )
         replace_with(path, lambda beside: program.save(str(beside), external_data=False))  # type: ignore[union-attr]
+        if shipped.head == COARSE:
+            write_atomic(path, coarsened(onnx.load(path)).SerializeToString())
+    except ExportError:
+        path.unlink(missing_ok=True)
+        raise
     except Exception as error:
         line = next((text for text in reversed(str(error).splitlines()) if text.strip()), type(error).__name__)
         raise ExportError(f"export: PyTorch cannot export the network to ONNX: {line.strip()[:200]}") from error

@@ -70,19 +70,25 @@ def simplify(run: Run) -> dict[str, Any]:
 
 
 def _typed(run: Run) -> dict[str, Any]:
-    """TensorRT from 10 on takes precision as the graph has it: writes `simplify/{dense,pruned}.f16.onnx` beside the f32 ones."""
-    asked, facts = precision(run), {}
-    if run.target.backend != "tensorrt" or asked == "f32":
-        return facts
-    images = list(_calibration_images(run))
+    """Writes `simplify/{dense,pruned}.f16.onnx` beside the f32 ones, where the backend wants them."""
+    facts, asked = {}, precision(run)
     for role in ROLES:
-        path = run.folder / "simplify" / f"{role}.onnx"
-        facts[f"{role}.{asked}"] = done = typing.write(path, path.with_suffix(f".{asked}.onnx"), asked, images)
-        run.console.print(
-            f"{role}: {asked} in the graph, {len(done['f32_nodes'])} nodes kept in f32; {done['agreement']:.4f} of the pixels "
-            "agree with f32 on training images"
-        )
+        done = typed(run, run.folder / "simplify" / f"{role}.onnx", list(_calibration_images(run)))
+        if done is not None:
+            facts[f"{role}.{asked}"] = done
+            run.console.print(
+                f"{role}: {asked} in the graph, {len(done['f32_nodes'])} nodes kept in f32; {done['agreement']:.4f} of the "
+                "pixels agree with f32 on training images"
+            )
     return facts
+
+
+def typed(run: Run, path: Path, images: list[np.ndarray]) -> dict[str, Any] | None:
+    """TensorRT from 10 on takes precision as the graph has it: writes it beside `path` (`NAME.f16.onnx`); else does nothing."""
+    asked = precision(run)
+    if run.target.backend != "tensorrt" or asked == "f32":
+        return None
+    return typing.write(path, path.with_suffix(f".{asked}.onnx"), asked, images)
 
 
 def _calibration_images(run: Run) -> Iterator[np.ndarray]:
