@@ -13,17 +13,23 @@ import typer
 from rich.console import Console
 
 from edgeprune.errors import DeviceError, EngineError, UsageError
-from edgeprune.files import read_json, replace_with
+from edgeprune.files import read_json, write_atomic
 from edgeprune.shipped import shipped
 from edgeprune.target import Target, load_target
 
-HostOpt = Annotated[str | None, typer.Option("--host", help="ssh address of the device (user@board); default: the target's own")]
-SignersOpt = Annotated[Path | None, typer.Option(help="file of allowed signers; a bundle that none of them signed is refused")]
+HostOpt = Annotated[
+    str | None, typer.Option("--host", help="ssh address of the device (user@board); default: the target's own")
+]
+SignersOpt = Annotated[
+    Path | None, typer.Option(help="file of allowed signers; a bundle that none of them signed is refused")
+]
 _MARKS = {"ok": "[green]ok     [/green]", "note": "[yellow]note   [/yellow]", "missing": "[bold red]missing[/bold red]"}
 
 
 def doctor(
-    target: Annotated[str, typer.Option("--target", "-t", help="a shipped target's name, or the path of a .yaml file")] = "cpu",
+    target: Annotated[
+        str, typer.Option("--target", "-t", help="a shipped target's name, or the path of a .yaml file")
+    ] = "cpu",
     host: HostOpt = None,
 ) -> None:
     """Say in plain words what is missing before engines for a target can be built and measured.
@@ -107,7 +113,9 @@ def verify(
     recipe, target = _names(result)
     folder = runs_dir / f"{recipe}@{target}"
     if not (folder / "recipe.json").is_file():
-        raise UsageError(f"verify: {folder} is not there; the result belongs to that run (--runs-dir says where runs lie)")
+        raise UsageError(
+            f"verify: {folder} is not there; the result belongs to that run (--runs-dir says where runs lie)"
+        )
     from edgeprune import pipeline  # torch takes seconds to import
     from edgeprune.devices import Replay
     from edgeprune.recipe import Recipe
@@ -121,7 +129,7 @@ def verify(
         raise EngineError(f"{result} does not fit {folder}: {reason}")
     kept = folder / "result.zip"
     if result.resolve() != kept.resolve():
-        replace_with(kept, lambda beside: beside.write_bytes(result.read_bytes()) and None)
+        write_atomic(kept, result.read_bytes())
     raise typer.Exit(pipeline.run(content, told.model_copy(update={"host": None}), runs_dir))
 
 
@@ -144,10 +152,14 @@ def run_engine(
     bundle: Annotated[Path, typer.Argument(help="a bundle's folder")],
     source: Annotated[str, typer.Option(help="a folder of images, an image, a video file, or a camera (/dev/video0)")],
     out: Annotated[Path | None, typer.Option(help="folder for the masks")] = None,
-    overlay: Annotated[bool, typer.Option("--overlay", help="write image and mask blended instead of the mask")] = False,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="write image and mask blended instead of the mask")
+    ] = False,
     show: Annotated[bool, typer.Option("--show", help="show them in a window (wants OpenCV)")] = False,
     most: Annotated[int | None, typer.Option(min=1, help="end after so many images")] = None,
-    backend: Annotated[str | None, typer.Option(help="openvino, onnxruntime, tensorrt …; default: the bundle's")] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="openvino, onnxruntime, tensorrt …; default: the bundle's")
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="f32, f16, int8; default: the bundle's")] = None,
     device: Annotated[str | None, typer.Option(help="the backend's name of the device; default: the bundle's")] = None,
     signers: SignersOpt = None,
@@ -161,7 +173,14 @@ def run_engine(
     from edgeprune.deploy import signing
 
     signing.check(bundle, signers)
-    asked = {"--source": source, "--out": out, "--most": most, "--backend": backend, "--precision": precision, "--device": device}
+    asked = {
+        "--source": source,
+        "--out": out,
+        "--most": most,
+        "--backend": backend,
+        "--precision": precision,
+        "--device": device,
+    }
     command = [sys.executable, "-B", str(bundle / "play.py")]
     command += [word for name, value in asked.items() if value is not None for word in (name, str(value))]
     command += [name for name, wanted in (("--overlay", overlay), ("--show", show)) if wanted]

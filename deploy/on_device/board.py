@@ -32,7 +32,9 @@ def found(pattern, root=None):
 def fingerprint(root=None):
     """What a measurement must say about this machine; values that it does not tell are None."""
     names = [
-        line.split(":", 1)[1].strip() for line in (read("/proc/cpuinfo", root) or "").splitlines() if "model name" in line
+        line.split(":", 1)[1].strip()
+        for line in (read("/proc/cpuinfo", root) or "").splitlines()
+        if "model name" in line
     ]
     return {
         "machine": platform.machine(),

@@ -47,10 +47,13 @@ def check(folder, args):
             slow, fast, warm = measuring.pairs(made["dense"].bind(image), made["pruned"].bind(image), runs)
             during = measuring.verdict(before, measuring.state(), None)
             settings = {"seconds": args.seconds}
-            boundaries = {role: measuring.measure(made[role], image, args.fps, settings) for role in ROLES if args.seconds}
+            boundaries = {
+                role: measuring.measure(made[role], image, args.fps, settings) for role in ROLES if args.seconds
+            }
             device = board.fingerprint()
     latencies = [
-        dict(score.spread(times), boundary="image to mask", warmup=w[0], steady=w[1]) for times, w in zip((slow, fast), warm)
+        dict(score.spread(times), boundary="image to mask", warmup=w[0], steady=w[1])
+        for times, w in zip((slow, fast), warm)
     ]
     result = {
         "schema": 2,
@@ -100,7 +103,9 @@ def make(folder, role, about, args):
     if placement:
         print("  DLA holds %d layers, the GPU %d" % (len(placement["dla"]), len(placement["gpu"])), file=sys.stderr)
     if built.facts.get("skipped_tactics"):
-        print("  %d ways to compute were passed over for want of memory" % built.facts["skipped_tactics"], file=sys.stderr)
+        print(
+            "  %d ways to compute were passed over for want of memory" % built.facts["skipped_tactics"], file=sys.stderr
+        )
     return built
 
 
@@ -187,7 +192,9 @@ def main(argv=None):
     parser.add_argument("--runs", type=int, help="timed pairs; default: the bundle's")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each boundary; 0: pairs only")
     parser.add_argument("--fps", type=float, default=30.0, help="images a second of the paced run")
-    parser.add_argument("--dla", type=int, help="build for this core of the deep learning accelerator; default: the GPU alone")
+    parser.add_argument(
+        "--dla", type=int, help="build for this core of the deep learning accelerator; default: the GPU alone"
+    )
     parser.add_argument("--workspace-mb", type=int, help="the builder's memory; default: half of what is free")
     parser.add_argument("--lock-clocks", action="store_true", help="by jetson_clocks, for the measurement only")
     parser.add_argument("--signers", help="file of allowed signers; a bundle that none of them signed is refused")

@@ -52,7 +52,9 @@ def findings(backend="tensorrt", device="GPU", root=None):
 def python():
     version = platform.python_version()
     if sys.version_info < (3, 8):
-        return [missing("Python %s is too old" % version, "Python 3.8 or later; JetPack 4 brings 3.6, so update JetPack")]
+        return [
+            missing("Python %s is too old" % version, "Python 3.8 or later; JetPack 4 brings 3.6, so update JetPack")
+        ]
     return [ok("Python %s" % version)]
 
 
@@ -68,7 +70,8 @@ def system(l4t, root=None):
     if l4t is None:
         return [
             note(
-                "this is no Jetson: there is no /etc/nv_tegra_release (%s, %s)" % (name or "no board name", platform.machine()),
+                "this is no Jetson: there is no /etc/nv_tegra_release (%s, %s)"
+                % (name or "no board name", platform.machine()),
                 "in a container, mount the board's and set EDGEPRUNE_ROOT; on a desktop GPU, measurements are as good",
             )
         ]
@@ -77,9 +80,16 @@ def system(l4t, root=None):
     if release is None:
         return [*told, note("L4T %s is not in the table of JetPacks; nothing is assumed of it" % l4t)]
     ships = release.tensorrt or "of an unknown version"
-    told.append(ok("JetPack %s: CUDA %s, TensorRT %s, Python %s" % (release.jetpack, release.cuda, ships, release.python)))
+    told.append(
+        ok("JetPack %s: CUDA %s, TensorRT %s, Python %s" % (release.jetpack, release.cuda, ships, release.python))
+    )
     if not any(part in (name or "") for part in release.boards) and name:
-        told.append(note("JetPack %s is for %s; the board calls itself %s" % (release.jetpack, " and ".join(release.boards), name)))
+        told.append(
+            note(
+                "JetPack %s is for %s; the board calls itself %s"
+                % (release.jetpack, " and ".join(release.boards), name)
+            )
+        )
     if release.opset:
         told.append(
             note("its parser promises ONNX operators up to opset %d; graphs here are of opset 18 or later" % release.opset,
@@ -111,7 +121,11 @@ def runtime(backend, device, l4t, root=None):
     how = " and ".join(filter(None, ("builder flags" if flags else "", "the types of the graph" if typed else "")))
     told = [ok("%s %s, which takes precision by %s" % (backend, trt.__version__, how or "nothing known here"))]
     release = jetpack.release_of(l4t)
-    if release and release.tensorrt and not trt.__version__.startswith(release.tensorrt.split(" ")[0].rsplit(".", 1)[0]):
+    if (
+        release
+        and release.tensorrt
+        and not trt.__version__.startswith(release.tensorrt.split(" ")[0].rsplit(".", 1)[0])
+    ):
         told.append(note("JetPack %s ships TensorRT %s; this is another one" % (release.jetpack, release.tensorrt)))
     return told + [note(fault) for fault in (jetpack.faults(trt.__version__, l4t) if backend == "tensorrt" else [])]
 
@@ -127,7 +141,10 @@ def _no_tensorrt(backend, root=None):
                 "make it again with: python3 -m venv --system-site-packages, or use the system's python3",
             )
         return "TensorRT's libraries are here, its Python module is not", "sudo apt install python3-libnvinfer"
-    return "TensorRT is not installed", "sudo apt install nvidia-jetpack (on a Jetson); pip install tensorrt (on a desktop)"
+    return (
+        "TensorRT is not installed",
+        "sudo apt install nvidia-jetpack (on a Jetson); pip install tensorrt (on a desktop)",
+    )
 
 
 def cuda(root=None):
@@ -147,7 +164,9 @@ def _why_no_cuda(root=None):
         return "this is a container: start it with --runtime nvidia"
     if board.found("/dev/nvmap", root) and not os.access("/dev/nvmap", os.R_OK | os.W_OK):
         return "this user may not use the GPU: sudo usermod -aG video,render $USER, then log in again"
-    return "install CUDA (on a Jetson: sudo apt install nvidia-jetpack) and put /usr/local/cuda/lib64 on LD_LIBRARY_PATH"
+    return (
+        "install CUDA (on a Jetson: sudo apt install nvidia-jetpack) and put /usr/local/cuda/lib64 on LD_LIBRARY_PATH"
+    )
 
 
 def power(root=None):
@@ -168,7 +187,11 @@ def power(root=None):
                          "for steady numbers: --lock-clocks (restored afterwards)"))  # fmt: skip
     heat = board.hottest(root)
     if heat is not None and heat > 80:
-        told.append(note("it is %.0f degrees hot and may slow down" % heat, "let it cool; see cool_below_c in the target's file"))
+        told.append(
+            note(
+                "it is %.0f degrees hot and may slow down" % heat, "let it cool; see cool_below_c in the target's file"
+            )
+        )
     raised = {name: count for name, count in board.throttling(root).items() if count}
     if raised:
         said = ", ".join("%s %d" % pair for pair in sorted(raised.items()))
@@ -201,7 +224,9 @@ def room(root=None):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backend", default="tensorrt", choices=("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"))
+    parser.add_argument(
+        "--backend", default="tensorrt", choices=("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx")
+    )
     parser.add_argument("--device", default="GPU", help="the backend's name of the device")
     parser.add_argument("--json", action="store_true", help="for programs")
     args = parser.parse_args(argv)

@@ -51,11 +51,17 @@ def faults(tensorrt, l4t):
     said, version = [], tuple(int(part) for part in tensorrt.split(".")[:2])
     release = release_of(l4t)
     if version >= (11, 0) and release and release.jetpack < "7.2":
-        said.append("TensorRT %s is not supported on JetPack %s; stay on 10.x (%s)" % (tensorrt, release.jetpack, _MIGRATION))
+        said.append(
+            "TensorRT %s is not supported on JetPack %s; stay on 10.x (%s)" % (tensorrt, release.jetpack, _MIGRATION)
+        )
     if (11, 0) <= version < (11, 3):
-        said.append("strongly typed FP16 grouped convolutions may not build (NVIDIA/TensorRT#4838); they are kept in FP32")
+        said.append(
+            "strongly typed FP16 grouped convolutions may not build (NVIDIA/TensorRT#4838); they are kept in FP32"
+        )
     if version == (11, 2):
         said.append("FP16 may be silently wrong where a fused convolution reads a concatenation (NVIDIA/TensorRT#4854)")
     if version == (10, 13) and release and "Thor" in release.boards:
-        said.append("wrong results are reported on Thor (NVIDIA/TensorRT-Edge-LLM#105, ultralytics#22873); trust the parity check")
+        said.append(
+            "wrong results are reported on Thor (NVIDIA/TensorRT-Edge-LLM#105, ultralytics#22873); trust the parity check"
+        )
     return said

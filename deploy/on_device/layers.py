@@ -7,7 +7,13 @@ The spellings differ between versions: "Channel major FP16 format where channel 
 import json
 import re
 
-_TYPES = (("int8", r"int8"), ("fp8", r"fp8|e4m3"), ("bf16", r"bf16|bfloat16"), ("f16", r"fp16|\bhalf\b"), ("f32", r"fp32|\bfloat\b|\btf32\b"))
+_TYPES = (
+    ("int8", r"int8"),
+    ("fp8", r"fp8|e4m3"),
+    ("bf16", r"bf16|bfloat16"),
+    ("f16", r"fp16|\bhalf\b"),
+    ("f32", r"fp32|\bfloat\b|\btf32\b"),
+)
 _NOT = {"reformat", "noop", "constant", "shape", "shuffle", "signal", "wait"}
 MOST_F32 = 0.1  # share of the convolutions' multiply-adds that may stay in FP32 where FP16 or INT8 was asked for
 

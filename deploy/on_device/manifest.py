@@ -45,7 +45,9 @@ def verify(folder, signers=None, who=None):
     for name in sorted(os.listdir(folder)):
         importable = name.endswith((".py", ".so", ".pyc")) or os.path.exists(os.path.join(folder, name, "__init__.py"))
         if importable and name not in sums:
-            raise Fault("%s is no part of the bundle, and Python would import it; remove it" % os.path.join(folder, name))
+            raise Fault(
+                "%s is no part of the bundle, and Python would import it; remove it" % os.path.join(folder, name)
+            )
     return sums
 
 

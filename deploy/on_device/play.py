@@ -81,7 +81,9 @@ def window():
     import cv2
 
     def show(image, fps):
-        shown = cv2.putText(image[..., ::-1].copy(), "%.1f/s" % fps, (8, 24), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (255, 255, 255), 2)
+        shown = cv2.putText(
+            image[..., ::-1].copy(), "%.1f/s" % fps, (8, 24), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (255, 255, 255), 2
+        )
         try:
             cv2.imshow("edgeprune (q ends)", shown)
             return cv2.waitKey(1) & 255 != ord("q")
@@ -99,7 +101,9 @@ def main(argv=None):
     parser.add_argument("--show", action="store_true", help="show them in a window")
     parser.add_argument("--role", choices=("pruned", "dense"), default="pruned")
     parser.add_argument("--most", type=int, help="end after so many images")
-    parser.add_argument("--backend", choices=("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"), help="default: the bundle's")
+    parser.add_argument(
+        "--backend", choices=("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"), help="default: the bundle's"
+    )
     parser.add_argument("--precision", choices=["f32", "f16", "bf16", "int8"], help="default: the bundle's")
     parser.add_argument("--device", help="the backend's name of the device; default: the bundle's")
     parser.add_argument("--threads", type=int, default=0)

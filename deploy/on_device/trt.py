@@ -35,7 +35,9 @@ class TensorRT:
     module = "tensorrt"
     inside = False  # does the graph at `path` carry the precision already?
 
-    def __init__(self, path, precision, calibration=None, device="GPU", threads=0, home=None, dla=None, workspace_mb=None):
+    def __init__(
+        self, path, precision, calibration=None, device="GPU", threads=0, home=None, dla=None, workspace_mb=None
+    ):
         trt = self.trt = load(self.module)
         self.log = []
         self.logger = logger(trt, self.log)
@@ -184,7 +186,9 @@ def route(trt, path, precision, inside=False):
     if precision == "int8" and has_flag and os.path.exists(typed_graph):
         return typed_graph, "flags"  # explicit Q/DQ nodes; the flag allows INT8 kernels
     if precision == "int8":
-        raise ValueError("int8 on TensorRT wants a graph with Q/DQ nodes (%s), which is not here; use f16" % typed_graph)
+        raise ValueError(
+            "int8 on TensorRT wants a graph with Q/DQ nodes (%s), which is not here; use f16" % typed_graph
+        )
     if has_flag:
         return path, "flags"
     raise ValueError(

@@ -48,7 +48,9 @@ def coarsened(model: onnx.ModelProto) -> onnx.ModelProto:
     arg = next((n for n in reversed(graph.node) if n.op_type == "ArgMax"), None)
     resize = made.get(arg.input[0]) if arg is not None else None
     if arg is None or resize is None or resize.op_type != "Resize":
-        raise ExportError("deploy.head: coarse saves nothing here: the network's logits are not resized before the argmax")
+        raise ExportError(
+            "deploy.head: coarse saves nothing here: the network's logits are not resized before the argmax"
+        )
     for a in arg.attribute:
         if a.name == "keepdims":
             a.i = 1
@@ -99,7 +101,10 @@ def fastest(names: Sequence[str], beats: Callable[[str, str], bool]) -> str:
     return best
 
 
-HEADS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"argmax": argmax, "chain": chain}  # behind the resize; exact
+HEADS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "argmax": argmax,
+    "chain": chain,
+}  # behind the resize; exact
 COARSE = "coarse"
 MOST_CLASSES = 32  # a longer chain is never faster and makes the graph long
 

@@ -12,7 +12,9 @@ from edgeprune.shipped import shipped
 @cache
 def script(name: str) -> ModuleType:
     """A script of `deploy/on_device` that imports none of the others."""
-    spec = importlib.util.spec_from_file_location(f"edgeprune_on_device_{name}", shipped("deploy/on_device") / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(
+        f"edgeprune_on_device_{name}", shipped("deploy/on_device") / f"{name}.py"
+    )
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -23,7 +23,16 @@ def sign(bundle: Path, key: Path) -> Path:
         raise UsageError(f"sign: {key}: no such key; make one with ssh-keygen -t ed25519")
     told = bundle / "SHA256SUMS.sig"
     told.unlink(missing_ok=True)
-    command = ["ssh-keygen", "-Y", "sign", "-n", script("manifest").NAMESPACE, "-f", str(key), str(bundle / "SHA256SUMS")]
+    command = [
+        "ssh-keygen",
+        "-Y",
+        "sign",
+        "-n",
+        script("manifest").NAMESPACE,
+        "-f",
+        str(key),
+        str(bundle / "SHA256SUMS"),
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:

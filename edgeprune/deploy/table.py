@@ -31,7 +31,9 @@ def show(console: Console, report: dict[str, Any], folder: Path) -> None:
         )
         boundaries = report["boundaries"] or {"boundaries": {}, "during": {"throttled": []}}
         for name, row in boundaries["boundaries"].items():
-            console.print(f"  {name}: p50 {row['p50']:.3f} ms, p99 {row['p99']:.3f} {'; '.join(row['warnings'])}", highlight=False)
+            console.print(
+                f"  {name}: p50 {row['p50']:.3f} ms, p99 {row['p99']:.3f} {'; '.join(row['warnings'])}", highlight=False
+            )
         for reason in boundaries["during"]["throttled"]:
             console.print(f"[bold red]not to be trusted: {reason}[/bold red]")
     else:

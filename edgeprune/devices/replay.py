@@ -101,7 +101,9 @@ class Replay:
 
     def identity(self) -> dict[str, Any]:
         """What makes a table of latencies valid."""
-        return {k: self.told["device"].get(k) for k in ("machine", "board", "l4t", "cpu", "cores", "governor", "power_mode")}
+        return {
+            k: self.told["device"].get(k) for k in ("machine", "board", "l4t", "cpu", "cores", "governor", "power_mode")
+        }
 
     def fingerprint(self) -> dict[str, Any]:
         """What the device said about itself when it measured."""
@@ -134,5 +136,7 @@ class Replay:
         """The mask of one (H, W, 3) image."""
         digest = hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
         if digest not in self._at:
-            raise EngineError(f"{self.path}: an image of this run is not in it; the data has changed, make the bundle again")
+            raise EngineError(
+                f"{self.path}: an image of this run is not in it; the data has changed, make the bundle again"
+            )
         return self.masks[self._at[digest]]

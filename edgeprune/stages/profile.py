@@ -121,7 +121,9 @@ def _coarse_step(run: Run, net: nn.Module) -> tuple[int, int] | None:
     step = strides(path, size)
     data = load.dataset(run, "train")
     few = Spread(data, min(_COARSE_IMAGES, len(data)))
-    passed = coarse_passes(evaluate(load.predictor(net), few), evaluate(made.predict, few), few.classes, run.recipe.deploy.gates)
+    passed = coarse_passes(
+        evaluate(load.predictor(net), few), evaluate(made.predict, few), few.classes, run.recipe.deploy.gates
+    )
     path.unlink()
     return step if passed else None
 

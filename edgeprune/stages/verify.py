@@ -54,7 +54,14 @@ def verify(run: Run) -> dict[str, Any]:
         "parity": parity(found["pruned"], last, data.classes),
         "pruning": _interval(found["dense"], found["pruned"]),
     }
-    nothing = {"latency": None, "dense_latency": None, "speedup": None, "budget": None, "layers": None, "boundaries": None}
+    nothing = {
+        "latency": None,
+        "dense_latency": None,
+        "speedup": None,
+        "budget": None,
+        "layers": None,
+        "boundaries": None,
+    }
     facts |= _latency(run) if here else nothing
     facts["gates"] = [g.record() for g in _gates(run, facts)]
     _keep_pictures(run, found, last)

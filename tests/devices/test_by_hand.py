@@ -27,7 +27,9 @@ SMALL = [*SETTINGS, "deploy.parity_images=5", "deploy.latency_runs=8"]
 def go(target: Path, runs: Path, *more: str) -> tuple[int, str]:
     """A run in this process: (exit status, what it said)."""
     said = io.StringIO()
-    status = pipeline.run(load_recipe("quickstart", [*SMALL, *more]), load_target(str(target)), runs, Console(file=said, width=300))
+    status = pipeline.run(
+        load_recipe("quickstart", [*SMALL, *more]), load_target(str(target)), runs, Console(file=said, width=300)
+    )
     return status, said.getvalue()
 
 

@@ -75,8 +75,12 @@ def _method(fake, module, name, method, signatures):
     def call(self, *args):
         fits = [s for s in signatures if len([a for a in s if not a.endswith("=")]) <= 1 + len(args) <= len(s)]
         if signatures and not fits:
-            raise TypeError(f"{name}.{method} of TensorRT {module.__version__} takes {signatures}, not {len(args)} arguments")
-        fake.told.append((f"{name}.{method}", *(getattr(a, "name", a) for a in args if isinstance(a, (int, str, enum.Enum)))))
+            raise TypeError(
+                f"{name}.{method} of TensorRT {module.__version__} takes {signatures}, not {len(args)} arguments"
+            )
+        fake.told.append(
+            (f"{name}.{method}", *(getattr(a, "name", a) for a in args if isinstance(a, (int, str, enum.Enum))))
+        )
         return behaviour(fake, module, self, *args) if behaviour else None
 
     return call
@@ -141,7 +145,10 @@ BEHAVIOUR = {
     ("OnnxParser", "parse_from_file"): _parsed,
     ("OnnxParser", "num_errors"): lambda f, t, s: 1,
     ("OnnxParser", "get_error"): lambda f, t, s, i: "In node 3: no importer for Odd",
-    ("IBuilderConfig", "create_timing_cache"): lambda f, t, s, content: (f.told.append(("cache", content)), t.ITimingCache())[1],
+    ("IBuilderConfig", "create_timing_cache"): lambda f, t, s, content: (
+        f.told.append(("cache", content)),
+        t.ITimingCache(),
+    )[1],
     ("IBuilderConfig", "set_timing_cache"): lambda f, t, s, cache, mismatch: f.cache_is_taken,
     ("IBuilderConfig", "get_timing_cache"): lambda f, t, s: t.ITimingCache(),
     ("ITimingCache", "serialize"): lambda f, t, s: b"timings",

@@ -57,12 +57,19 @@ def nano(tmp_path):
 @pytest.mark.parametrize("version", RELEASES)
 def test_l4t_of_real_release_files(version):
     assert board.l4t(RELEASES[version]) == version
-    assert jetpack.release_of(version).jetpack == {"36.4.7": "6.2", "38.2.2": "7.0", "35.1.0": "5.0", "35.4.1": "5.1"}[version]
+    assert (
+        jetpack.release_of(version).jetpack
+        == {"36.4.7": "6.2", "38.2.2": "7.0", "35.1.0": "5.0", "35.4.1": "5.1"}[version]
+    )
 
 
 def test_every_release_has_a_source_and_unknown_ones_are_not_guessed():
     assert all(r.source and set(r.precision) <= {"flags", "typed"} for r in jetpack.RELEASES)
-    assert jetpack.release_of("36.4.0").jetpack == "6.1" and jetpack.release_of("99.1") is None and jetpack.release_of(None) is None
+    assert (
+        jetpack.release_of("36.4.0").jetpack == "6.1"
+        and jetpack.release_of("99.1") is None
+        and jetpack.release_of(None) is None
+    )
     assert "stay on 10.x" in jetpack.faults("11.4.0.106", "36.4.7")[0] and jetpack.faults("10.3.0", "36.4.7") == []
     assert any("Thor" in line for line in jetpack.faults("10.13.3.9", "38.2.2"))
 
@@ -91,9 +98,15 @@ def test_tegrastats_of_real_boards():
     found = {name: tegrastats.parse(line) for name, line in LINES.items()}
     nx = found["orin nx"]
     assert (nx["ram_mb"], nx["ram_total_mb"], nx["gpu_mhz"], nx["emc_mhz"]) == (3456, 15388, 306, 2133)
-    assert nx["cpu_percent"] == pytest.approx(31 / 6) and nx["degrees"]["tj"] == 53.5 and nx["milliwatts"] == {"VDD_IN": 5000}
+    assert (
+        nx["cpu_percent"] == pytest.approx(31 / 6)
+        and nx["degrees"]["tj"] == 53.5
+        and nx["milliwatts"] == {"VDD_IN": 5000}
+    )
     xavier = found["xavier nx"]
-    assert xavier["gpu_mhz"] == 114 and "PMIC" not in xavier["degrees"] and xavier["milliwatts"]["VDD_CPU_GPU_CV"] == 410
+    assert (
+        xavier["gpu_mhz"] == 114 and "PMIC" not in xavier["degrees"] and xavier["milliwatts"]["VDD_CPU_GPU_CV"] == 410
+    )
     assert found["without root"]["gpu_mhz"] is None and found["without root"]["milliwatts"] == {}
     agx = found["agx orin"]
     assert agx["gpu_mhz"] == 1300 and agx["gpu_percent"] == 99 and agx["degrees"] == {"gpu": 71.2}
@@ -122,8 +135,15 @@ def test_the_sampler_runs_beside_the_measurement_and_ends_with_it(tmp_path, monk
 def test_throttling_makes_a_run_worthless():
     calm = {"power_mode": "25W", "gpu_clock": {"now": 918.0}, "hottest_c": 50, "throttling": {"oc1": 0}, "locked": True}
     assert measuring.verdict(calm, calm, {"gpu_mhz": [918, 918]})["throttled"] == []
-    reasons = measuring.verdict(calm, {**calm, "throttling": {"oc1": 3}, "power_mode": "15W"}, {"gpu_mhz": [612, 918]})["throttled"]
-    assert len(reasons) == 3 and "3 over-current" in reasons[0] and "from 25W to 15W" in reasons[1] and "fell to 612" in reasons[2]
+    reasons = measuring.verdict(calm, {**calm, "throttling": {"oc1": 3}, "power_mode": "15W"}, {"gpu_mhz": [612, 918]})[
+        "throttled"
+    ]
+    assert (
+        len(reasons) == 3
+        and "3 over-current" in reasons[0]
+        and "from 25W to 15W" in reasons[1]
+        and "fell to 612" in reasons[2]
+    )
 
 
 def test_series_and_pace_are_recorded_with_their_settings():
@@ -163,7 +183,9 @@ def test_clocks_are_locked_only_when_asked_and_given_back_after_errors(jetson_cl
     assert jetson_clocks() == ["--store", "", "--restore"] and not (tmp_path / "stored").exists()
 
 
-@pytest.mark.parametrize(("number", "left"), [(signal.SIGTERM, ["--store", "", "--restore"]), (signal.SIGKILL, ["--store", ""])])
+@pytest.mark.parametrize(
+    ("number", "left"), [(signal.SIGTERM, ["--store", "", "--restore"]), (signal.SIGKILL, ["--store", ""])]
+)
 def test_clocks_after_a_kill(jetson_clocks, tmp_path, number, left):
     code = "import clocks, time\nwith clocks.locked(True):\n    print('locked', flush=True); time.sleep(30)"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=shipped("deploy/on_device"), stdout=subprocess.PIPE)

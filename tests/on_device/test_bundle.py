@@ -11,7 +11,6 @@ import numpy as np
 import pngs
 import pytest
 from PIL import Image
-from tests.on_device import graphs
 
 from edgeprune.deploy import bundle as bundling
 from edgeprune.deploy import signing
@@ -19,6 +18,7 @@ from edgeprune.devices import replay
 from edgeprune.errors import EngineError, UsageError
 from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
 from edgeprune.target import Target
+from tests.on_device import graphs
 
 CLASSES, PALETTE = ["road", "car", "tree", "sky"], [[128, 64, 128], [0, 0, 142], [107, 142, 35], [70, 130, 180]]
 TARGET = {"name": "board", "title": "b", "backend": "tensorrt", "precision": "f32", "precisions": ["f32"]}
@@ -167,7 +167,9 @@ def test_run_engine_over_a_video(bundle, tmp_path):
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])
 def test_png_without_a_library(tmp_path, mode):
-    smooth = np.add.outer(np.arange(37), np.arange(53))[..., None] + np.array([0, 40, 90])  # so that every filter is used
+    smooth = np.add.outer(np.arange(37), np.arange(53))[..., None] + np.array(
+        [0, 40, 90]
+    )  # so that every filter is used
     image = Image.fromarray(smooth.astype(np.uint8)).convert(mode)
     image.save(tmp_path / "i.png")
     assert np.array_equal(pngs.read(str(tmp_path / "i.png")), np.array(image.convert("RGB")))

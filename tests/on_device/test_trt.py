@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import trt
+
 from tests.on_device import graphs
 from tests.on_device.fake_tensorrt import VERSIONS, Fake, FakeCudart
 
@@ -77,7 +78,9 @@ def test_every_version_builds_runs_and_is_timed(use, graph, tmp_path, version):
 def test_precision_goes_the_way_that_the_version_has(use, graph, version):
     fake = use(version)
     path, way = trt.route(fake.module, str(graph), "f16")
-    assert (way, Path(path).name) == (("flags", "pruned.onnx") if version in FLAGS_ONLY else ("typed", "pruned.f16.onnx"))
+    assert (way, Path(path).name) == (
+        ("flags", "pruned.onnx") if version in FLAGS_ONLY else ("typed", "pruned.f16.onnx")
+    )
     trt.TensorRT(str(graph), "f16")
     flagged = ("IBuilderConfig.set_flag", "FP16") in fake.told
     assert flagged == (way == "flags")
@@ -120,7 +123,10 @@ def test_an_engine_is_kept_and_refused_when_anything_changes(use, graph, tmp_pat
     plan.write_bytes(plan.read_bytes() + b" ")
     assert "damaged" in trt.TensorRT(str(graph), "f16", home=str(tmp_path)).why_built
     newer = use("10.13.3.9")
-    assert "backend was tensorrt 10.3.0" in trt.TensorRT(str(graph), "f16", home=str(tmp_path)).why_built and newer.builds == 1
+    assert (
+        "backend was tensorrt 10.3.0" in trt.TensorRT(str(graph), "f16", home=str(tmp_path)).why_built
+        and newer.builds == 1
+    )
 
 
 def test_the_timing_cache_is_kept_for_a_device_and_version(use, graph, tmp_path):
@@ -130,7 +136,11 @@ def test_the_timing_cache_is_kept_for_a_device_and_version(use, graph, tmp_path)
     assert "10.3.0" in cache.name and "8.7" in cache.name and cache.read_bytes() == b"timings"
     fake = use("10.3.0")
     assert trt.TensorRT(str(graph), "f16", home=str(tmp_path), workspace_mb=77).facts["timing_cache"] == "kept"
-    assert ("cache", b"timings") in fake.told and ("IBuilderConfig.set_memory_pool_limit", "WORKSPACE", 77 << 20) in fake.told
+    assert ("cache", b"timings") in fake.told and (
+        "IBuilderConfig.set_memory_pool_limit",
+        "WORKSPACE",
+        77 << 20,
+    ) in fake.told
     use("10.3.0", cache_is_taken=False)
     assert trt.TensorRT(str(graph), "f16", home=str(tmp_path), workspace_mb=78).facts["timing_cache"] == "refused, new"
 
@@ -148,7 +158,10 @@ def test_dla_is_off_unless_asked_for_and_then_its_placement_is_told(use, graph):
     assert "placement" not in plain.facts and not any("DLA" in str(row) for row in fake.told)
     assert plain.facts["skipped_tactics"] == 1
     made = trt.TensorRT(str(graph), "f16", dla=1)
-    assert made.facts["placement"]["dla"] == ["{ForeignNode[Conv_0...Relu_1]}"] and len(made.facts["placement"]["gpu"]) == 2
+    assert (
+        made.facts["placement"]["dla"] == ["{ForeignNode[Conv_0...Relu_1]}"]
+        and len(made.facts["placement"]["gpu"]) == 2
+    )
     assert ("IBuilderConfig.default_device_type", "DLA") in fake.told and ("IBuilderConfig.DLA_core", 1) in fake.told
     assert ("IBuilderConfig.set_flag", "GPU_FALLBACK") in fake.told
     use("10.3.0", dla=2)
@@ -169,7 +182,9 @@ def test_a_graph_that_the_parser_does_not_read_is_one_line(use, tmp_path):
 def test_the_recorded_versions_differ_where_the_code_asks():
     modules = {v: Fake(v).module for v in VERSIONS}
     assert [hasattr(m.BuilderFlag, "FP16") for m in modules.values()] == [True, True, True, True, False]
-    assert [hasattr(m.NetworkDefinitionCreationFlag, "STRONGLY_TYPED") for m in modules.values()] == [False] * 2 + [True] * 3
+    assert [hasattr(m.NetworkDefinitionCreationFlag, "STRONGLY_TYPED") for m in modules.values()] == [False] * 2 + [
+        True
+    ] * 3
     assert [hasattr(m.IBuilderConfig, "builder_optimization_level") for m in modules.values()] == [False] + [True] * 4
     with pytest.raises(AttributeError):
         modules["8.5.3.1"].IBuilderConfig().builder_optimization_level = 3
@@ -199,15 +214,24 @@ def test_types_are_weighed_by_work_and_fused_kernels_count():
     shares = layers.convolution_types(rows)
     assert shares == {"f16": 0.9, "f32": 0.1} and layers.found(shares) == "f16"
     layers.refuse("f16", shares)
-    fused = {"Name": "__myl_Conv", "LayerType": "conv", "Inputs": [{"Format/Datatype": "Half"}], "Metadata": "[ONNX Layer: a]"}
+    fused = {
+        "Name": "__myl_Conv",
+        "LayerType": "conv",
+        "Inputs": [{"Format/Datatype": "Half"}],
+        "Metadata": "[ONNX Layer: a]",
+    }
     assert layers.convolution_types([fused]) == {"f16": 1.0}
-    assert layers.convolution_types(layers.read('{"Layers": ["conv1", "relu"]}')) == {}  # names only: nothing is claimed
+    assert (
+        layers.convolution_types(layers.read('{"Layers": ["conv1", "relu"]}')) == {}
+    )  # names only: nothing is claimed
     with pytest.raises(ValueError, match="are f16"):
         layers.refuse("int8", {"f16": 1.0})
     layers.refuse("f16", {})
 
 
-@pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx_bindings") is None, reason="skipped, no TensorRT for RTX here")
+@pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx_bindings") is None, reason="skipped, no TensorRT for RTX here"
+)
 @pytest.mark.parametrize("precision", ["f32", "f16"])
 def test_the_real_bindings_of_tensorrt_rtx_take_what_we_tell_them(graph, tmp_path, precision):
     module, log = trt.load("tensorrt_rtx"), []
