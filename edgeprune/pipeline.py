@@ -25,6 +25,7 @@ from rich.console import Console
 import edgeprune
 from edgeprune.files import hash_obj, lock, read_json, sha256, write_json
 from edgeprune.recipe import Recipe
+from edgeprune.runtime import BACKENDS
 from edgeprune.stages import deploy, finetune, load, profile, prune, report, verify
 from edgeprune.stages.run import Run
 from edgeprune.target import Target
@@ -39,6 +40,7 @@ class Stage:
     depends: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     always: bool = False  # done again in every run
+    backend: bool = False  # done again by another version of the target's backend
     trains: bool = False  # all processes of `accelerate launch` take part; the others only in the first one
 
 
@@ -59,7 +61,7 @@ STAGES = [
     Stage("finetune", finetune.finetune, ("finetune",), trains=True),
     Stage("export", deploy.export, ("deploy",), ("onnx", "onnxscript")),
     Stage("simplify", deploy.simplify, (), ("onnxsim", "onnxruntime")),
-    Stage("compile", deploy.compile, (), ("openvino", "nncf")),
+    Stage("compile", deploy.compile, (), ("openvino", "nncf", "onnxruntime"), backend=True),
     Stage("verify", verify.verify),
     Stage("bundle", deploy.bundle),
     Stage("report", report.report, always=True),
@@ -121,7 +123,10 @@ def _first_key(job: Run, processes: int) -> str:
 
 def _stage_key(job: Run, stage: Stage, key: str) -> str:
     parts = {name: _plain(attrgetter(name)(job.recipe)) for name in stage.depends}
-    return hash_obj([key, stage.name, parts, {name: version(name) for name in stage.packages}])
+    versions = {name: version(name) for name in stage.packages}
+    if stage.backend and job.target.backend in BACKENDS:
+        versions["backend"] = BACKENDS[job.target.backend].version()
+    return hash_obj([key, stage.name, parts, versions])
 
 
 def _follow(job: Run, stage: Stage) -> None:

@@ -28,6 +28,7 @@ def write(
     home: Path,
     *,
     graphs: dict[str, Path],
+    engines: dict[str, Path],
     plan: Path,
     parity: dict[str, np.ndarray],
     calibration: np.ndarray | None,
@@ -37,6 +38,7 @@ def write(
 
     Args:
         graphs: "dense" and "pruned" ONNX files.
+        engines: "dense" and "pruned" engines that were built ahead for the device; empty where it builds its own.
         parity: images (N, H, W, 3), labels, dense_masks, pruned_masks (N, H, W), all uint8.
         calibration: (M, H, W, 3) uint8 for INT8, or None.
     """
@@ -45,6 +47,8 @@ def write(
     home.mkdir(parents=True)
     for role, path in graphs.items():
         shutil.copyfile(path, home / f"{role}.onnx")
+    for role, path in engines.items():
+        shutil.copyfile(path, home / f"{role}{path.suffix}")
     shutil.copyfile(plan, home / "plan.json")
     for script in SCRIPTS:
         shutil.copyfile(shipped("deploy/on_device") / script, home / script)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from edgeprune.runtime import onnxruntime, openvino
+from edgeprune.runtime import onnxruntime, openvino, tensorrt_rtx
 from edgeprune.runtime.engine import Engine
 
-__all__ = ["BACKENDS", "Engine"]
+__all__ = ["AHEAD", "BACKENDS", "TYPED", "Engine"]
 
 BACKENDS = {
     "openvino": openvino,
     "onnxruntime": onnxruntime,
+    "tensorrt_rtx": tensorrt_rtx,
 }
+AHEAD = {"tensorrt_rtx": tensorrt_rtx.ahead}  # what builds engines where their device is not
+TYPED = {"tensorrt_rtx"}  # what takes a graph's types as they are: the precision must be written into the graph

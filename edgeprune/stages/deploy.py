@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ import numpy as np
 
 from edgeprune.data.transforms import MEAN, STD
 from edgeprune.deploy import bundle as bundling
+from edgeprune.deploy import typed
 from edgeprune.deploy.export import Shipped
 from edgeprune.deploy.export import export as export_onnx
 from edgeprune.deploy.plain import plain
 from edgeprune.deploy.simplify import simplify as simplify_onnx
 from edgeprune.devices import Device, device_of
-from edgeprune.files import replace_with, write_atomic
-from edgeprune.runtime import Engine
+from edgeprune.files import read_json, replace_with, write_atomic, write_json
+from edgeprune.runtime import TYPED, Engine
 from edgeprune.stages import load
 from edgeprune.stages.finetune import pruned
 from edgeprune.stages.run import Run
@@ -80,21 +82,44 @@ def device(run: Run) -> Device:
 def engine(run: Run, role: str) -> Engine:
     """The engine of this run, compiled once a process."""
     if f"engine {role}" not in run.kept:
-        data, cfg = load.dataset(run, "train"), run.recipe.deploy
-        count = min(cfg.calibration_images, len(data))
-        calibration = (data[i * len(data) // count][0] for i in range(count))
-        run.kept[f"engine {role}"] = device(run).build(
-            run.folder / "simplify" / f"{role}.onnx", run.folder / "compile" / role, precision(run), calibration
-        )
+        source, home = run.folder / "simplify" / f"{role}.onnx", run.folder / "compile" / role
+        run.kept[f"engine {role}"] = build(run, source, home, calibration(run))
     return run.kept[f"engine {role}"]
 
 
+def build(run: Run, source: Path, home: Path, images: Iterable[np.ndarray]) -> Engine:
+    """Compile a graph on the run's device at its precision; `images` calibrate it."""
+    kept = list(images) if run.target.backend in TYPED else images
+    return device(run).build(graph_for(run, source, home, kept), home, precision(run), kept)
+
+
+def graph_for(run: Run, source: Path, home: Path, images: Iterable[np.ndarray]) -> Path:
+    """What the backend gets: `source`, or `home/graph.onnx` with the precision inside, where types are taken as found."""
+    if run.target.backend not in TYPED:
+        return source
+    path = home / "graph.onnx"
+    write_json(home / "graph.json", typed.write(source, path, precision(run), list(images)))
+    return path
+
+
+def calibration(run: Run) -> Iterable[np.ndarray]:
+    """Training images, (H, W, 3) uint8, spread over the set."""
+    data = load.dataset(run, "train")
+    count = min(run.recipe.deploy.calibration_images, len(data))
+    return (data[i * len(data) // count][0] for i in range(count))
+
+
+def shipped_graph(run: Run, role: str) -> Path:
+    """The very graph that the device's engine is built of."""
+    found = run.folder / "compile" / role / "graph.onnx"
+    return found if run.target.backend in TYPED else run.folder / "simplify" / f"{role}.onnx"
+
+
 def compile(run: Run) -> dict[str, Any]:
-    """Writes the engines' files under `compile/`; or says why this machine cannot build them."""
+    """Writes the engines' files under `compile/`; or says why this machine cannot run, or not even build, them."""
     reason = device(run).why_not()
     if reason:
-        run.console.print(f"no engine is built here: {reason}")
-        return {"why_not": reason}
+        return {"why_not": reason, **_ahead(run, reason)}
     facts: dict[str, Any] = {"why_not": None}
     for role in ROLES:
         made = engine(run, role)
@@ -110,6 +135,27 @@ def compile(run: Run) -> dict[str, Any]:
     return facts
 
 
+def _ahead(run: Run, reason: str) -> dict[str, Any]:
+    """Engines for a device that is not here, where the backend builds such; the typed graphs in any case."""
+    facts: dict[str, Any] = {}
+    for role in ROLES:
+        source, home = run.folder / "simplify" / f"{role}.onnx", run.folder / "compile" / role
+        graph = graph_for(run, source, home, calibration(run))
+        made = device(run).ahead(graph, home, precision(run))
+        if made is None:
+            continue
+        facts[role] = {
+            "backend": made.backend, "device": made.device, "precision_found": made.precision, "path": str(made.path),
+            "convolutions": made.convolutions, "layers": made.layers,
+        }  # fmt: skip
+        counts = ", ".join(f"{n} {kind}" for kind, n in made.convolutions.items())
+        run.console.print(
+            f"{role}: {made.backend} for {made.device}, {made.path.stat().st_size / 1e6:.1f} MB, convolutions: {counts}"
+        )
+    run.console.print(f"no engine is {'run' if facts else 'built'} here: {reason}")
+    return facts
+
+
 def bundle(run: Run) -> dict[str, Any]:
     """Writes `bundle/`, what a board without edgeprune needs, and `bundle.tar.gz`; nothing where this machine is the target."""
     home = run.folder / "bundle"
@@ -117,7 +163,8 @@ def bundle(run: Run) -> dict[str, Any]:
         return {"path": None}
     bundling.write(
         home,
-        graphs={role: run.folder / "simplify" / f"{role}.onnx" for role in ROLES},
+        graphs={role: shipped_graph(run, role) for role in ROLES},
+        engines={role: Path(run.facts["compile"][role]["path"]) for role in ROLES if role in run.facts["compile"]},
         plan=run.folder / "finetune" / "plan.json",
         parity=_parity_images(run),
         calibration=_calibration(run),
@@ -145,23 +192,30 @@ def _parity_images(run: Run) -> dict[str, np.ndarray]:
 
 
 def _calibration(run: Run) -> np.ndarray | None:
-    if precision(run) != "int8":
+    if precision(run) != "int8" or run.target.backend in TYPED:
         return None
-    data, cfg = load.dataset(run, "train"), run.recipe.deploy
-    count = min(cfg.calibration_images, len(data))
-    return np.stack([data[i * len(data) // count][0] for i in range(count)])
+    return np.stack(list(calibration(run)))
 
 
 def _about(run: Run) -> dict[str, Any]:
-    recipe = run.recipe
+    recipe, engines = run.recipe, {r: run.facts["compile"][r] for r in ROLES if r in run.facts["compile"]}
     return {
         "recipe": recipe.name,
         "target": run.target.name,
         "backend": run.target.backend,
         "device": run.target.device,
         "precision": precision(run),
+        "typed": _typed(run),
+        "engines": {role: made | {"path": f"{role}{Path(made['path']).suffix}"} for role, made in engines.items()},
         "input": {"name": "image", "shape": [1, *recipe.data.size, 3], "dtype": "uint8", "order": "RGB"},
         "classes": load.dataset(run, "val").classes,
         "gates": recipe.deploy.gates.model_dump(mode="json"),
         "latency_runs": recipe.deploy.latency_runs,
     }
+
+
+def _typed(run: Run) -> dict[str, Any] | None:
+    """How the precision was written into the graphs; None where the device's own compiler chooses types."""
+    if run.target.backend not in TYPED:
+        return None
+    return {role: read_json(run.folder / "compile" / role / "graph.json") for role in ROLES}

@@ -28,7 +28,7 @@ from edgeprune.profile.table import Table, Where
 from edgeprune.prune.groups import ChannelGraph, find_groups
 from edgeprune.runtime import Engine
 from edgeprune.stages import load
-from edgeprune.stages.deploy import device, precision
+from edgeprune.stages.deploy import build, device, precision
 from edgeprune.stages.run import Run
 
 _CALIBRATION = 8  # images: an INT8 engine's speed does not depend on its scales
@@ -80,7 +80,7 @@ def _head(run: Run) -> str:
     for name in HEADS:
         path = home / f"head-{name}.onnx"
         export_onnx(Shipped(tail, MEAN, STD, head=name), size, path, run.recipe.deploy.opset)
-        made[name] = device(run).build(path, home / f"head-{name}", precision(run), calibration)
+        made[name] = build(run, path, home / f"head-{name}", calibration)
     for name in HEADS:
         shutil.rmtree(home / f"head-{name}", ignore_errors=True)
         (home / f"head-{name}.onnx").unlink()
@@ -175,7 +175,7 @@ def engine_of(run: Run, net: nn.Module, home: Path, name: str, head: str | None 
     path = home / f"{name}.onnx"
     shipped = Shipped(plain(net, load.example(run)), MEAN, STD, head=head or run.facts["profile"]["head"])
     export_onnx(shipped, run.recipe.data.size, path, run.recipe.deploy.opset)
-    return device(run).build(path, home / f"engine-{name}", precision(run), _calibration(run))
+    return build(run, path, home / f"engine-{name}", _calibration(run))
 
 
 def _calibration(run: Run) -> Iterator[np.ndarray]:
