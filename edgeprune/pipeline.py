@@ -23,6 +23,7 @@ from accelerate.utils import broadcast_object_list
 from rich.console import Console
 
 import edgeprune
+from edgeprune.errors import DeviceError
 from edgeprune.files import hash_obj, lock, read_json, sha256, write_json
 from edgeprune.recipe import Recipe
 from edgeprune.runtime import BACKENDS
@@ -88,6 +89,8 @@ def run(recipe: Recipe, target: Target, runs_dir: Path, console: Console | None 
         for stage in (s for s in STAGES if s.trains):
             _follow(job, stage)
         return 0
+    if target.backend == "inductor" and (missing := BACKENDS["inductor"].why_not(target.device)):
+        raise DeviceError(f"{target.name}: {missing}; its engines are code, compiled and run on one machine")
     with lock(folder):
         write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
         write_json(folder / "target.json", target.model_dump(mode="json"))

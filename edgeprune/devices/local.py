@@ -44,8 +44,8 @@ class Local:
         """The backend's name and version."""
         return BACKENDS[self.target.backend].version()
 
-    def build(self, onnx: Path, home: Path, precision: str, calibration: Iterable[np.ndarray] = ()) -> Engine:
-        """Compile a graph; its files are left in `home`."""
+    def build(self, onnx: Any, home: Path, precision: str, calibration: Iterable[np.ndarray] = ()) -> Engine:
+        """Compile a graph (for inductor a program of PyTorch's); its files are left in `home`."""
         return BACKENDS[self.target.backend].compile(
             onnx, home, precision=precision, device=self.target.device, threads=self.target.threads,
             calibration=calibration,

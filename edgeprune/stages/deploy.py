@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from edgeprune.data.transforms import MEAN, STD
 from edgeprune.deploy import bundle as bundling
 from edgeprune.deploy import typed
-from edgeprune.deploy.export import Shipped
+from edgeprune.deploy.export import Shipped, program
 from edgeprune.deploy.export import export as export_onnx
 from edgeprune.deploy.plain import plain
 from edgeprune.deploy.simplify import simplify as simplify_onnx
@@ -31,15 +31,18 @@ def network(run: Run, role: str) -> Any:
     return load.dense(run) if role == "dense" else pruned(run, "finetune")
 
 
+def whole(run: Run, role: str) -> Shipped:
+    """The network with what ships around it: bytes in, classes out."""
+    net = plain(network(run, role), load.example(run))
+    return Shipped(net, MEAN, STD, run.recipe.deploy.logits, run.facts["profile"]["head"])
+
+
 def export(run: Run) -> dict[str, Any]:
     """Writes `export/{dense,pruned}.onnx`."""
     cfg, sizes = run.recipe.deploy, {}
     for role in ROLES:
         path = run.folder / "export" / f"{role}.onnx"
-        net = plain(network(run, role), load.example(run))
-        export_onnx(
-            Shipped(net, MEAN, STD, cfg.logits, run.facts["profile"]["head"]), run.recipe.data.size, path, cfg.opset
-        )
+        export_onnx(whole(run, role), run.recipe.data.size, path, cfg.opset)
         sizes[role] = path.stat().st_size
         run.console.print(f"{role}: {sizes[role] / 1e6:.2f} MB of ONNX, opset {cfg.opset}")
     return {"bytes": sizes}
@@ -83,12 +86,15 @@ def engine(run: Run, role: str) -> Engine:
     """The engine of this run, compiled once a process."""
     if f"engine {role}" not in run.kept:
         source, home = run.folder / "simplify" / f"{role}.onnx", run.folder / "compile" / role
-        run.kept[f"engine {role}"] = build(run, source, home, calibration(run))
+        run.kept[f"engine {role}"] = build(run, source, home, calibration(run), lambda: whole(run, role))
     return run.kept[f"engine {role}"]
 
 
-def build(run: Run, source: Path, home: Path, images: Iterable[np.ndarray]) -> Engine:
-    """Compile a graph on the run's device at its precision; `images` calibrate it."""
+def build(run: Run, source: Path, home: Path, images: Iterable[np.ndarray], shipped: Callable[[], Shipped]) -> Engine:
+    """Compile a graph on the run's device at its precision; `images` calibrate it. `shipped` is what it was exported of."""
+    if run.target.backend == "inductor":  # takes networks, and is never given a file: its files are code
+        made = program(shipped(), run.recipe.data.size, precision(run), run.target.device)
+        return device(run).build(made, home, precision(run))
     kept = list(images) if run.target.backend in TYPED else images
     return device(run).build(graph_for(run, source, home, kept), home, precision(run), kept)
 

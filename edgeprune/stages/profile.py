@@ -26,7 +26,7 @@ from edgeprune.profile.predict import Predictor
 from edgeprune.profile.profiler import Profiler, spans
 from edgeprune.profile.table import Table, Where
 from edgeprune.prune.groups import ChannelGraph, find_groups
-from edgeprune.runtime import Engine
+from edgeprune.runtime import UNTIMED, Engine
 from edgeprune.stages import load
 from edgeprune.stages.deploy import build, device, precision
 from edgeprune.stages.run import Run
@@ -38,6 +38,8 @@ def profile(run: Run) -> dict[str, Any]:
     """Picks the head; for a latency budget writes `profile/dense.onnx` and `profile/table.json`, too."""
     missing = device(run).why_not()
     head = "argmax" if missing else _head(run)
+    if run.target.backend in UNTIMED:
+        missing = missing or f"{run.target.backend} tells no times by layer"
     if not run.recipe.budget.is_latency:
         return {"kind": None, "head": head}
     return {"head": head} | (_measured(run, head) if missing is None else _estimated(run, missing))
@@ -50,8 +52,8 @@ def fill(run: Run) -> None:
         DeviceError: the device is not at hand.
     """
     missing = device(run).why_not()
-    if missing:
-        raise DeviceError(f"profile: {missing}")
+    if missing or run.target.backend in UNTIMED:
+        raise DeviceError(f"profile: {missing or f'{run.target.backend} tells no times by layer'}")
     net = load.build(run).eval()
     graph = find_groups(net, load.example(run), run.recipe.prune.never)
     profiler = profiler_of(run)
@@ -79,8 +81,9 @@ def _head(run: Run) -> str:
     made = {}
     for name in HEADS:
         path = home / f"head-{name}.onnx"
-        export_onnx(Shipped(tail, MEAN, STD, head=name), size, path, run.recipe.deploy.opset)
-        made[name] = build(run, path, home / f"head-{name}", calibration)
+        shipped = Shipped(tail, MEAN, STD, head=name)
+        export_onnx(shipped, size, path, run.recipe.deploy.opset)
+        made[name] = build(run, path, home / f"head-{name}", calibration, lambda kept=shipped: kept)
     for name in HEADS:
         shutil.rmtree(home / f"head-{name}", ignore_errors=True)
         (home / f"head-{name}.onnx").unlink()
@@ -175,7 +178,7 @@ def engine_of(run: Run, net: nn.Module, home: Path, name: str, head: str | None 
     path = home / f"{name}.onnx"
     shipped = Shipped(plain(net, load.example(run)), MEAN, STD, head=head or run.facts["profile"]["head"])
     export_onnx(shipped, run.recipe.data.size, path, run.recipe.deploy.opset)
-    return build(run, path, home / f"engine-{name}", _calibration(run))
+    return build(run, path, home / f"engine-{name}", _calibration(run), lambda: shipped)
 
 
 def _calibration(run: Run) -> Iterator[np.ndarray]:

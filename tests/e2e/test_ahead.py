@@ -56,6 +56,5 @@ def test_int8_is_built_too(finished, tmp_path):
     shutil.copytree(finished[0], tmp_path / "runs")
     done = run(tmp_path / "runs", "deploy.precision=int8", "deploy.gates.pixel_agreement=null", target="rtx4090")
     assert done.returncode in (3, 4), done.stderr  # an untrained network need not survive INT8
-    assert done.stderr.count("skipped") == 4  # up to fine-tuning
     r = report(tmp_path / "runs", "quickstart@rtx4090")
     assert r["engine"]["convolutions"] == {"int8": 22} and r["engine"]["precision_found"] == "int8"
