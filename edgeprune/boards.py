@@ -121,7 +121,8 @@ def verify(
     from edgeprune.recipe import Recipe
 
     told = Target.model_validate(read_json(folder / "target.json"))
-    graphs = {role: folder / "simplify" / f"{role}.onnx" for role in ("dense", "pruned")}
+    inside = {role: folder / "compile" / role / "graph.onnx" for role in ("dense", "pruned")}  # with its precision
+    graphs = {role: path if path.exists() else folder / "simplify" / f"{role}.onnx" for role, path in inside.items()}
     content = Recipe.model_validate(read_json(folder / "recipe.json"))
     asked = told.precision if content.deploy.precision == "auto" else content.deploy.precision
     reason = Replay(told, result).unfit(graphs, asked)

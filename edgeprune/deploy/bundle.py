@@ -37,6 +37,7 @@ def write(
     home: Path,
     *,
     graphs: dict[str, Path],
+    engines: dict[str, Path],
     plan: Path,
     parity: dict[str, np.ndarray],
     about: dict[str, Any],
@@ -45,6 +46,7 @@ def write(
 
     Args:
         graphs: "dense" and "pruned" ONNX files, and those with another precision inside ("dense.f16", "pruned.f16").
+        engines: "dense" and "pruned" engines that were built ahead for the device; empty where it builds its own.
         parity: images (N, H, W, 3), labels, dense_masks, pruned_masks (N, H, W), all uint8.
     """
     if home.exists():
@@ -52,6 +54,8 @@ def write(
     home.mkdir(parents=True)
     for name, path in graphs.items():
         shutil.copyfile(path, home / f"{name}.onnx")
+    for role, path in engines.items():
+        shutil.copyfile(path, home / f"{role}{path.suffix}")
     shutil.copyfile(plan, home / "plan.json")
     for script in SCRIPTS:
         shutil.copyfile(shipped("deploy/on_device") / script, home / script)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
@@ -49,6 +50,40 @@ class Shipped(nn.Module):
             logits = nn.functional.interpolate(logits, size=image.shape[1:3], mode="bilinear", align_corners=False)
         classes = HEADS.get(self.head, argmax)(logits).to(torch.uint8)
         return (classes, logits) if self.logits else classes
+
+
+class Lower(nn.Module):
+    """A network that computes in another float type; what goes in and what is done with its logits stays outside."""
+
+    def __init__(self, net: nn.Module, kind: torch.dtype) -> None:
+        super().__init__()
+        self.net, self.kind = copy.deepcopy(net).to(kind), kind
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.net(x.to(self.kind))
+
+
+FLOATS = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+
+
+def program(shipped: Shipped, size: tuple[int, int], precision: str, device: str) -> torch.export.ExportedProgram:
+    """`shipped` as PyTorch's own compiler takes it, for (1, H, W, 3) images on `device`, with the precision inside.
+
+    Raises:
+        ExportError: a precision that is no float type, or a network that cannot be captured.
+    """
+    if precision not in FLOATS:
+        raise ExportError(f"deploy.precision: PyTorch's inductor runs {', '.join(FLOATS)}, not {precision}")
+    lowered = copy.copy(shipped)
+    lowered._modules = {"net": shipped.net if precision == "f32" else Lower(shipped.net, FLOATS[precision])}
+    image = torch.zeros(1, *size, 3, dtype=torch.uint8, device=device)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.export.export(lowered.to(device).eval(), (image,))
+    except Exception as error:  # its errors have no common class
+        line = next((text for text in str(error).splitlines() if text.strip()), type(error).__name__)
+        raise ExportError(f"export: PyTorch cannot capture the network: {line.strip()[:200]}") from error
 
 
 def export(shipped: Shipped, size: tuple[int, int], path: Path, opset: int) -> None:

@@ -101,6 +101,9 @@ class Ssh:
         built = self._job("build", model=model, precision=precision, seconds=self.target.build_seconds, keep=True)
         return SshEngine(self, model, precision, files[0], built)
 
+    def ahead(self, onnx: Path, home: Path, precision: str) -> None:
+        """Nothing is built ahead for a device that is reached over ssh: it builds its engines itself."""
+
     def layers(self, model: Path, precision: str, runs: int = 8) -> list[Layer]:
         """How long each operator of a graph takes there."""
         files = [model, model.with_suffix(".bin")] if model.suffix == ".xml" else [model]

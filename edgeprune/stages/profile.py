@@ -31,10 +31,10 @@ from edgeprune.profile.profiler import Profiler, spans
 from edgeprune.profile.table import Table, Where
 from edgeprune.prune.groups import ChannelGraph, find_groups
 from edgeprune.recipe import Gates
-from edgeprune.runtime import Engine
+from edgeprune.runtime import UNTIMED, Engine
 from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
 from edgeprune.stages import load
-from edgeprune.stages.deploy import device, precision, typed
+from edgeprune.stages.deploy import build, device, precision, with_types
 from edgeprune.stages.run import Run
 
 _COARSE_IMAGES = 8  # that decide whether a coarse head may be tried
@@ -46,6 +46,8 @@ def profile(run: Run) -> dict[str, Any]:
     missing = device(run).why_not()
     asked = run.recipe.deploy.head
     head = asked if asked != "auto" else "argmax" if missing else _head(run)
+    if run.target.backend in UNTIMED:
+        missing = missing or f"{run.target.backend} tells no times by layer"
     if not run.recipe.budget.is_latency:
         return {"kind": None, "head": head}
     return {"head": head} | (_measured(run, head) if missing is None else _estimated(run, missing))
@@ -58,8 +60,8 @@ def fill(run: Run) -> None:
         DeviceError: the device is not at hand.
     """
     missing = device(run).why_not()
-    if missing:
-        raise DeviceError(f"profile: {missing}")
+    if missing or run.target.backend in UNTIMED:
+        raise DeviceError(f"profile: {missing or f'{run.target.backend} tells no times by layer'}")
     net = load.build(run).eval()
     graph = find_groups(net, load.example(run), run.recipe.prune.never)
     profiler = profiler_of(run)
@@ -82,7 +84,7 @@ def _head(run: Run) -> str:
     with torch.no_grad():
         shape = models.logits_of(net(load.example(run))).shape
     names = ["argmax", *(["chain"] if shape[1] <= MOST_CLASSES else [])]
-    step = _coarse_step(run, net)
+    step = None if run.target.backend == "inductor" else _coarse_step(run, net)  # it is made in the ONNX graph
     if step is not None:
         names.append(COARSE)
     if len(names) == 1:
@@ -92,9 +94,10 @@ def _head(run: Run) -> str:
     made = {}
     for name in names:
         path = home / f"head-{name}.onnx"
-        export_onnx(Shipped(tail, MEAN, STD, head=name), size, path, run.recipe.deploy.opset)
-        typed(run, path, calibration[:1])
-        made[name] = device(run).build(path, home / f"head-{name}", precision(run), calibration)
+        shipped = Shipped(tail, MEAN, STD, head=name)
+        export_onnx(shipped, size, path, run.recipe.deploy.opset)
+        with_types(run, path, calibration[:1])
+        made[name] = build(run, path, home / f"head-{name}", calibration, lambda kept=shipped: kept)
     for name in names:
         shutil.rmtree(home / f"head-{name}", ignore_errors=True)
         for path in home.glob(f"head-{name}*.onnx"):
@@ -222,8 +225,8 @@ def engine_of(run: Run, net: nn.Module, home: Path, name: str, head: str | None 
     shipped = Shipped(plain(net, load.example(run)), MEAN, STD, head=head or run.facts["profile"]["head"])
     export_onnx(shipped, run.recipe.data.size, path, run.recipe.deploy.opset)
     images = list(_calibration(run))
-    typed(run, path, images[:2])
-    return device(run).build(path, home / f"engine-{name}", precision(run), images)
+    with_types(run, path, images[:2])
+    return build(run, path, home / f"engine-{name}", images, lambda: shipped)
 
 
 def _calibration(run: Run) -> Iterator[np.ndarray]:

@@ -20,9 +20,10 @@ from edgeprune.measure.race import Race, race
 from edgeprune.measure.timing import measurement
 from edgeprune.profile.explain import explain
 from edgeprune.progress import Progress
+from edgeprune.runtime import TYPED
 from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
 from edgeprune.stages import latency, load
-from edgeprune.stages.deploy import ROLES, engine, judged_on, network, parity_data, precision
+from edgeprune.stages.deploy import ROLES, engine, judged_on, network, parity_data, precision, shipped_graph
 from edgeprune.stages.run import Run
 
 
@@ -40,13 +41,15 @@ def verify(run: Run) -> dict[str, Any]:
         "onnx": OnnxRuntimeEngine(run.folder / "export" / "pruned.onnx").predict,
         "simplified": OnnxRuntimeEngine(run.folder / "simplify" / "pruned.onnx").predict,
     }
+    if run.target.backend in TYPED and precision(run) != "f32":
+        runners[precision(run)] = OnnxRuntimeEngine(shipped_graph(run, "pruned")).predict
     if here:
         runners["engine"] = engine(run, "pruned").predict
     found: dict[str, Evaluation] = {}
     for name, predict in runners.items():
         with Progress(f"judging {name}", len(data), unit="images") as bar:
             found[name] = evaluate(predict, data, tick=bar.move)
-    last = found["engine" if here else "simplified"]
+    last = list(found.values())[-1]
     facts: dict[str, Any] = {
         "measured": here,
         "attribution": [{"stage": n, "miou": e.miou, "boundary_iou": e.boundary_iou} for n, e in found.items()],
