@@ -39,7 +39,7 @@ def made(tmp_path_factory) -> Path:
     labels = masks["pruned_masks"].copy()
     labels[:, :4] = 255
     bundling.write(
-        home / "bundle", graphs={**paths, "pruned.f16": home / "pruned.f16.onnx"}, plan=home / "plan.json",
+        home / "bundle", graphs={**paths, "pruned.f16": home / "pruned.f16.onnx"}, engines={}, plan=home / "plan.json",
         parity={"images": graphs.IMAGES, "labels": labels, **masks}, about=about,
     )  # fmt: skip
     return home / "bundle"
