@@ -80,11 +80,8 @@ def compare(
                 continue
             report = read_json(runs_dir / f"{made.name}@{target.name}" / "report.json")
             reports.append(fair.row(report) | {"entry": name, "seed": seed})
-    rows = fair.summary(reports)
-    write_json(
-        out.with_suffix(".json"), {"schema": 1, "unlike": differing, "runs": reports, "rows": rows, "failed": failed}
-    )
-    write_atomic(out.with_suffix(".md"), fair.markdown(rows, failed))
+            _write(out, differing, reports, failed)  # there to be read while the rest runs
+    rows = _write(out, differing, reports, failed)
     table = Table(title=f"{len(wanted)} entries, {len(seeds)} seeds, {target.name}")
     for number, heading in enumerate(fair.HEADINGS):
         table.add_column(heading, justify="right" if number else "left")
@@ -95,6 +92,17 @@ def compare(
         console.print(f"[red]{name}[/red]: {why}")
     console.print(f"numbers: {out.with_suffix('.json')}   table: {out.with_suffix('.md')}", soft_wrap=True)
     return 0 if rows and not failed else 3
+
+
+def _write(
+    out: Path, differing: list[str], reports: list[dict[str, Any]], failed: dict[str, str]
+) -> list[dict[str, Any]]:
+    """The numbers and the table so far; gives its rows."""
+    rows = fair.summary(reports)
+    found = {"schema": 1, "unlike": differing, "runs": reports, "rows": rows, "failed": failed}
+    write_json(out.with_suffix(".json"), found)
+    write_atomic(out.with_suffix(".md"), fair.markdown(rows, failed))
+    return rows
 
 
 def _dense(recipe: Recipe, target: Target, runs_dir: Path, console: Console) -> Path:

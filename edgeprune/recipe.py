@@ -264,6 +264,11 @@ class Prune(Section):
         description="steps of distillation after which each layer's measured loss counts; 0: at once; null: up to 30, all "
         "layers together at most half of the fine-tuning",
     )
+    contest_steps: Annotated[int, Field(ge=0)] | None = Field(
+        default=None,
+        description="steps that ways to share the budget out compete for; 0: no contest; null: up to 150, all of them "
+        "together at most as long as the fine-tuning",
+    )
     remove_blocks: Literal["never", "needed", "free"] = Field(
         default="needed",
         description="knapsack: whole residual branches go where no widths meet the budget (needed), or wherever their "

@@ -4,11 +4,11 @@
 
 Every row goes through the closed loop, so each network's engine was measured within the same latency budget:
 
-    knapsack     edgeprune's default: the device's table, values by sensitivity after a short recovery
-    at_once      the same, values by sensitivity before any training
-    free         the same, and whole blocks go wherever their measured loss is the cheapest
+    knapsack     edgeprune's default: the device's table, values by sensitivity after a short recovery, and the contest
+    no_contest   the same values, and no contest
+    at_once      the device's table, values by sensitivity before any training
     score        the device's table, values by the criterion's scores
-    macs         the same values (sensitivity), but the costs are MACs, as a MACs budget would share it out
+    macs         no_contest's values, but the costs are MACs, as a MACs budget would share it out
     macs8, …     the same, widths rounded to 8, 16, 32 by rule
     uniform      every group keeps the same share
 
@@ -46,7 +46,7 @@ from edgeprune.stages.run import Run
 from edgeprune.target import load_target
 
 HERE = Path(__file__).parent
-WAYS = ("knapsack", "at_once", "free", "score", "macs", "macs8", "macs16", "macs32", "uniform")
+WAYS = ("knapsack", "no_contest", "at_once", "score", "macs", "macs8", "macs16", "macs32", "uniform")
 
 
 def allocator(run: Run, way: str, net: Any, graph: Any, scores: Any) -> tuple[Any, Any]:
@@ -54,25 +54,24 @@ def allocator(run: Run, way: str, net: Any, graph: Any, scores: Any) -> tuple[An
     dense, floor = graph.widths(), run.recipe.prune.min_keep
     step = {"macs": 1, "macs8": 8, "macs16": 16, "macs32": 32}.get(way, run.facts["profile"]["step"])
     options = worth.candidates(dense, floors(scores, floor, step), step)
-    blocks = find_blocks(graph)
 
-    if "losses" not in run.kept:
-        run.kept["losses"] = sharing.sensitivity(run, net, graph, scores, blocks)
-    found = run.kept["losses"]
-    curves = found.curves
-    if way == "at_once":
-        before = read_json(run.folder / "prune" / "sensitivity.json")["before"]["curves"]
-        curves = {n: {int(k): v for k, v in curve.items()} for n, curve in before.items()}
+    found = measured_once(run, net, graph, scores, find_blocks(graph))
+    curves = found.curves if way == "at_once" else found.after(found.power)
     values = worth.by_score(scores, options) if way == "score" else worth.by_sensitivity(curves, scores, options)
     macs = cost.macs(graph)
     whole = total(macs)(dense)
+
+    if way == "knapsack":
+        sharing.sensitivity = measured_once
+        share = sharing.allocator(run, net, graph, scores, step)
+        return lambda p, limit: share([Term(*t) for t in p.terms()], limit), valued(found, scores, dense)
 
     def allocate(predictor: Any, limit: float) -> Widths:
         if way == "uniform":
             return by_rank(scores, predictor, limit, how="uniform", min_keep=floor, step=step)
         if not way.startswith("macs"):
             terms = [Term(*t) for t in predictor.terms()]
-            return knapsack_with_removal(graph, values, terms, limit, found.removed, free=way == "free")
+            return knapsack_with_removal(graph, values, terms, limit, found.removed)
         low, high, best = 0.0, 1.0, None
         for _ in range(12):  # the most MACs whose widths are predicted to meet the latency
             middle = (low + high) / 2
@@ -89,8 +88,24 @@ def allocator(run: Run, way: str, net: Any, graph: Any, scores: Any) -> tuple[An
             raise BudgetError("budget: no MACs budget meets it")
         return best
 
-    measured = worth.by_sensitivity(found.curves, scores, {n: list(range(1, s + 1)) for n, s in dense.items()})
-    return allocate, lambda widths: sum(measured[n][w] for n, w in widths.items() if w)
+    return allocate, valued(found, scores, dense)
+
+
+def valued(found: worth.Losses, scores: Any, dense: Widths) -> Any:
+    """widths -> minus the sum of the losses that stay."""
+    curves = found.after(found.power)
+    measured = worth.by_sensitivity(curves, scores, {n: list(range(1, s + 1)) for n, s in dense.items()})
+    return lambda widths: sum(measured[n][w] for n, w in widths.items() if w)
+
+
+_measure = sharing.sensitivity
+
+
+def measured_once(run: Run, *args: Any) -> worth.Losses:
+    """The sensitivity, the same for all ways."""
+    if "losses" not in run.kept:
+        run.kept["losses"] = _measure(run, *args)
+    return run.kept["losses"]
 
 
 def one(run: Run, way: str) -> dict[str, Any]:
@@ -125,7 +140,7 @@ def one(run: Run, way: str) -> dict[str, Any]:
 def table(rows: dict[str, Any], dense: dict[str, float]) -> str:
     """Markdown: mean and spread over seeds."""
     lines = [
-        "| way | mIoU, mean ± sd | before fine-tuning | -KL kept (sum) | of the budget | MACs | seeds |", "|" + "---|" * 7,
+        "| way | mIoU, mean ± sd | before fine-tuning | -KL that stays (sum) | of the budget | MACs | seeds |", "|" + "---|" * 7,
         f"| dense | {100 * np.mean(list(dense.values())):.2f} ± {100 * np.std(list(dense.values())):.2f} | | | | 1.000x | {len(dense)} |",
     ]  # fmt: skip
     for way in WAYS:

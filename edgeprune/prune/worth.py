@@ -5,7 +5,7 @@ Scores of different layers rarely share a unit, so two measures are offered:
 `sensitivity` (ours, the default): the criterion only orders the channels *inside* a group. What the first k of them are
 worth is measured: the mean KL divergence of the network's own softmax from itself when that group alone is cut to k
 (others whole, no labels), on a few calibration images. One unit for every layer and criterion; costs one forward pass a
-group and share. `stages.recovery` scales each group's curve to the part of it that a short fine-tuning leaves.
+group and share. `stages.recovery` measures what part of each group's loss a short training leaves (`Losses.stays`).
 `score`: the kept share of the group's score mass, above its lowest score, times the square root of its size. Within a
 layer this ranks like the score itself; between layers it says "a tenth of this layer's evidence", which is the weakest
 assumption that makes them addable, and the root keeps wide layers from being outvoted by many narrow ones.
@@ -15,7 +15,7 @@ assumption that makes them addable, and the root keeps wide layers from being ou
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -36,6 +36,12 @@ class Losses:
 
     curves: dict[str, dict[int, float]]  # group -> kept -> loss
     removed: dict[str, float]  # block -> loss
+    stays: dict[str, float] = field(default_factory=dict)  # group -> share of its loss that a short training leaves
+    power: float = 1.0  # of that share, for the whole fine-tuning: it heals by a power law of its steps
+
+    def after(self, power: float) -> dict[str, dict[int, float]]:
+        """The curves after training; `power` 0: none, 1: the short one."""
+        return {n: {k: v * self.stays.get(n, 1.0) ** power for k, v in c.items()} for n, c in self.curves.items()}
 
 
 SHARES = (0.75, 0.5, 0.25, 0.1)

@@ -1,49 +1,59 @@
-"""What of a layer's loss a short fine-tuning brings back: the sensitivity that counts is the one that stays."""
+"""What a short training brings back: of each layer's loss, and of whole ways to share the budget out."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
-import torch
+from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from edgeprune import models
-from edgeprune.data.loader import Batch
 from edgeprune.errors import EdgepruneError
 from edgeprune.files import hash_obj, read_json, write_json
 from edgeprune.progress import Progress
 from edgeprune.prune import worth
 from edgeprune.prune.allocate import Scores, select
 from edgeprune.prune.channels import ChannelGraph
+from edgeprune.prune.cost import Widths
 from edgeprune.prune.plan import make_plan
 from edgeprune.prune.surgery import fold_constants
-from edgeprune.recipe import Finetune
 from edgeprune.stages import load
 from edgeprune.stages.run import Run
+from edgeprune.train.imitate import imitate
 from edgeprune.train.loop import fingerprint, total_steps
-from edgeprune.train.memory import image_layout, lie
 
 AT = 0.5  # the share that each group is cut to
 MOST, LEAST = 30, 8  # optimiser steps a group; fewer than the least say nothing
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.bfloat16}  # no loss scaling here
+CONTEST = 150  # optimiser steps a contestant
 
 
 def steps_each(run: Run, groups: int) -> int:
     """Optimiser steps a group: the recipe's, or as many that all groups train half as long as the fine-tuning at most."""
-    asked, cfg = run.recipe.prune.recovery_steps, run.recipe.finetune
+    asked = run.recipe.prune.recovery_steps
     if asked is not None:
         return asked
-    after = total_steps(cfg, load.batches(run, cfg, 0).per_epoch / cfg.accumulate)
-    steps = min(MOST, after // (2 * (groups + 1)))
+    steps = min(MOST, finetuning(run) // (2 * (groups + 1)))
     return steps if steps >= LEAST else 0
 
 
-def recovered(
+def contest_steps(run: Run, contestants: int) -> int:
+    """Optimiser steps a contestant: the recipe's, or as many that all of them train no longer than the fine-tuning."""
+    asked = run.recipe.prune.contest_steps
+    if asked is not None:
+        return asked
+    steps = min(CONTEST, finetuning(run) // contestants)
+    return steps if steps >= LEAST else 0
+
+
+def finetuning(run: Run) -> int:
+    """Optimiser steps of the fine-tuning."""
+    cfg = run.recipe.finetune
+    return total_steps(cfg, load.batches(run, cfg, 0).per_epoch / cfg.accumulate)
+
+
+def healed(
     run: Run,
     net: nn.Module,
     graph: ChannelGraph,
@@ -52,37 +62,62 @@ def recovered(
     found: worth.Losses,
     steps: int,
 ) -> worth.Losses:
-    """The curves of `found`, each scaled to what stays of its loss after `steps` of distillation from the dense network.
+    """`found` with the share of each group's loss that stays (`Losses.stays`).
 
-    Every group is cut alone to half of its width and trained on the same batches with the fine-tuning's optimiser rate,
-    falling to zero; the network that nothing was cut from is trained, too, and its drift taken off. Layers whose loss
-    heals (often the widest, late ones, which feed the head) become cheap, those whose loss stays (early ones) dear. The
-    idea of judging after a short fine-tuning is NetAdapt's (Yang et al., ECCV 2018); one factor a group is ours.
-    A killed measurement goes on with the next group (`prune/recovery.json`).
+    Every group is cut alone to half of its width and trained for `steps` on the same batches; the network that nothing was
+    cut from is trained, too, and its drift taken off. Layers whose loss heals (often late ones, before the head) become
+    cheap, those whose loss stays (early ones) dear. The idea of judging after a short fine-tuning is NetAdapt's (Yang et al.,
+    ECCV 2018); one factor a group is ours. A killed measurement goes on with the next group (`prune/recovery.json`).
+
+    Args:
+        net: the dense network, where the yardstick measures.
     """
-    home, whole = run.folder / "prune" / "recovery.json", graph.widths()
-    cfg = run.recipe.finetune
-    key = hash_obj([fingerprint(net), steps, cfg.model_dump(mode="json"), run.recipe.seed, _hash(scores)])
-    stays = _kept(home, key)
-    batches = load.batches(run, cfg, run.recipe.seed + 2)
-    with Progress("recovery", steps * (len(graph.groups) + 1), steps * len(stays), unit="steps") as bar:
+    whole = graph.widths()
+    stays = _Notes(run, "recovery", net, scores, steps)
+    batches = load.batches(run, run.recipe.finetune, run.recipe.seed + 2)
+    cuts = {n: max(1, round(AT * s)) for n, s in whole.items()}
+    with Progress("recovery", steps * (len(whole) + 1), steps * len(stays.loss), unit="steps") as bar:
         for name in ["", *whole]:
-            if name in stays:
-                continue
-            widths = dict(whole)
-            if name:
-                widths[name] = max(1, round(AT * whole[name]))
-            example = load.example(run)
-            cut, _ = fold_constants(net.cpu(), graph, make_plan(net, graph, select(scores, widths)), example)
-            _teach(cut.to(yard.device), net.to(yard.device), batches.stream(), steps, cfg, bar)
-            yard.settle(cut)
-            stays[name] = yard.loss(cut.eval())
-            write_json(home, {"key": key, "loss": stays})
-    kept = {n: max(1, round(AT * s)) for n, s in whole.items()}
-    factors = {n: _share(stays[n] - stays[""], found.curves[n][kept[n]]) for n in whole if kept[n] < whole[n]}
+            if name not in stays.loss:
+                cut = _cut(run, net, graph, scores, {**whole, name: cuts[name]} if name else whole)
+                imitate(cut, net, batches.stream(), steps, run.recipe.finetune, models.logits_of, bar.advance)
+                yard.settle(cut)
+                stays.add(name, yard.loss(cut.eval()))
+    drift = stays.loss[""]
     return replace(
-        found, curves={n: {k: v * factors.get(n, 1.0) for k, v in curve.items()} for n, curve in found.curves.items()}
+        found,
+        stays={n: _share(stays.loss[n] - drift, found.curves[n][k]) for n, k in cuts.items() if k < whole[n]},
+        power=math.log(max(finetuning(run), steps)) / math.log(max(steps, 2)),
     )
+
+
+def contest(
+    run: Run, net: nn.Module, graph: ChannelGraph, scores: Scores, contestants: dict[str, Widths], steps: int
+) -> dict[str, float]:
+    """Contestant -> what stays of its divergence from the dense network (nats a pixel) after `steps` on the same batches.
+
+    Layers are judged one at a time everywhere else; here whole networks are, as they would be shipped. A killed contest
+    goes on with the next contestant; `prune/contest.json` keeps what each kept and lost.
+    """
+    notes = _Notes(run, "contest", net, scores, [steps, contestants])
+    batches = load.batches(run, run.recipe.finetune, run.recipe.seed + 3)
+    with Progress("contest", steps * len(contestants), steps * len(notes.loss), unit="steps") as bar:
+        for name, widths in contestants.items():
+            if name not in notes.loss:
+                cut = _cut(run, net, graph, scores, widths)
+                notes.add(
+                    name, imitate(cut, net, batches.stream(), steps, run.recipe.finetune, models.logits_of, bar.advance)
+                )
+    [loss] = broadcast_object_list([notes.loss])  # devices round differently; all processes choose alike
+    return loss
+
+
+def _cut(run: Run, net: nn.Module, graph: ChannelGraph, scores: Scores, widths: Widths) -> nn.Module:
+    """The shrunk network, on the CPU as `net` is not."""
+    device = next(net.parameters()).device
+    small, _ = fold_constants(net.cpu(), graph, make_plan(net, graph, select(scores, widths)), load.example(run))
+    net.to(device)
+    return small
 
 
 def _share(after: float, before: float) -> float:
@@ -90,43 +125,22 @@ def _share(after: float, before: float) -> float:
     return min(1.0, max(0.02, after / before)) if before > 0 else 1.0
 
 
-def _teach(cut: nn.Module, net: nn.Module, stream: Iterator[Batch], steps: int, cfg: Finetune, bar: Progress) -> None:
-    """`steps` of AdamW on the KL divergence from `net`'s softmax, rates falling to zero."""
-    layout, device = image_layout(cfg.channels_last), next(net.parameters()).device
-    lie(cut, layout).train()
-    lie(net, layout).eval()
-    rate = cfg.lr if cfg.optimizer == "adamw" else 1e-3
-    optimizer = torch.optim.AdamW(cut.parameters(), lr=rate / 2, weight_decay=0.0)
-    cast = torch.autocast(device.type, _DTYPES[cfg.autocast]) if cfg.autocast in _DTYPES else nullcontext()
-    for step, (images, _) in enumerate(islice(stream, steps)):
-        for group in optimizer.param_groups:
-            group["lr"] = rate / 2 * (1 - step / steps)
-        images = images.to(device, memory_format=layout)
-        with cast:
-            with torch.no_grad():
-                taught = models.logits_of(net(images))
-            answer = models.logits_of(cut(images))
-        loss = worth.divergence(taught.float().log_softmax(1), answer.float())
-        if not math.isfinite(float(loss.detach())):
-            raise EdgepruneError(
-                f"recovery: the loss is {float(loss.detach())} at step {step}; prune.recovery_steps: 0 leaves it out"
-            )
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        bar.advance(float(loss.detach()))
-    lie(cut, torch.contiguous_format)
-    lie(net, torch.contiguous_format)
+class _Notes:
+    """Losses by name, kept in `prune/<title>.json` as they come; those of the very same measurement are gone on from."""
 
+    def __init__(self, run: Run, title: str, net: nn.Module, scores: Scores, more: object) -> None:
+        self._path: Path = run.folder / "prune" / f"{title}.json"
+        kept = {n: s.tolist() for n, s in scores.items()}
+        about = [fingerprint(net), run.recipe.finetune.model_dump(mode="json"), run.recipe.seed, run.key, kept, more]
+        self._key = hash_obj(about)
+        self.loss: dict[str, float] = {}
+        try:
+            content = read_json(self._path)
+        except EdgepruneError:
+            return
+        if isinstance(content, dict) and content.get("key") == self._key:
+            self.loss = content["loss"]
 
-def _kept(home: Path, key: str) -> dict[str, float]:
-    """What a killed measurement of the same kind left."""
-    try:
-        content = read_json(home)
-    except EdgepruneError:
-        return {}
-    return content["loss"] if isinstance(content, dict) and content.get("key") == key else {}
-
-
-def _hash(scores: Scores) -> str:
-    return hash_obj({n: s.tolist() for n, s in scores.items()})
+    def add(self, name: str, loss: float) -> None:
+        self.loss[name] = loss
+        write_json(self._path, {"key": self._key, "loss": self.loss})

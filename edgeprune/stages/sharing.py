@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import nn
 
 from edgeprune import models
 from edgeprune.data.transforms import normalised
+from edgeprune.errors import BudgetError
 from edgeprune.files import write_json
 from edgeprune.progress import Progress
 from edgeprune.prune import cost, worth
@@ -22,10 +24,13 @@ from edgeprune.prune.allocate import allocate as by_rank
 from edgeprune.prune.blocks import Blocks, find_blocks
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.cost import Term, Widths, total
+from edgeprune.prune.knapsack import Values, knapsack
 from edgeprune.prune.removal import knapsack_with_removal
 from edgeprune.stages import latency, load, recovery
 from edgeprune.stages.run import Run
 from edgeprune.train.recalibrate import recalibrate
+
+_FLOOR = 0.25  # of each group, for the rules that let no layer become a bottleneck
 
 Allocate = Callable[[list[Term], float], Widths]
 
@@ -56,6 +61,10 @@ def allocator(
 ) -> Allocate:
     """(terms, limit) -> widths. What widths are worth is measured once.
 
+    With the sensitivity after a short recovery, several ways to count it (and the even cut) share the first limit out; the
+    networks that they come to are trained for a while, and the one that comes closest to the dense network wins. Later
+    limits, which follow what built engines measured, move its widths by a step at most where that is enough.
+
     Args:
         removal: whole blocks may go, if the recipe lets them.
     """
@@ -68,14 +77,76 @@ def allocator(
         )
     options = worth.candidates(graph.widths(), floors(scores, recipe.prune.min_keep, step), step)
     blocks = find_blocks(graph) if removal and recipe.prune.remove_blocks != "never" else {}
-    if recipe.prune.worth == "sensitivity":
-        found = sensitivity(run, net, graph, scores, blocks)
-        values, losses = worth.by_sensitivity(found.curves, scores, options), found.removed
-    else:
-        values = (worth.by_sum if recipe.prune.worth == "sum" else worth.by_score)(scores, options)
-        losses = dict.fromkeys(blocks, 0.0)
     free = recipe.prune.remove_blocks == "free"
-    return lambda terms, limit: knapsack_with_removal(graph, values, terms, limit, losses, free)
+    if recipe.prune.worth != "sensitivity":
+        values = (worth.by_sum if recipe.prune.worth == "sum" else worth.by_score)(scores, options)
+        nothing = dict.fromkeys(blocks, 0.0)
+        return lambda terms, limit: knapsack_with_removal(graph, values, terms, limit, nothing, free)
+    found = sensitivity(run, net, graph, scores, blocks)
+    rules = {"measured loss": worth.by_sensitivity(found.curves, scores, options)}
+    if found.stays:
+        higher = worth.candidates(graph.widths(), floors(scores, max(_FLOOR, recipe.prune.min_keep), step), step)
+        last, short = found.after(found.power), found.after(1.0)
+        rules = {
+            "loss after fine-tuning": worth.by_sensitivity(last, scores, options),
+            f"loss after fine-tuning, {_FLOOR:.0%} of each": worth.by_sensitivity(last, scores, higher),
+            "loss after recovery": worth.by_sensitivity(short, scores, options),
+            f"loss after recovery, {_FLOOR:.0%} of each": worth.by_sensitivity(short, scores, higher),
+            "measured loss": rules["measured loss"],
+        }
+    settled: list[tuple[Values, Values]] = []  # of the rule that won: all widths, and those around the winner
+
+    def allocate(terms: list[Term], limit: float) -> Widths:
+        if not settled:
+            settled.append(_settle(run, net, graph, scores, rules, terms, limit, step))
+        whole, near = settled[0]
+        with suppress(BudgetError):
+            if near and not free:
+                return knapsack(near, terms, limit)
+        return knapsack_with_removal(graph, whole, terms, limit, found.removed, free)
+
+    return allocate
+
+
+def _settle(
+    run: Run, net: nn.Module, graph: ChannelGraph, scores: Scores, rules: dict[str, Values], terms: list[Term],
+    limit: float, step: int,
+) -> tuple[Values, Values]:  # fmt: skip
+    """The values of the rule whose network heals best in the contest, and their part within a step of that network's widths;
+    without a contest those of the first rule, and nothing."""
+    contestants: dict[str, Widths] = {}
+    for name, values in rules.items():
+        with suppress(BudgetError):
+            widths = knapsack(values, terms, limit)
+            if widths not in contestants.values():
+                contestants[name] = widths
+    first = next(iter(rules))
+    if contestants and len(rules) > 1:
+        with suppress(BudgetError):
+            contestants["even cut"] = by_rank(
+                scores, total(terms), limit, how="uniform", min_keep=run.recipe.prune.min_keep, step=step
+            )
+    steps = recovery.contest_steps(run, len(contestants)) if len(contestants) > 1 else 0
+    if not steps:
+        return rules[first], {}
+    loss = recovery.contest(run, copy.deepcopy(net).to(PartialState().device), graph, scores, contestants, steps)
+    best = min(loss, key=lambda n: loss[n])
+    run.console.print(
+        f"contest of {len(loss)} ways to share the budget out, {steps} steps each: {best} wins ("
+        + ", ".join(f"{n} {v:.4f}" for n, v in sorted(loss.items(), key=lambda item: item[1]))
+        + ")"
+    )
+    winner, values = contestants[best], rules.get(best, rules[first])
+    near = {n: {w: v for w, v in _with(values[n], winner[n]).items() if abs(w - winner[n]) <= step} for n in winner}
+    return values, near
+
+
+def _with(values: dict[int, float], width: int) -> dict[int, float]:
+    """The values of one group, with a width that the rule itself would not have taken."""
+    if width in values:
+        return values
+    known = sorted(values)
+    return dict(sorted({**values, width: float(np.interp(width, known, [values[k] for k in known]))}.items()))
 
 
 def sensitivity(run: Run, net: nn.Module, graph: ChannelGraph, scores: Scores, blocks: Blocks) -> worth.Losses:
@@ -94,9 +165,8 @@ def sensitivity(run: Run, net: nn.Module, graph: ChannelGraph, scores: Scores, b
     yard = worth.Yardstick(net, images, models.logits_of, settle)
     with Progress("sensitivity", len(worth.SHARES) * len(graph.groups) + len(blocks), unit="cuts") as bar:
         found = worth.sensitivity(net, graph, scores, yard, blocks, bar.move)
-    content: dict[str, Any] = {"recovery_steps": steps, "before": asdict(found)}
     if steps:
-        found = recovery.recovered(run, net, graph, scores, yard, found, steps)
+        found = recovery.healed(run, net, graph, scores, yard, found, steps)
     [found] = broadcast_object_list([found])  # devices round differently; all processes cut alike
-    write_json(run.folder / "prune" / "sensitivity.json", content | asdict(found))
+    write_json(run.folder / "prune" / "sensitivity.json", {"recovery_steps": steps} | asdict(found))
     return found

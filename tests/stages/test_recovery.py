@@ -10,6 +10,7 @@ from torch import nn
 
 from edgeprune.errors import EdgepruneError
 from edgeprune.files import read_json, save_tensors
+from edgeprune.prune.cost import Term
 from edgeprune.prune.groups import find_groups
 from edgeprune.prune.worth import Losses
 from edgeprune.recipe import load_recipe
@@ -60,14 +61,14 @@ def measured(run: Run) -> Losses:
 
 def test_what_heals_becomes_cheap_and_what_is_lost_stays_dear(tmp_path: Path):
     found = measured(job(tmp_path))
-    kept = read_json(tmp_path / "prune" / "sensitivity.json")
-    before = {n: {int(k): v for k, v in c.items()} for n, c in kept["before"]["curves"].items()}
-    assert kept["recovery_steps"] == 30
-    share = {n: found.curves[n][4] / before[n][4] for n in before}
-    assert share["twice"] < 0.5 * share["once"] <= 0.5
-    for name, curve in found.curves.items():  # one factor a group
+    assert found.stays["twice"] < 0.5 * found.stays["once"] <= 0.5
+    assert found.power == pytest.approx(np.log(400) / np.log(30))
+    for name, curve in found.after(2.0).items():
         for width, loss in curve.items():
-            assert loss == pytest.approx(share[name] * before[name][width])
+            assert loss == pytest.approx(found.stays[name] ** 2 * found.curves[name][width])
+    assert found.after(0.0) == found.curves
+    kept = read_json(tmp_path / "prune" / "sensitivity.json")
+    assert kept["recovery_steps"] == 30 and kept["stays"] == found.stays
 
 
 def test_steps_are_bounded_by_the_fine_tuning(tmp_path: Path):
@@ -82,16 +83,16 @@ def test_steps_are_bounded_by_the_fine_tuning(tmp_path: Path):
 
 def test_a_killed_measurement_goes_on_with_the_next_layer(tmp_path: Path, monkeypatch):
     whole = measured(job(tmp_path / "whole", "prune.recovery_steps=6"))
-    teach, calls = recovery._teach, []
+    teach, calls = recovery.imitate, []
 
     def killed(*args):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        teach(*args)
+        return teach(*args)
 
     run = job(tmp_path / "cut", "prune.recovery_steps=6")
-    monkeypatch.setattr(recovery, "_teach", killed)
+    monkeypatch.setattr(recovery, "imitate", killed)
     with pytest.raises(KeyboardInterrupt):
         measured(run)
     again = measured(run)
@@ -101,5 +102,29 @@ def test_a_killed_measurement_goes_on_with_the_next_layer(tmp_path: Path, monkey
 
 
 def test_a_loss_that_is_no_number_says_what_to_do(tmp_path: Path):
-    with pytest.raises(EdgepruneError, match="recovery: the loss is .* prune.recovery_steps: 0 leaves it out"):
+    with pytest.raises(EdgepruneError, match="loss of a short recovery is .* lower finetune.lr"):
         measured(job(tmp_path, "finetune.lr=1e20"))
+
+
+def test_the_contest_decides_between_ways_to_share_out_and_later_limits_stay_near(tmp_path: Path):
+    run = job(tmp_path, "prune.contest_steps=20", "budget.macs=null", "budget.latency_ms=1", "prune.min_keep=0.1")
+    net = load.dense(run)
+    graph = find_groups(net, load.example(run))
+    allocate = sharing.allocator(run, net, graph, SCORES, 1)
+    terms = [Term((n,), lambda w, n=n: float(w[n])) for n in SCORES]
+    found = allocate(terms, 10)
+    kept = read_json(tmp_path / "prune" / "contest.json")["loss"]
+    assert "even cut" in kept and len(kept) >= 2
+    assert found["once"] > found["twice"] and sum(found.values()) == 10, "what heals makes room for what does not"
+    near = allocate(terms, 11)
+    assert sum(near.values()) == 11 and all(abs(near[n] - found[n]) <= 1 for n in found)
+    far = allocate(terms, 14)  # a step does not reach it
+    assert sum(far.values()) <= 14 and far["once"] >= found["once"]
+
+
+def test_without_a_contest_the_loss_after_the_fine_tuning_counts(tmp_path: Path):
+    run = job(tmp_path, "prune.contest_steps=0")
+    net = load.dense(run)
+    allocate = sharing.allocator(run, net, find_groups(net, load.example(run)), SCORES, 1)
+    terms = [Term((n,), lambda w, n=n: float(w[n])) for n in SCORES]
+    assert sum(allocate(terms, 8).values()) == 8 and not (tmp_path / "prune" / "contest.json").exists()

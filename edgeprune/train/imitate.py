@@ -1,0 +1,69 @@
+"""A short training on the dense network's answers alone: how well does a pruned network heal?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgeprune.data.loader import Batch
+from edgeprune.errors import EdgepruneError
+from edgeprune.train.distill import logits_loss
+from edgeprune.train.memory import image_layout, lie
+
+_RATE = 1e-3  # of AdamW where the schedule's optimiser is another, whose rates mean something else
+
+
+def imitate(
+    student: nn.Module,
+    teacher: nn.Module,
+    batches: Iterator[Batch],
+    steps: int,
+    cfg: Any,
+    logits_of: Callable[[object], torch.Tensor],
+    tick: Callable[[float], None] = lambda loss: None,
+) -> float:
+    """Train `student` in place for `steps` of AdamW, rates falling to zero, on the KL divergence from `teacher`'s softmax.
+
+    Args:
+        cfg: a schedule (`recipe.Train`): its rate, mixed precision and layout.
+        tick: told of each step's loss.
+
+    Returns:
+        The mean loss of the last third of steps, nats a pixel; every batch was new, so it is no memory of them.
+
+    Raises:
+        EdgepruneError: the loss is NaN or infinite.
+    """
+    layout, device = image_layout(cfg.channels_last), next(teacher.parameters()).device
+    lie(student.to(device), layout).train()
+    lie(teacher, layout).eval()
+    peak = cfg.lr if cfg.optimizer == "adamw" else _RATE
+    optimizer = torch.optim.AdamW(student.parameters(), lr=peak, weight_decay=0.0)
+    cast = torch.autocast(device.type, torch.bfloat16) if cfg.autocast != "none" else nullcontext()
+    losses = []
+    for step, (images, labels) in enumerate(islice(batches, steps)):
+        for group in optimizer.param_groups:
+            group["lr"] = peak * (1 - step / steps)
+        images = images.to(device, memory_format=layout)
+        with cast:
+            with torch.no_grad():
+                taught = logits_of(teacher(images))
+            answer = logits_of(student(images))
+        loss = logits_loss(answer, taught, torch.zeros_like(labels).to(device), 1.0)
+        losses.append(float(loss.detach()))
+        if not math.isfinite(losses[-1]):
+            raise EdgepruneError(f"the loss of a short recovery is {losses[-1]} at step {step}; lower finetune.lr")
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        tick(losses[-1])
+    lie(student, torch.contiguous_format)
+    lie(teacher, torch.contiguous_format)
+    return float(np.mean(losses[-max(1, steps // 3) :]))
