@@ -118,7 +118,7 @@ class Replay:
 
     def ahead(self, onnx: Path, home: Path, precision: str) -> None:
         """Nothing: the engine has been built there."""
-        return None
+        return
 
     def layers(self, model: Path, precision: str, runs: int = 8) -> list[Layer]:
         told = self.told["layers"]
