@@ -11,8 +11,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: run test lint format bench docs clean help
-run: $(STAMP)  ## recipe + target -> verified engine: make recipe=R target=T [set="key=value …"] [host=user@board]
+.PHONY: run rtx test lint format bench docs clean help
+# what a target needs beyond the rest: TensorRT for RTX, 95 MB (234 MB unpacked), no GPU
+EXTRA  := $(if $(filter rtx%,$(target)),$(VENV)/.tensorrt-rtx)
+run: $(STAMP) $(EXTRA)  ## recipe + target -> verified engine: make recipe=R target=T [set="key=value …"] [host=user@board]
 	$(BIN)/edgeprune run $(recipe) --target $(target) $(foreach s,$(set),--set '$(s)') $(if $(host),--host $(host))
 
 $(STAMP): pyproject.toml
@@ -20,6 +22,12 @@ $(STAMP): pyproject.toml
 	$(BIN)/pip install -q $(TORCH)
 	$(BIN)/pip install -q -e ".[dev]"
 	touch $@
+
+$(VENV)/.tensorrt-rtx: $(STAMP)
+	$(BIN)/pip install -q -e ".[tensorrt-rtx]"
+	touch $@
+
+rtx: $(VENV)/.tensorrt-rtx  ## TensorRT for RTX (95 MB), which its tests need; `make target=rtx4090` gets it by itself
 
 test: $(STAMP)  ## all tests, in two processes of one thread each
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 import edgeprune
+from edgeprune import boards
 from edgeprune.documents import hint
 from edgeprune.errors import EdgepruneError, UsageError
 from edgeprune.recipe import Recipe, check_files, load_recipe
@@ -254,6 +255,9 @@ def check_data(
         write_sheet(out, found)
         errors.print(f"contact sheet: {out}", soft_wrap=True)
     checking.refuse(found, errors)
+
+
+boards.add_to(app)
 
 
 @app.callback(invoke_without_command=True)

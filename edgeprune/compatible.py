@@ -13,7 +13,7 @@ from edgeprune.errors import RecipeError
 from edgeprune.models import NETWORKS
 from edgeprune.prune.criteria import CRITERIA
 from edgeprune.recipe import Recipe, Train
-from edgeprune.runtime import BACKENDS
+from edgeprune.runtime import BACKENDS, UNTIMED
 from edgeprune.target import Target
 
 STRIDES = {"segnet": 1, "streetnet": 16}
@@ -39,10 +39,13 @@ def check_pair(recipe: Recipe, target: Target) -> None:
     asked = recipe.deploy.precision
     if asked != "auto" and asked not in target.precisions:
         raise RecipeError(f"deploy.precision: {target.name} has {', '.join(target.precisions)}, not {asked}")
-    if asked == "int8" and target.backend not in BACKENDS:
+    if asked == "int8" and target.backend not in (*BACKENDS, "tensorrt"):
         raise RecipeError(f"deploy.precision: int8 cannot be built for {target.backend} yet; use f16")
     figures = target.catalogue is not None and target.catalogue.bandwidth_gb_s
-    if recipe.budget.is_latency and not figures and (missing := device_of(target).why_not()):
+    if target.host and target.backend == "inductor":
+        raise RecipeError("target.host: inductor's engines are code, compiled and run on this machine only; no --host")
+    untimed = f"{target.backend} tells no times by layer" if target.backend in UNTIMED else None
+    if recipe.budget.is_latency and not figures and (missing := device_of(target).why_not() or untimed):
         raise RecipeError(
             f"budget.{recipe.budget.kind}: {target.name} cannot be measured ({missing}), and its file has no catalogue "
             "figures to estimate from; use budget.macs, or --host"

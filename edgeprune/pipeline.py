@@ -23,8 +23,10 @@ from accelerate.utils import broadcast_object_list
 from rich.console import Console
 
 import edgeprune
+from edgeprune.errors import DeviceError
 from edgeprune.files import hash_obj, lock, read_json, sha256, write_json
 from edgeprune.recipe import Recipe
+from edgeprune.runtime import BACKENDS
 from edgeprune.stages import deploy, finetune, load, profile, prune, report, verify
 from edgeprune.stages.run import Run
 from edgeprune.target import Target
@@ -39,6 +41,8 @@ class Stage:
     depends: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     always: bool = False  # done again in every run
+    brought: str | None = None  # a file in the run's folder that users bring, and that the stage reads
+    backend: bool = False  # done again by another version of the target's backend
     trains: bool = False  # all processes of `accelerate launch` take part; the others only in the first one
 
 
@@ -47,7 +51,7 @@ STAGES = [
     Stage(
         "profile",
         profile.profile,
-        ("budget", "deploy.precision", "deploy.opset", "prune.step", "prune.never"),
+        ("budget", "deploy.precision", "deploy.opset", "deploy.head", "deploy.gates", "prune.step", "prune.never"),
         ("openvino",),
     ),
     Stage(
@@ -59,7 +63,7 @@ STAGES = [
     Stage("finetune", finetune.finetune, ("finetune",), trains=True),
     Stage("export", deploy.export, ("deploy",), ("onnx", "onnxscript")),
     Stage("simplify", deploy.simplify, (), ("onnxsim", "onnxruntime")),
-    Stage("compile", deploy.compile, (), ("openvino", "nncf")),
+    Stage("compile", deploy.compile, (), ("openvino", "nncf", "onnxruntime"), backend=True, brought=deploy.RESULT),
     Stage("verify", verify.verify),
     Stage("bundle", deploy.bundle),
     Stage("report", report.report, always=True),
@@ -86,6 +90,8 @@ def run(recipe: Recipe, target: Target, runs_dir: Path, console: Console | None 
         for stage in (s for s in STAGES if s.trains):
             _follow(job, stage)
         return 0
+    if target.backend == "inductor" and (missing := BACKENDS["inductor"].why_not(target.device)):
+        raise DeviceError(f"{target.name}: {missing}; its engines are code, compiled and run on one machine")
     with lock(folder):
         write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
         write_json(folder / "target.json", target.model_dump(mode="json"))
@@ -121,7 +127,12 @@ def _first_key(job: Run, processes: int) -> str:
 
 def _stage_key(job: Run, stage: Stage, key: str) -> str:
     parts = {name: _plain(attrgetter(name)(job.recipe)) for name in stage.depends}
-    return hash_obj([key, stage.name, parts, {name: version(name) for name in stage.packages}])
+    if stage.brought and (job.folder / stage.brought).exists():
+        parts[stage.brought] = sha256(job.folder / stage.brought)
+    versions = {name: version(name) for name in stage.packages}
+    if stage.backend and job.target.backend in BACKENDS:
+        versions["backend"] = BACKENDS[job.target.backend].version()
+    return hash_obj([key, stage.name, parts, versions])
 
 
 def _follow(job: Run, stage: Stage) -> None:

@@ -361,6 +361,11 @@ class Deploy(Section):
     )
     calibration_images: Count = Field(default=64, description="training images that INT8 is calibrated on")
     opset: Annotated[int, Field(ge=18)] = Field(default=20, description="of the ONNX graph")
+    head: Literal["auto", "argmax", "chain", "coarse"] = Field(
+        default="auto",
+        description="how logits become classes; auto: the fastest on the device whose masks pass the gates, argmax where the "
+        "device is not at hand",
+    )
     logits: bool = Field(default=False, description="the engine gives float32 logits as a second output")
     simplify: bool = Field(default=True, description="run onnxsim (with a numeric check)")
     latency_runs: Annotated[int, Field(ge=5)] = Field(default=50, description="timed pairs dense/pruned")

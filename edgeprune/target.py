@@ -32,7 +32,7 @@ class Target(BaseModel):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     title: str
-    backend: Literal["openvino", "tensorrt", "tensorrt_rtx", "onnxruntime"]
+    backend: Literal["openvino", "tensorrt", "tensorrt_rtx", "onnxruntime", "inductor"]
     device: str = Field("CPU", description="the backend's name of the device")
     precision: Literal["f32", "f16", "bf16", "int8"] = Field(description="what `precision: auto` means here")
     precisions: list[Literal["f32", "f16", "bf16", "int8"]] = Field(description="what may be asked for")

@@ -53,7 +53,21 @@ def commands(name: str) -> list[tuple[str, list[str]]]:
 
 def test_every_pair_of_the_papers_is_here():
     assert set(RECIPES) == OWN | SIRFP | CAP | MTP | ACOSP
-    assert TARGETS == ["cpu", "intel-gpu", "intel-npu", "jetson", "jetson-orin-nano", "jetson-orin-nx", "rtx"]
+    rtx = {"rtx", "rtx3060", "rtx4090", "rtx5090"}
+    assert (
+        set(TARGETS)
+        == {
+            "cpu",
+            "cpu-inductor",
+            "cuda-inductor",
+            "intel-gpu",
+            "intel-npu",
+            "jetson",
+            "jetson-orin-nano",
+            "jetson-orin-nx",
+        }
+        | rtx
+    )
 
 
 @pytest.mark.parametrize("target", TARGETS)

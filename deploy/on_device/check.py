@@ -1,148 +1,161 @@
 """Build, check and measure a bundle's engine on the device. Python 3.8+, numpy and the backend's own runtime; no edgeprune.
 
-    python3 check.py
+    ./run.sh                                            or python3 check.py
+    python3 check.py --lock-clocks                      clocks at the power mode's most, given back afterwards
     python3 check.py --backend onnxruntime --precision f32      a check of the graph where there is no TensorRT
-    python3 check.py --runs 200
+    python3 check.py --signers allowed_signers          only a bundle that one of them signed
 
-Writes result.json. Exit status: 0 all gates met, 3 a gate failed, 1 an error.
+Writes result.json and result.zip (with the masks); `edgeprune verify --result result.zip` makes the report of it. The power
+mode is never changed, and nothing reboots. Exit status: 0 all gates met, 3 a gate failed, 1 an error.
 """
 
 import argparse
-import contextlib
 import hashlib
 import json
 import os
-import platform
-import subprocess
 import sys
 import time
-
-import numpy as np
+import zipfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
-import engines  # noqa: E402
-import score  # noqa: E402
+import manifest  # noqa: E402
+
+ROLES = ("dense", "pruned")
 
 
-class Fault(Exception):
-    """One line for the user."""
-
-
-def verify(folder):
-    """Every file of SHA256SUMS is whole."""
-    path = os.path.join(folder, "SHA256SUMS")
-    if not os.path.exists(path):
-        raise Fault("%s is missing; copy the whole bundle" % path)
-    with open(path) as handle:
-        for line in handle:
-            digest, name = line.split(None, 1)
-            name = name.strip()
-            file = os.path.join(folder, name)
-            if not os.path.exists(file):
-                raise Fault("%s is missing; copy the whole bundle" % file)
-            found = hashlib.sha256()
-            with open(file, "rb") as content:
-                for block in iter(lambda: content.read(1 << 20), b""):  # noqa: B023
-                    found.update(block)
-            if found.hexdigest() != digest:
-                raise Fault("%s is damaged (its checksum differs); copy the bundle again" % file)
-
-
-def device_state():
-    """What a latency without would mean nothing."""
-    state = {"machine": platform.machine(), "system": platform.release(), "python": platform.python_version()}
-    for key, path in (
-        ("l4t", "/etc/nv_tegra_release"),
-        ("model", "/proc/device-tree/model"),
-        ("power_mode", "/var/lib/nvpmodel/status"),
-    ):
-        try:
-            with open(path) as handle:
-                state[key] = handle.read().strip("\0\n ")
-        except OSError:
-            state[key] = None
-    with contextlib.suppress(OSError, subprocess.SubprocessError):  # no nvpmodel: no Jetson
-        told = subprocess.run(["nvpmodel", "-q"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=10)
-        state["power_mode"] = told.stdout.decode().strip() or state["power_mode"]
-    return state
-
-
-def once(call):
-    started = time.perf_counter()
-    call()
-    return (time.perf_counter() - started) * 1000
-
-
-def pairs(dense, pruned, runs):
-    """Interleaved times of both, milliseconds; the first of a pair changes every time."""
-    for call in (dense, pruned):
-        for _ in range(20):
-            call()
-    times = ([], [])
-    for run in range(runs):
-        for which in ((0, 1), (1, 0))[run % 2]:
-            times[which].append(once((dense, pruned)[which]))
-    return times
-
-
-def check(folder, backend, precision, runs, out):
+def check(folder, args):
     """The whole check; gives the exit status."""
-    verify(folder)
+    sums = manifest.verify(folder, args.signers, args.signer)  # before anything else of the bundle is imported
+    import board
+    import clocks
+    import measuring
+    import numpy as np
+    import score
+    from lease import lease
+
     with open(os.path.join(folder, "about.json")) as handle:
         about = json.load(handle)
-    backend, precision, runs = (
-        backend or about["backend"],
-        precision or about["precision"],
-        runs or about["latency_runs"],
-    )
-    data = dict(np.load(os.path.join(folder, "parity.npz"), allow_pickle=False))
-    calibration = os.path.join(folder, "calibration.npz")
-    images = np.load(calibration, allow_pickle=False)["images"] if os.path.exists(calibration) else None
-    made = {}
-    for role in ("dense", "pruned"):
-        print("building %s with %s at %s" % (role, backend, precision), file=sys.stderr)
-        started = time.time()
-        made[role] = engines.BACKENDS[backend](os.path.join(folder, role + ".onnx"), precision, images, about["device"])
-        print("  %.0f s" % (time.time() - started), file=sys.stderr)
-    masks = np.concatenate([made["pruned"].predict(image[None]) for image in data["images"]])
-    times = pairs(made["dense"].bind(data["images"][:1]), made["pruned"].bind(data["images"][:1]), runs)
+    with np.load(os.path.join(folder, "parity.npz"), allow_pickle=False) as kept:
+        data = {name: kept[name] for name in kept.files}
+    runs, image = args.runs or about["latency_runs"], data["images"][:1]
+    with lease(args.wait):
+        made = {role: make(folder, role, about, args) for role in ROLES}
+        masks = np.concatenate([made["pruned"].predict(one[None]) for one in data["images"]])
+        with clocks.locked(args.lock_clocks):
+            before = measuring.state()
+            slow, fast, warm = measuring.pairs(made["dense"].bind(image), made["pruned"].bind(image), runs)
+            during = measuring.verdict(before, measuring.state(), None)
+            settings = {"seconds": args.seconds}
+            boundaries = {
+                role: measuring.measure(made[role], image, args.fps, settings) for role in ROLES if args.seconds
+            }
+            device = board.fingerprint()
+    latencies = [
+        dict(score.spread(times), boundary="image to mask", warmup=w[0], steady=w[1])
+        for times, w in zip((slow, fast), warm)
+    ]
     result = {
-        "schema": 1,
+        "schema": 2,
         "recipe": about["recipe"],
         "target": about["target"],
         "backend": made["pruned"].backend,
-        "precision_asked": precision,
+        "precision_asked": args.precision or about["precision"],
         "precision_found": made["pruned"].precision,
-        "device": device_state(),
+        "dense_precision_found": made["dense"].precision,
+        "engines": {role: made[role].facts for role in ROLES},
+        "graphs": {role: sums[role + ".onnx"] for role in ROLES},
+        "bundle": hashlib.sha256(open_bytes(os.path.join(folder, "SHA256SUMS"))).hexdigest(),
+        "device": device,
+        "during": during,
         "images": len(masks),
+        "image_sums": [hashlib.sha256(np.ascontiguousarray(one).tobytes()).hexdigest() for one in data["images"]],
         "pytorch": score.judge(data["labels"], data["pruned_masks"], about["classes"]),
         "engine": score.judge(data["labels"], masks, about["classes"]),
         "pixel_agreement": float((masks == data["pruned_masks"]).mean()),
-        "dense_latency": score.spread(times[0]),
-        "latency": score.spread(times[1]),
-        "speedup": score.ratio(*times),
+        "dense_latency": latencies[0],
+        "latency": latencies[1],
+        "speedup": score.ratio(slow, fast),
+        "boundaries": boundaries,
+        "layers": by_layer(folder, about, args),
     }
     result["gates"] = score.gates(about["gates"], result)
     judged = {gate["name"] for gate in result["gates"]}
     result["not_judged"] = sorted(n for n, limit in about["gates"].items() if limit is not None and n not in judged)
+    write(args.out, result, masks)
+    return report(result, args.out)
+
+
+def make(folder, role, about, args):
+    """Build an engine, or take the one that was built here before if it still fits."""
+    import engines
+
+    backend, precision = args.backend or about["backend"], args.precision or about["precision"]
+    started = time.time()
+    print("%s: %s at %s …" % (role, backend, precision), file=sys.stderr)
+    built = engines.BACKENDS[backend](
+        os.path.join(folder, role + ".onnx"), precision, None, args.device or about["device"], args.threads,
+        home=os.path.join(folder, "engines"), dla=args.dla, workspace_mb=args.workspace_mb,
+    )  # fmt: skip
+    how = "built" if getattr(built, "built", True) else "taken from engines/"
+    print("%s: %s in %.0f s, found %s" % (role, how, time.time() - started, built.precision), file=sys.stderr)
+    placement = built.facts.get("placement")
+    if placement:
+        print("  DLA holds %d layers, the GPU %d" % (len(placement["dla"]), len(placement["gpu"])), file=sys.stderr)
+    if built.facts.get("skipped_tactics"):
+        print(
+            "  %d ways to compute were passed over for want of memory" % built.facts["skipped_tactics"], file=sys.stderr
+        )
+    return built
+
+
+def by_layer(folder, about, args):
+    """{role: [[name, kind, ms], …]}; None where the backend does not tell."""
+    import engines
+
+    backend = engines.BACKENDS[args.backend or about["backend"]]
+    if not hasattr(backend, "layers"):
+        return None
+    precision, device = args.precision or about["precision"], args.device or about["device"]
+    paths = {role: os.path.join(folder, role + ".onnx") for role in ROLES}
+    return {role: backend(p, precision, None, device, args.threads, layers=True).layers(8) for role, p in paths.items()}
+
+
+def open_bytes(path):
+    with open(path, "rb") as handle:
+        return handle.read()
+
+
+def write(out, result, masks):
+    """result.json for people, and beside it result.zip with the masks for `edgeprune verify`."""
+    import numpy as np
+
+    text = json.dumps(result, indent=1)
     with open(out + ".part", "w") as handle:
-        json.dump(result, handle, indent=1)
+        handle.write(text)
     os.replace(out + ".part", out)
-    return report(result, out)
+    whole = os.path.splitext(out)[0] + ".zip"
+    with zipfile.ZipFile(whole + ".part", "w", zipfile.ZIP_DEFLATED) as handle:
+        handle.writestr("result.json", text)
+        with handle.open("masks.npy", "w") as array:
+            np.lib.format.write_array(array, np.ascontiguousarray(masks, dtype=np.uint8), allow_pickle=False)
+    os.replace(whole + ".part", whole)
 
 
 def report(result, out):
+    """Print it; gives the exit status."""
     print(
         "%s@%s  %s, asked %s, found %s"
         % (result["recipe"], result["target"], result["backend"], result["precision_asked"], result["precision_found"])
     )
+    device = result["device"]
+    print("%s, L4T %s, power mode %s" % (device["board"] or device["cpu"], device["l4t"], device["power_mode"]))
     print(
         "mIoU on %d images: PyTorch %.2f, engine %.2f; pixel agreement %.4f"
         % (result["images"], 100 * result["pytorch"]["miou"], 100 * result["engine"]["miou"], result["pixel_agreement"])
     )
     print(
-        "latency p50: dense %.2f ms, pruned %.2f ms; speed-up %.2f [%.2f, %.2f]"
+        "latency p50 image to mask: dense %.2f ms, pruned %.2f ms; speed-up %.2f [%.2f, %.2f]"
         % (
             result["dense_latency"]["p50"],
             result["latency"]["p50"],
@@ -150,6 +163,13 @@ def report(result, out):
             *result["speedup"]["ci95"],
         )
     )
+    told = result["boundaries"].get("pruned", {"boundaries": {}, "during": {"throttled": []}})
+    for name, row in told["boundaries"].items():
+        print(
+            "  pruned, %-14s p50 %8.3f ms, p99 %8.3f  %s" % (name, row["p50"], row["p99"], "; ".join(row["warnings"]))
+        )
+    for reason in result["during"]["throttled"] + told["during"]["throttled"]:
+        print("  NOT TO BE TRUSTED: %s" % reason)
     for gate in result["gates"]:
         print(
             "  %s %-16s limit %s, value %s"
@@ -157,20 +177,34 @@ def report(result, out):
         )
     if result["not_judged"]:
         print("  not judged here: %s" % ", ".join(result["not_judged"]))
-    print("written: %s" % out)
+    print("written: %s and %s.zip" % (out, os.path.splitext(out)[0]))
     return 0 if all(gate["passed"] for gate in result["gates"]) else 3
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backend", choices=sorted(engines.BACKENDS), help="default: the bundle's")
-    parser.add_argument("--precision", choices=["f32", "f16", "int8"], help="default: the bundle's")
+    parser.add_argument(
+        "--backend", choices=("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"), help="default: the bundle's"
+    )
+    parser.add_argument("--precision", choices=["f32", "f16", "bf16", "int8"], help="default: the bundle's")
+    parser.add_argument("--device", help="the backend's name of the device; default: the bundle's")
+    parser.add_argument("--threads", type=int, default=0, help="of a CPU engine; 0: the backend decides")
     parser.add_argument("--runs", type=int, help="timed pairs; default: the bundle's")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each boundary; 0: pairs only")
+    parser.add_argument("--fps", type=float, default=30.0, help="images a second of the paced run")
+    parser.add_argument(
+        "--dla", type=int, help="build for this core of the deep learning accelerator; default: the GPU alone"
+    )
+    parser.add_argument("--workspace-mb", type=int, help="the builder's memory; default: half of what is free")
+    parser.add_argument("--lock-clocks", action="store_true", help="by jetson_clocks, for the measurement only")
+    parser.add_argument("--signers", help="file of allowed signers; a bundle that none of them signed is refused")
+    parser.add_argument("--signer", help="the name in that file that must have signed")
+    parser.add_argument("--wait", type=float, default=600, help="seconds to wait for another measurement to end")
     parser.add_argument("--out", default=os.path.join(HERE, "result.json"), help="where the result goes")
     parser.add_argument("--debug", action="store_true", help="show the trace of an error")
     args = parser.parse_args(argv)
     try:
-        return check(HERE, args.backend, args.precision, args.runs, args.out)
+        return check(HERE, args)
     except Exception as error:
         if args.debug:
             raise

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 from torch import nn
 
-from edgeprune.deploy.heads import HEADS
+from edgeprune.deploy.heads import COARSE, HEADS, argmax, coarsened
 from edgeprune.deploy.pools import with_split_pools
 from edgeprune.errors import ExportError
-from edgeprune.files import replace_with
+from edgeprune.files import replace_with, write_atomic
 
 
 class Shipped(nn.Module):
@@ -33,7 +35,7 @@ class Shipped(nn.Module):
         head: str = "argmax",
     ) -> None:
         super().__init__()
-        self.net, self.logits, self.head = with_split_pools(net.eval()), logits, HEADS[head]
+        self.net, self.logits, self.head = with_split_pools(net.eval()), logits, head
         self.register_buffer("scale", 1 / (255 * torch.tensor(std)).view(1, 3, 1, 1))
         self.register_buffer("shift", (-torch.tensor(mean) / torch.tensor(std)).view(1, 3, 1, 1))
 
@@ -46,8 +48,42 @@ class Shipped(nn.Module):
         )
         if logits.shape[-2:] != image.shape[1:3]:
             logits = nn.functional.interpolate(logits, size=image.shape[1:3], mode="bilinear", align_corners=False)
-        classes = self.head(logits).to(torch.uint8)
+        classes = HEADS.get(self.head, argmax)(logits).to(torch.uint8)
         return (classes, logits) if self.logits else classes
+
+
+class Lower(nn.Module):
+    """A network that computes in another float type; what goes in and what is done with its logits stays outside."""
+
+    def __init__(self, net: nn.Module, kind: torch.dtype) -> None:
+        super().__init__()
+        self.net, self.kind = copy.deepcopy(net).to(kind), kind
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.net(x.to(self.kind))
+
+
+FLOATS = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+
+
+def program(shipped: Shipped, size: tuple[int, int], precision: str, device: str) -> torch.export.ExportedProgram:
+    """`shipped` as PyTorch's own compiler takes it, for (1, H, W, 3) images on `device`, with the precision inside.
+
+    Raises:
+        ExportError: a precision that is no float type, or a network that cannot be captured.
+    """
+    if precision not in FLOATS:
+        raise ExportError(f"deploy.precision: PyTorch's inductor runs {', '.join(FLOATS)}, not {precision}")
+    lowered = copy.copy(shipped)
+    lowered._modules = {"net": shipped.net if precision == "f32" else Lower(shipped.net, FLOATS[precision])}
+    image = torch.zeros(1, *size, 3, dtype=torch.uint8, device=device)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.export.export(lowered.to(device).eval(), (image,))
+    except Exception as error:  # its errors have no common class
+        line = next((text for text in str(error).splitlines() if text.strip()), type(error).__name__)
+        raise ExportError(f"export: PyTorch cannot capture the network: {line.strip()[:200]}") from error
 
 
 def export(shipped: Shipped, size: tuple[int, int], path: Path, opset: int) -> None:
@@ -67,6 +103,11 @@ def export(shipped: Shipped, size: tuple[int, int], path: Path, opset: int) -> N
                 shipped.eval(), (image,), dynamo=True, opset_version=opset, input_names=["image"], output_names=names
             )
         replace_with(path, lambda beside: program.save(str(beside), external_data=False))  # type: ignore[union-attr]
+        if shipped.head == COARSE:
+            write_atomic(path, coarsened(onnx.load(path)).SerializeToString())
+    except ExportError:
+        path.unlink(missing_ok=True)
+        raise
     except Exception as error:
         line = next((text for text in reversed(str(error).splitlines()) if text.strip()), type(error).__name__)
         raise ExportError(f"export: PyTorch cannot export the network to ONNX: {line.strip()[:200]}") from error

@@ -29,10 +29,18 @@ def show(console: Console, report: dict[str, Any], folder: Path) -> None:
             f"speed-up {speed['median']:.2f} [95 % {low:.2f}, {high:.2f}], measured in {report['engine']['latency']['count']} "
             f"interleaved pairs; MACs fell {speed['macs_ratio']:.2f} times"
         )
+        boundaries = report["boundaries"] or {"boundaries": {}, "during": {"throttled": []}}
+        for name, row in boundaries["boundaries"].items():
+            console.print(
+                f"  {name}: p50 {row['p50']:.3f} ms, p99 {row['p99']:.3f} {'; '.join(row['warnings'])}", highlight=False
+            )
+        for reason in boundaries["during"]["throttled"]:
+            console.print(f"[bold red]not to be trusted: {reason}[/bold red]")
     else:
         console.print(
             f"[yellow]not measured: {report['engine']['why_not']}.[/yellow] The graph was checked by ONNX Runtime.\n"
-            f"Next: copy {report['bundle']} to the device, unpack it, and run `python3 check.py` there."
+            f"Next: copy {report['bundle']} to the device, unpack it, and run `./run.sh` there (python3 check.py); then here: "
+            "edgeprune verify --result result.zip"
         )
     console.print(f"report: {folder / 'report.html'}   numbers: {folder / 'report.json'}", soft_wrap=True)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgeprune.devices.lease import lease
 from edgeprune.devices.pairs import Pairs, interleaved
-from edgeprune.runtime import BACKENDS, Engine, openvino
+from edgeprune.runtime import AHEAD, BACKENDS, Engine
 from edgeprune.runtime.engine import Layer
 from edgeprune.target import Target
 
@@ -28,11 +28,7 @@ class Local:
         target = self.target
         if target.backend not in BACKENDS:
             return f"{target.backend} engines are built on the device itself"
-        if target.backend == "openvino":
-            found = openvino.available()
-            if not any(name.split(".")[0] == target.device for name in found):
-                return f"OpenVINO finds no {target.device} here (it finds {', '.join(found)})"
-        return None
+        return BACKENDS[target.backend].why_not(target.device)
 
     def identity(self) -> dict[str, Any]:
         """What makes a table of latencies valid: the device and how it is set, not its state of the moment."""
@@ -48,12 +44,18 @@ class Local:
         """The backend's name and version."""
         return BACKENDS[self.target.backend].version()
 
-    def build(self, onnx: Path, home: Path, precision: str, calibration: Iterable[np.ndarray] = ()) -> Engine:
-        """Compile a graph; its files are left in `home`."""
+    def build(self, onnx: Any, home: Path, precision: str, calibration: Iterable[np.ndarray] = ()) -> Engine:
+        """Compile a graph (for inductor a program of PyTorch's); its files are left in `home`."""
         return BACKENDS[self.target.backend].compile(
             onnx, home, precision=precision, device=self.target.device, threads=self.target.threads,
             calibration=calibration,
         )  # fmt: skip
+
+    def ahead(self, onnx: Path, home: Path, precision: str) -> Any:
+        """Build an engine for a device that is elsewhere; None where the backend cannot, or is not installed."""
+        if self.target.backend not in AHEAD:
+            return None
+        return AHEAD[self.target.backend](onnx, home, precision=precision, device=self.target.device)
 
     def layers(self, model: Path, precision: str, runs: int = 8) -> list[Layer]:
         """How long each operator of a graph takes in the target's own runtime."""
@@ -65,6 +67,10 @@ class Local:
         """Interleaved milliseconds of two engines on one (1, H, W, 3) image."""
         with lease():
             return interleaved(a.bind(image), b.bind(image), runs)
+
+    def boundaries(self, engine: Engine, image: np.ndarray) -> dict[str, Any] | None:
+        """None: on this machine, image to mask is the one boundary that is timed."""
+        return None
 
 
 def fingerprint() -> dict[str, Any]:

@@ -28,7 +28,10 @@ from edgeprune.shipped import shipped
 from edgeprune.target import Target
 
 ROOT = ".cache/edgeprune"  # of the user's home on the device
-SCRIPTS = ("agent.py", "engines.py")
+SCRIPTS = (
+    "agent.py", "engines.py", "trt.py", "cuda_runtime.py", "layers.py", "identity.py", "measuring.py", "score.py", "board.py",
+    "tegrastats.py", "lease.py", "doctor.py", "jetpack.py",
+)  # fmt: skip
 _TRIES, _PAUSE = 4, 2.0
 _BROKEN = 255  # ssh's own exit status for a connection that failed
 _OPTIONS = ("-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=15",
@@ -93,9 +96,13 @@ class Ssh:
         if self.target.backend == "openvino":
             xml = openvino.convert(onnx, home, precision, calibration)
             files = [xml, xml.with_suffix(".bin")]
+        files += [p for p in (onnx.with_suffix(f".{precision}.onnx"),) if p.exists()]  # with its precision inside
         model = self._send(files)
         built = self._job("build", model=model, precision=precision, seconds=self.target.build_seconds, keep=True)
         return SshEngine(self, model, precision, files[0], built)
+
+    def ahead(self, onnx: Path, home: Path, precision: str) -> None:
+        """Nothing is built ahead for a device that is reached over ssh: it builds its engines itself."""
 
     def layers(self, model: Path, precision: str, runs: int = 8) -> list[Layer]:
         """How long each operator of a graph takes there."""
@@ -112,6 +119,18 @@ class Ssh:
             seconds=self.target.run_seconds,
         )  # fmt: skip
         return np.array(found["a"]), np.array(found["b"]), [(int(n), bool(steady)) for n, steady in found["warm"]]
+
+    def doctor(self) -> list[dict[str, str]]:
+        """What is missing there, in plain words: [{"level", "what", "todo"}]; only Python is needed for that."""
+        return self._job("doctor", seconds=120)["findings"]
+
+    def boundaries(self, engine: SshEngine, image: np.ndarray, fps: float = 30.0) -> dict[str, Any]:
+        """The engine alone, with copies, image to mask, and paced at a camera's rate; as `measuring.measure` has it."""
+        found = self._job(
+            "measure", model=engine.model, image=self._send_array(image), precision=engine.asked, fps=fps,
+            seconds=self.target.run_seconds,
+        )  # fmt: skip
+        return {k: found[k] for k in ("settings", "boundaries", "during")}
 
     def predict(self, engine: SshEngine, images: np.ndarray) -> np.ndarray:
         """Masks of (B, H, W, 3) images, (B, H, W)."""

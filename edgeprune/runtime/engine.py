@@ -1,7 +1,8 @@
 """What every backend's engine can do, and what a backend module offers.
 
-A backend module has `compile(onnx, home, ...) -> Engine`, which builds an engine and leaves its files in `home`, and
-`layers(model, ...) -> list[Layer]`, which runs a graph and says how long each of its operators took.
+A backend module has `compile(onnx, home, ...) -> Engine`, which builds an engine and leaves its files in `home`,
+`layers(model, ...) -> list[Layer]`, which runs a graph and says how long each of its operators took, `why_not(device)`, why
+engines cannot be run here, and `version()`. One that builds engines for devices that are elsewhere has `ahead(...)` too.
 """
 
 from __future__ import annotations

@@ -21,6 +21,11 @@ def version() -> str:
     return f"onnxruntime {ort.__version__}"
 
 
+def why_not(device: str) -> str | None:
+    """Why engines cannot be run here: they can."""
+    return None
+
+
 class OnnxRuntimeEngine:
     """An engine; see `runtime.engine.Engine`."""
 

@@ -55,6 +55,14 @@ def available() -> list[str]:
     return list(core().available_devices)
 
 
+def why_not(device: str) -> str | None:
+    """Why engines cannot be run here; None where they can."""
+    found = available()
+    if any(name.split(".")[0] == device for name in found):
+        return None
+    return f"OpenVINO finds no {device} here (it finds {', '.join(found)})"
+
+
 class OpenVINOEngine:
     """An engine; see `runtime.engine.Engine`."""
 

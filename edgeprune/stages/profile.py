@@ -13,31 +13,41 @@ import torch
 from torch import nn
 
 from edgeprune import models
+from edgeprune.data.subset import Spread
 from edgeprune.data.transforms import MEAN, STD
+from edgeprune.deploy import gates as gating
 from edgeprune.deploy.export import Shipped
 from edgeprune.deploy.export import export as export_onnx
-from edgeprune.deploy.heads import HEADS, MOST_CLASSES, Tail
+from edgeprune.deploy.heads import COARSE, MOST_CLASSES, Tail, fastest, strides
+from edgeprune.deploy.parity import parity
 from edgeprune.deploy.plain import plain
-from edgeprune.errors import DeviceError, RecipeError
+from edgeprune.errors import DeviceError, ExportError, RecipeError
 from edgeprune.files import write_json
+from edgeprune.measure.miou import Evaluation, evaluate
 from edgeprune.measure.race import race
 from edgeprune.profile import context, roofline
 from edgeprune.profile.predict import Predictor
 from edgeprune.profile.profiler import Profiler, spans
 from edgeprune.profile.table import Table, Where
 from edgeprune.prune.groups import ChannelGraph, find_groups
-from edgeprune.runtime import Engine
+from edgeprune.recipe import Gates
+from edgeprune.runtime import UNTIMED, Engine
+from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
 from edgeprune.stages import load
-from edgeprune.stages.deploy import device, precision
+from edgeprune.stages.deploy import build, device, precision, with_types
 from edgeprune.stages.run import Run
 
+_COARSE_IMAGES = 8  # that decide whether a coarse head may be tried
 _CALIBRATION = 8  # images: an INT8 engine's speed does not depend on its scales
 
 
 def profile(run: Run) -> dict[str, Any]:
     """Picks the head; for a latency budget writes `profile/dense.onnx` and `profile/table.json`, too."""
     missing = device(run).why_not()
-    head = "argmax" if missing else _head(run)
+    asked = run.recipe.deploy.head
+    head = asked if asked != "auto" else "argmax" if missing else _head(run)
+    if run.target.backend in UNTIMED:
+        missing = missing or f"{run.target.backend} tells no times by layer"
     if not run.recipe.budget.is_latency:
         return {"kind": None, "head": head}
     return {"head": head} | (_measured(run, head) if missing is None else _estimated(run, missing))
@@ -50,8 +60,8 @@ def fill(run: Run) -> None:
         DeviceError: the device is not at hand.
     """
     missing = device(run).why_not()
-    if missing:
-        raise DeviceError(f"profile: {missing}")
+    if missing or run.target.backend in UNTIMED:
+        raise DeviceError(f"profile: {missing or f'{run.target.backend} tells no times by layer'}")
     net = load.build(run).eval()
     graph = find_groups(net, load.example(run), run.recipe.prune.never)
     profiler = profiler_of(run)
@@ -70,26 +80,65 @@ def fill(run: Run) -> None:
 def _head(run: Run) -> str:
     """The fastest way to write the last step on this device, timed behind a stand-in for the network."""
     size, home = run.recipe.data.size, run.folder / "profile"
+    net = load.dense(run).eval()
     with torch.no_grad():
-        shape = models.logits_of(load.dense(run)(load.example(run))).shape
-    if shape[1] > MOST_CLASSES:
-        return "argmax"
-    tail = Tail(shape[1], (max(1, size[0] // shape[2]), max(1, size[1] // shape[3])))
+        shape = models.logits_of(net(load.example(run))).shape
+    names = ["argmax", *(["chain"] if shape[1] <= MOST_CLASSES else [])]
+    step = None if run.target.backend == "inductor" else _coarse_step(run, net)  # it is made in the ONNX graph
+    if step is not None:
+        names.append(COARSE)
+    if len(names) == 1:
+        return names[0]
+    tail = Tail(shape[1], step or (max(1, size[0] // shape[2]), max(1, size[1] // shape[3])))
     calibration = list(_calibration(run))
     made = {}
-    for name in HEADS:
+    for name in names:
         path = home / f"head-{name}.onnx"
-        export_onnx(Shipped(tail, MEAN, STD, head=name), size, path, run.recipe.deploy.opset)
-        made[name] = device(run).build(path, home / f"head-{name}", precision(run), calibration)
-    for name in HEADS:
+        shipped = Shipped(tail, MEAN, STD, head=name)
+        export_onnx(shipped, size, path, run.recipe.deploy.opset)
+        with_types(run, path, calibration[:1])
+        made[name] = build(run, path, home / f"head-{name}", calibration, lambda kept=shipped: kept)
+    for name in names:
         shutil.rmtree(home / f"head-{name}", ignore_errors=True)
-        (home / f"head-{name}.onnx").unlink()
-    found = race(lambda n: device(run).pairs(made["argmax"], made["chain"], _image(run), n), seconds=5)
-    head = "chain" if found.high < 1 else "argmax"
-    run.console.print(
-        f"head: chain takes {found.share:.2f} of argmax's time [{found.low:.2f}, {found.high:.2f}]: {head}"
-    )
+        for path in home.glob(f"head-{name}*.onnx"):
+            path.unlink()
+
+    def beats(best: str, name: str) -> bool:
+        found = race(lambda n: device(run).pairs(made[best], made[name], _image(run), n), seconds=5)
+        run.console.print(f"head: {name} takes {found.share:.2f} of {best}'s time [{found.low:.2f}, {found.high:.2f}]")
+        return found.high < 1
+
+    head = fastest(names, beats)
+    run.console.print(f"head: {head}")
     return head
+
+
+def _coarse_step(run: Run, net: nn.Module) -> tuple[int, int] | None:
+    """How much coarser than the image the logits are, if classes taken there pass the gates on training images; else None."""
+    path, size = run.folder / "profile" / "head-coarse.onnx", run.recipe.data.size
+    try:
+        export_onnx(Shipped(plain(net, load.example(run)), MEAN, STD, head=COARSE), size, path, run.recipe.deploy.opset)
+    except ExportError:
+        return None  # nothing is resized before the argmax
+    made = OnnxRuntimeEngine(path)
+    step = strides(path, size)
+    data = load.dataset(run, "train")
+    few = Spread(data, min(_COARSE_IMAGES, len(data)))
+    passed = coarse_passes(
+        evaluate(load.predictor(net), few), evaluate(made.predict, few), few.classes, run.recipe.deploy.gates
+    )
+    path.unlink()
+    return step if passed else None
+
+
+def coarse_passes(full: Evaluation, coarse: Evaluation, classes: list[str], limits: Gates) -> bool:
+    """Do the masks of a coarse head pass the gates against those of the full one?"""
+    found = parity(full, coarse, classes)
+    gates = gating.at_most("miou_drop", limits.miou_drop, found["miou_difference"])
+    gates += gating.at_most("class_drop", limits.class_drop, found["worst_class_difference"])
+    gates += gating.at_most("boundary_drop", limits.boundary_drop, found["boundary_difference"])
+    gates += gating.at_least("pixel_agreement", limits.pixel_agreement, found["pixel_agreement"])
+    return all(gate.passed for gate in gates)
 
 
 def _measured(run: Run, head: str) -> dict[str, Any]:
@@ -175,7 +224,9 @@ def engine_of(run: Run, net: nn.Module, home: Path, name: str, head: str | None 
     path = home / f"{name}.onnx"
     shipped = Shipped(plain(net, load.example(run)), MEAN, STD, head=head or run.facts["profile"]["head"])
     export_onnx(shipped, run.recipe.data.size, path, run.recipe.deploy.opset)
-    return device(run).build(path, home / f"engine-{name}", precision(run), _calibration(run))
+    images = list(_calibration(run))
+    with_types(run, path, images[:2])
+    return build(run, path, home / f"engine-{name}", images, lambda: shipped)
 
 
 def _calibration(run: Run) -> Iterator[np.ndarray]:

@@ -67,7 +67,8 @@ def assemble(run: Run) -> dict[str, Any]:
             "device": made.get("device"),
             "precision_asked": precision(run),
             "precision_found": made.get("precision_found"),
-            "judged_by": "engine" if verified["measured"] else "onnxruntime, f32, on the host",
+            "convolutions": made.get("convolutions"),
+            "judged_by": "engine" if verified["measured"] else "onnxruntime on the host, the graph that the device gets",
             **verified["judged"],
             **verified["parity"],
             "dense_latency": verified["dense_latency"],
@@ -76,6 +77,7 @@ def assemble(run: Run) -> dict[str, Any]:
         "speedup": {**speedup, "macs_ratio": dense["macs"] / pruned["macs"]},
         "budget": _budget(run),
         "layers": verified["layers"],
+        "boundaries": verified["boundaries"],
         "widths": read_json(run.folder / "prune" / "widths.json"),
         "attribution": verified["attribution"],
         "stages": run.timings,
@@ -101,9 +103,10 @@ def _budget(run: Run) -> dict[str, Any]:
             **{k: planned[k] for k in ("kind", "limit", "dense", "achieved")}, "measured": False, "estimated": True,
             "met": None, "engines_built": 0, "unit": "ms",
         }  # fmt: skip
-    engines = read_json(run.folder / "prune" / "latency.json")["engines"]
+    told = run.folder / "prune" / "latency.json"  # not there where the widths were planned on an estimate
+    engines = read_json(told)["engines"] if told.exists() else []
     return {
-        "kind": planned["kind"], "measured": True, "unit": "ms", "engines_built": planned["engines_built"],
+        "kind": planned["kind"], "measured": True, "unit": "ms", "engines_built": planned.get("engines_built", 1),
         **verified["budget"],
         "engines": [{k: e[k] for k in ("predicted", "ms", "low", "high", "limit", "met", "chosen")} for e in engines],
     }  # fmt: skip

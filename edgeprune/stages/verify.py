@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from accelerate import PartialState
 
+from edgeprune.data.dataset import Dataset
 from edgeprune.deploy import gates as gating
 from edgeprune.deploy.parity import agreement_per_image, parity
+from edgeprune.devices import Replay
 from edgeprune.errors import EngineError
 from edgeprune.files import read_json, replace_with, write_json
 from edgeprune.measure.bootstrap import miou_difference, time_ratio
@@ -18,9 +20,10 @@ from edgeprune.measure.race import Race, race
 from edgeprune.measure.timing import measurement
 from edgeprune.profile.explain import explain
 from edgeprune.progress import Progress
+from edgeprune.runtime import TYPED
 from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
 from edgeprune.stages import latency, load
-from edgeprune.stages.deploy import ROLES, device, engine, network, precision
+from edgeprune.stages.deploy import ROLES, engine, judged_on, network, parity_data, precision, shipped_graph
 from edgeprune.stages.run import Run
 
 
@@ -29,7 +32,7 @@ def verify(run: Run) -> dict[str, Any]:
 
     Where no engine could be built here, ONNX Runtime runs the very graph that the device will get, and nothing is timed.
     """
-    home, data = run.folder / "verify", load.dataset(run, "val")
+    home, data = run.folder / "verify", _data(run)
     here = run.facts["compile"]["why_not"] is None
     device = PartialState().device
     runners: dict[str, Any] = {
@@ -38,13 +41,15 @@ def verify(run: Run) -> dict[str, Any]:
         "onnx": OnnxRuntimeEngine(run.folder / "export" / "pruned.onnx").predict,
         "simplified": OnnxRuntimeEngine(run.folder / "simplify" / "pruned.onnx").predict,
     }
+    if run.target.backend in TYPED and precision(run) != "f32":
+        runners[precision(run)] = OnnxRuntimeEngine(shipped_graph(run, "pruned")).predict
     if here:
         runners["engine"] = engine(run, "pruned").predict
     found: dict[str, Evaluation] = {}
     for name, predict in runners.items():
         with Progress(f"judging {name}", len(data), unit="images") as bar:
             found[name] = evaluate(predict, data, tick=bar.move)
-    last = found["engine" if here else "simplified"]
+    last = list(found.values())[-1]
     facts: dict[str, Any] = {
         "measured": here,
         "attribution": [{"stage": n, "miou": e.miou, "boundary_iou": e.boundary_iou} for n, e in found.items()],
@@ -52,13 +57,25 @@ def verify(run: Run) -> dict[str, Any]:
         "parity": parity(found["pruned"], last, data.classes),
         "pruning": _interval(found["dense"], found["pruned"]),
     }
-    nothing = {"latency": None, "dense_latency": None, "speedup": None, "budget": None, "layers": None}
+    nothing = {
+        "latency": None,
+        "dense_latency": None,
+        "speedup": None,
+        "budget": None,
+        "layers": None,
+        "boundaries": None,
+    }
     facts |= _latency(run) if here else nothing
     facts["gates"] = [g.record() for g in _gates(run, facts)]
     _keep_pictures(run, found, last)
     write_json(home / "parity.json", {k: facts[k] for k in ("parity", "pruning", "attribution", "judged")})
     write_json(home / "gates.json", facts["gates"])
     return facts
+
+
+def _data(run: Run) -> Dataset:
+    """The images that everything is judged on: those that travelled, where the engine ran out of reach; else all."""
+    return parity_data(run) if isinstance(judged_on(run), Replay) else load.dataset(run, "val")
 
 
 def _row(e: Evaluation) -> dict[str, Any]:
@@ -83,11 +100,11 @@ def _latency(run: Run) -> dict[str, Any]:
         raise EngineError(
             f"the dense engine runs at {dense.precision}, the pruned one at {small.precision}: not compared"
         )
-    image, runs = load.dataset(run, "val")[0][0][None], run.recipe.deploy.latency_runs
+    image, runs = _data(run)[0][0][None], run.recipe.deploy.latency_runs
     found = race(
-        lambda n: device(run).pairs(dense, small, image, n),
+        lambda n: judged_on(run).pairs(dense, small, image, n),
         pairs=runs,
-        most=2000 if run.recipe.budget.is_latency else runs,
+        most=2000 if run.recipe.budget.is_latency and not isinstance(judged_on(run), Replay) else runs,
     )
     slow, fast, warm = found.slow, found.fast, found.warm
     median, low, high = time_ratio(slow, fast)
@@ -99,7 +116,8 @@ def _latency(run: Run) -> dict[str, Any]:
         "dense_latency": records[0],
         "latency": records[1],
         "speedup": {"median": median, "ci95": [low, high]},
-        "machine": device(run).fingerprint(),
+        "machine": judged_on(run).fingerprint(),
+        "boundaries": judged_on(run).boundaries(small, image),
         "budget": _budget(run, found) if run.recipe.budget.is_latency else None,
         "layers": _layers(run),
     }
@@ -118,7 +136,7 @@ def _layers(run: Run) -> dict[str, Any] | None:
     graphs = [run.folder / "simplify" / f"{role}.onnx" for role in ROLES]
     try:
         times = [
-            device(run).layers(_built(engine(run, role).path, g), precision(run))
+            judged_on(run).layers(_built(engine(run, role).path, g), precision(run))
             for role, g in zip(ROLES, graphs, strict=True)
         ]
     except EngineError as error:
@@ -158,7 +176,7 @@ def _gates(run: Run, facts: dict[str, Any]) -> list[gating.Gate]:
 
 def _keep_pictures(run: Run, found: dict[str, Evaluation], last: Evaluation, count: int = 4) -> None:
     """Masks of the images where the engine agrees least with the dense network: those are worth looking at."""
-    data = load.dataset(run, "val")
+    data = _data(run)
     order = np.argsort(agreement_per_image(found["dense"], last), kind="stable")
     chosen = [int(order[i]) for i in np.linspace(0, len(order) - 1, min(count, len(order))).astype(int)]
     arrays = {

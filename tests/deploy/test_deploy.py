@@ -51,7 +51,10 @@ def test_the_graph_takes_bytes_and_gives_bytes(graph):
     assert model.opset_import[0].version == 20 and not list(graph.parent.glob("*.data"))
 
 
-@pytest.mark.parametrize("backend", list(BACKENDS))
+HERE = [name for name, backend in BACKENDS.items() if backend.why_not("CPU") is None]  # what runs on this machine
+
+
+@pytest.mark.parametrize("backend", HERE)
 def test_every_backend_agrees_with_pytorch(graph, tmp_path, backend):
     engine = BACKENDS[backend].compile(graph, tmp_path, precision="f32")
     assert (engine.predict(IMAGES) == torch_masks()).mean() > 0.9999
@@ -82,9 +85,9 @@ def test_int8_without_images_and_f16_in_onnxruntime_are_refused(graph, tmp_path)
 def test_a_damaged_graph_is_one_line(tmp_path):
     path = tmp_path / "bad.onnx"
     path.write_bytes(b"no onnx")
-    for backend in BACKENDS.values():
+    for backend in HERE:
         with pytest.raises(EngineError, match="bad.onnx"):
-            backend.compile(path, tmp_path, precision="f32")
+            BACKENDS[backend].compile(path, tmp_path, precision="f32")
 
 
 def test_a_network_that_cannot_be_exported_is_one_line(tmp_path):
@@ -114,8 +117,8 @@ def test_our_networks_go_all_the_way(tmp_path, name):
     export(Shipped(net, MEAN, STD), (32, 64), tmp_path / "n.onnx", 18)
     done = simplify.simplify(tmp_path / "n.onnx", tmp_path / "s.onnx", IMAGES)
     assert done.kept is None
-    for backend in BACKENDS.values():
-        masks = backend.compile(tmp_path / "s.onnx", tmp_path, precision="f32").predict(IMAGES)
+    for backend in HERE:
+        masks = BACKENDS[backend].compile(tmp_path / "s.onnx", tmp_path, precision="f32").predict(IMAGES)
         assert (masks == torch_masks(net)).mean() > 0.999
 
 

@@ -1,8 +1,11 @@
+import onnx
 import pytest
 import torch
 from torch import nn
 
 from edgeprune import models
+from edgeprune.deploy.export import Shipped, export
+from edgeprune.deploy.plain import plain
 from edgeprune.deploy.unpool import ShuffledUnpool, SlicedPool, without_indices
 
 
@@ -46,3 +49,14 @@ def test_a_network_that_reckons_with_indices_is_left_as_it_is(reckon):
 def test_others_are_handed_through():
     net = models.build("streetnet", {"width": 8}, None, 3)
     assert without_indices(net, torch.zeros(1, 3, 32, 32)) is net
+
+
+def test_what_ships_of_segnet_is_slices_and_a_shuffle(tmp_path):
+    """TensorRT's parser has no MaxUnpool and no indices of MaxPool, and scatters slowly."""
+    net = models.build("segnet", {"widths": ((4, 4), (8, 8))}, None, 5).eval()
+    export(Shipped(plain(net, torch.zeros(1, 3, 32, 48)), (0.5,) * 3, (0.25,) * 3), (32, 48), tmp_path / "s.onnx", 18)
+    nodes = onnx.load(tmp_path / "s.onnx").graph.node
+    kinds = {n.op_type for n in nodes}
+    assert not kinds & {"MaxUnpool", "ScatterND", "ScatterElements", "NonZero", "GatherND"}
+    assert "DepthToSpace" in kinds or {"Reshape", "Transpose"} <= kinds
+    assert all(len(n.output) == 1 for n in nodes if n.op_type == "MaxPool")

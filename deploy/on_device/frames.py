@@ -1,0 +1,147 @@
+"""Images one after the other: of a folder (no library for PNG, PPM and NPY), a video file, or a camera (/dev/video0).
+
+Videos and cameras want OpenCV (JetPack brings it) or PyAV; JPEG one of Pillow, OpenCV, PyAV's imageio.
+"""
+
+import importlib.util
+import os
+
+import numpy as np
+import pngs
+
+IMAGES = (".png", ".ppm", ".npy", ".jpg", ".jpeg", ".bmp")
+
+
+def frames(source):
+    """Yields (name, (H, W, 3) uint8 RGB). Raises ValueError with one line."""
+    if os.path.isdir(source):
+        names = sorted(n for n in os.listdir(source) if n.lower().endswith(IMAGES))
+        if not names:
+            raise ValueError("%s holds no images (%s)" % (source, ", ".join(IMAGES)))
+        return ((os.path.splitext(n)[0], image(os.path.join(source, n))) for n in names)
+    if not os.path.exists(source):
+        raise ValueError("%s: no such file, folder or camera" % source)
+    if source.lower().endswith(IMAGES):
+        return iter([(os.path.splitext(os.path.basename(source))[0], image(source))])
+    if has("cv2"):
+        return by_opencv(source)
+    if has("av"):
+        return by_av(source)
+    raise ValueError("%s: videos and cameras want OpenCV or PyAV; python3 -m pip install av" % source)
+
+
+def has(name):
+    return importlib.util.find_spec(name) is not None
+
+
+def image(path):
+    """One image file as (H, W, 3) uint8 RGB."""
+    kind = os.path.splitext(path)[1].lower()
+    try:
+        if kind == ".npy":
+            held = np.load(path, allow_pickle=False)
+            if held.dtype != np.uint8 or held.ndim != 3 or held.shape[2] != 3:
+                raise ValueError("%s is %s %s, wanted uint8 (H, W, 3)" % (path, held.dtype, held.shape))
+            return held
+        if kind == ".ppm":
+            return ppm(path)
+        if has("PIL"):
+            from PIL import Image
+
+            with Image.open(path) as opened:
+                return np.array(opened.convert("RGB"))
+        if has("cv2"):
+            import cv2
+
+            read = cv2.imread(path, cv2.IMREAD_COLOR)
+            if read is None:
+                raise ValueError("%s cannot be read" % path)
+            return read[..., ::-1]
+        if kind == ".png":
+            return pngs.read(path)
+    except OSError as error:
+        raise ValueError("%s cannot be read: %s" % (path, error)) from error
+    raise ValueError("%s: JPEG and BMP want Pillow; sudo apt install python3-pil" % path)
+
+
+def ppm(path):
+    """A binary PPM (P6) of 8 bits."""
+    with open(path, "rb") as handle:
+        content = handle.read()
+    words, at = [], 0
+    while len(words) < 4 and at < len(content):
+        end = at
+        while end < len(content) and not content[end : end + 1].isspace():
+            end += 1
+        if content[at : at + 1] == b"#":
+            end = content.find(b"\n", at)
+        elif end > at:
+            words.append(content[at:end])
+        at = end + 1
+    if words[:1] != [b"P6"] or len(words) < 4 or words[3] != b"255":
+        raise ValueError("%s is no binary PPM of 8 bits" % path)
+    width, height = int(words[1]), int(words[2])
+    if len(content) < at + 3 * width * height:
+        raise ValueError("%s is cut short" % path)
+    return np.frombuffer(content, np.uint8, 3 * width * height, at).reshape(height, width, 3)
+
+
+def by_opencv(source):
+    """Of a video file or a camera."""
+    import cv2
+
+    opened = cv2.VideoCapture(source)
+    if not opened.isOpened():
+        raise ValueError("%s cannot be opened by OpenCV" % source)
+
+    def walk():
+        try:
+            number = 0
+            while True:
+                good, frame = opened.read()
+                if not good:
+                    return
+                yield "%06d" % number, np.ascontiguousarray(frame[..., ::-1])
+                number += 1
+        finally:
+            opened.release()
+
+    return walk()
+
+
+def by_av(source):
+    """The same by PyAV."""
+    import av
+
+    try:
+        opened = av.open(source, format="v4l2" if source.startswith("/dev/") else None)
+    except (OSError, ValueError) as error:
+        raise ValueError("%s cannot be opened: %s" % (source, error)) from error
+    if not opened.streams.video:
+        raise ValueError("%s holds no video" % source)
+    return (("%06d" % n, frame.to_ndarray(format="rgb24")) for n, frame in enumerate(opened.decode(video=0)))
+
+
+def resized(frame, size):
+    """(H, W, 3) at another size; bilinear between pixel centres."""
+    height, width = size
+    if frame.shape[:2] == (height, width):
+        return frame
+    if has("cv2"):
+        import cv2
+
+        return cv2.resize(np.ascontiguousarray(frame), (width, height), interpolation=cv2.INTER_LINEAR)
+    top, low, down = _places(frame.shape[0], height)
+    left, right, across = _places(frame.shape[1], width)
+    across = across[None, :, None]
+    upper = frame[top][:, left] * (1 - across) + frame[top][:, right] * across
+    lower = frame[low][:, left] * (1 - across) + frame[low][:, right] * across
+    down = down[:, None, None]
+    return (upper * (1 - down) + lower * down + 0.5).astype(np.uint8)
+
+
+def _places(old, new):
+    """For each new row or column the two old ones around it, and how far it lies to the second."""
+    at = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+    first = np.floor(at).astype(int)
+    return first, np.minimum(first + 1, old - 1), (at - first).astype(np.float32)

@@ -1,0 +1,75 @@
+"""Is the bundle whole? Every file against SHA256SUMS, nothing beside them that Python would import, the signature if asked.
+
+SHA256SUMS covers every file, MANIFEST.json (versions of what made it) among them; a signature signs SHA256SUMS, by OpenSSH:
+
+    ssh-keygen -Y sign -n edgeprune -f KEY SHA256SUMS
+    ssh-keygen -Y verify -n edgeprune -f ALLOWED_SIGNERS -I WHO -s SHA256SUMS.sig < SHA256SUMS
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+
+NAMESPACE = "edgeprune"
+
+
+class Fault(Exception):
+    """One line for the user."""
+
+
+def verify(folder, signers=None, who=None):
+    """Raises Fault where a file is missing, damaged or not known, or where signers are given and none of them signed.
+
+    Args:
+        signers: a file of allowed signers as ssh-keygen(1) has it; None: no signature is wanted.
+        who: the signer's name in it; None: whoever the file says the key belongs to.
+    """
+    path = os.path.join(folder, "SHA256SUMS")
+    if not os.path.exists(path):
+        raise Fault("%s is missing; copy the whole bundle" % path)
+    if signers:
+        signature(path, signers, who)
+    with open(path) as handle:
+        sums = dict(reversed(line.split(None, 1)) for line in handle.read().splitlines() if line.strip())
+    for name, digest in sums.items():
+        file = os.path.join(folder, name)
+        if os.path.basename(name) != name or not os.path.isfile(file):
+            raise Fault("%s is missing; copy the whole bundle" % file)
+        found = hashlib.sha256()
+        with open(file, "rb") as content:
+            for block in iter(lambda: content.read(1 << 20), b""):  # noqa: B023
+                found.update(block)
+        if found.hexdigest() != digest:
+            raise Fault("%s is damaged (its checksum differs); copy the bundle again" % file)
+    for name in sorted(os.listdir(folder)):
+        importable = name.endswith((".py", ".so", ".pyc")) or os.path.exists(os.path.join(folder, name, "__init__.py"))
+        if importable and name not in sums:
+            raise Fault(
+                "%s is no part of the bundle, and Python would import it; remove it" % os.path.join(folder, name)
+            )
+    return sums
+
+
+def signature(path, signers, who=None):
+    """Raises Fault where the file at `path` has no good signature beside it."""
+    told = path + ".sig"
+    if not os.path.exists(told):
+        raise Fault("%s is missing: the bundle is not signed" % told)
+    if not shutil.which("ssh-keygen"):
+        raise Fault("signatures are checked by ssh-keygen, which is not here; install openssh-client")
+    if not os.path.isfile(signers):
+        raise Fault("%s: no such file of allowed signers" % signers)
+    if who is None:
+        found = _keygen(["find-principals", "-f", signers, "-s", told], path)
+        who = found.stdout.decode().strip().splitlines()[0] if found.returncode == 0 and found.stdout.strip() else None
+    good = who and _keygen(["verify", "-n", NAMESPACE, "-f", signers, "-I", who, "-s", told], path).returncode == 0
+    if not good:
+        raise Fault("%s: the signature is not good, or not by one of %s" % (told, signers))
+
+
+def _keygen(args, path):
+    with open(path, "rb") as handle:
+        return subprocess.run(
+            ["ssh-keygen", "-Y", *args], stdin=handle, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=30
+        )

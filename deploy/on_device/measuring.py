@@ -1,0 +1,126 @@
+"""Timing engines: four boundaries, interleaved pairs, a paced run, and what the board did meanwhile. numpy only.
+
+Boundaries: "engine" (inputs and outputs in place, the device's own clock where it has one), "with copies" (host memory to
+host memory, page-locked), "image to mask" (an array of the program's to another one), "paced" (the same, one image each
+1/FPS of a second as a camera gives them: a device that idles in between clocks down). Everything that other tools leave to
+defaults, which differ between their versions, is written into the record.
+"""
+
+import time
+
+import board
+import numpy as np
+import score
+import tegrastats
+
+SETTINGS = {
+    "batch": 1, "streams": 1, "cuda_graph": False, "spin_wait": False, "enqueue_ahead": 0, "idle_ms": 0, "warmup_ms": 200,
+    "warmup_windows": 6, "warmup_spread": 0.05, "warmup_most": 60, "seconds": 3.0, "least": 10, "most": 2000,
+    "percentiles": [50, 90, 95, 99], "input": "a real image",
+}  # fmt: skip
+UNSTEADY = 0.025  # coefficient of variation above which a series is called unsteady, as trtexec does
+
+
+def once(call):
+    """Milliseconds of one call: what the call itself returns (the device's clock), else the host's."""
+    started = time.perf_counter()
+    told = call()
+    return told if isinstance(told, float) else (time.perf_counter() - started) * 1000
+
+
+def warm_up(call, most=60, window=6, spread=0.05):
+    """Call until two windows' medians agree; (calls made, steady?)."""
+    times = [once(call) for _ in range(2 * window)]
+    while len(times) < most:
+        before, after = np.median(times[-2 * window : -window]), np.median(times[-window:])
+        if abs(before - after) <= spread * after:
+            return len(times), True
+        times.append(once(call))
+    return len(times), False
+
+
+def pairs(a, b, runs):
+    """(times of a, times of b, warm-ups): interleaved; the first of a pair changes every time."""
+    warm = [warm_up(call) for call in (a, b)]
+    times = ([], [])
+    for run in range(runs):
+        for which in ((0, 1), (1, 0))[run % 2]:
+            times[which].append(once((a, b)[which]))
+    return times[0], times[1], warm
+
+
+def series(call, settings):
+    """(times, (warm-up calls, steady?)): for so many seconds and at least so many times."""
+    until = time.perf_counter() + settings["warmup_ms"] / 1000
+    before = 0
+    while time.perf_counter() < until:
+        call()
+        before += 1
+    made, steady = warm_up(call, settings["warmup_most"], settings["warmup_windows"], settings["warmup_spread"])
+    times, until = [], time.perf_counter() + settings["seconds"]
+    while len(times) < settings["least"] or (time.perf_counter() < until and len(times) < settings["most"]):
+        times.append(once(call))
+    return times, (before + made, steady)
+
+
+def paced(call, fps, seconds):
+    """(times, late): one call each 1/fps s; `late` counts those that ended after the next image had come."""
+    times, late, period = [], 0, 1.0 / fps
+    start = time.perf_counter()
+    for tick in range(max(2, int(seconds * fps))):
+        due = start + tick * period
+        time.sleep(max(0.0, due - time.perf_counter()))
+        times.append(once(call))
+        late += time.perf_counter() > due + period
+    return times, late
+
+
+def measure(engine, image, fps=30.0, settings=None):
+    """{"settings", "boundaries": {name: record}, "during": what the board did} of an engine on one (1, H, W, 3) image."""
+    settings = dict(SETTINGS, **(settings or {}))
+    calls, records = engine.boundaries(image), {}
+    before = state()
+    with tegrastats.Sampler() as seen:
+        for name, call in calls.items():
+            times, warm = series(call, settings)
+            records[name] = record(name, times, warm)
+        times, late = paced(calls["image to mask"], fps, settings["seconds"])
+    records["paced"] = dict(record("paced", times, (0, True)), fps=fps, late=late)
+    if "with copies" in records and records["with copies"]["p50"] > 2 * records["engine"]["p50"]:
+        records["with copies"]["warnings"].append("copies take longer than the engine")
+    during = verdict(before, state(), tegrastats.summary(seen.rows))
+    return {"settings": settings, "boundaries": records, "during": during}
+
+
+def record(boundary, times, warm):
+    """A series as the measurement record: see `score.spread`; with the boundary, the warm-up and what is odd about it."""
+    told = dict(score.spread(times), boundary=boundary, warmup=warm[0], steady=warm[1], warnings=[])
+    if told["cv"] > UNSTEADY:
+        told["warnings"].append("unsteady: coefficient of variation %.1f %%" % (100 * told["cv"]))
+    if not warm[1]:
+        told["warnings"].append("not steady after %d calls of warm-up" % warm[0])
+    return told
+
+
+def state():
+    """What may change while measuring."""
+    return {
+        "power_mode": board.power_mode(), "gpu_clock": board.gpu_clock(), "hottest_c": board.hottest(),
+        "throttling": board.throttling(), "locked": board.clocks_locked(),
+    }  # fmt: skip
+
+
+def verdict(before, after, samples):
+    """{"before", "after", "samples", "throttled": [reasons]}; a run with reasons says nothing about the engine alone."""
+    reasons = []
+    for name, count in after["throttling"].items():
+        risen = count - before["throttling"].get(name, 0)
+        if risen > 0:
+            reasons.append("%s: %d over-current or under-voltage events" % (name, risen))
+    if before["power_mode"] != after["power_mode"]:
+        reasons.append("the power mode changed from %s to %s" % (before["power_mode"], after["power_mode"]))
+    locked = before["gpu_clock"] if before["locked"] else None
+    least = samples["gpu_mhz"][0] if samples and samples["gpu_mhz"] else None
+    if locked and least and least < 0.97 * locked["now"]:
+        reasons.append("the GPU's clock was locked at %.0f MHz and fell to %d" % (locked["now"], least))
+    return {"before": before, "after": after, "samples": samples, "throttled": reasons}

@@ -1,0 +1,276 @@
+"""TensorRT 8.5 (builder flags), 10 and 11 (types of the graph): build an engine, read back what it is, run it.
+
+What a version can do is asked of its module, not of its number: TensorRT 11 has no BuilderFlag.FP16, TensorRT 8 no
+STRONGLY_TYPED. The parser and builder interfaces of 8.5.3, 8.6.1, 10.3.0, 10.13.3 and 11.4.0 are what the tests check
+against; no engine has run on a Jetson yet. TensorRT for RTX has the same interface under another name.
+"""
+
+import importlib
+import importlib.util
+import os
+import sys
+
+import board
+import identity
+import layers
+from cuda_runtime import Cuda
+
+SHARE_OF_MEMORY = 0.5  # of what is free, for the builder's workspace; the rest of a shared memory is the system's
+LEVEL = 3  # builder_optimization_level, TensorRT's default, pinned
+
+
+class TensorRT:
+    """An engine for this GPU. See `engines` for what every backend's class offers.
+
+    Args:
+        path: the f32 graph. Its types at another precision lie beside it: NAME.f16.onnx, NAME.int8.onnx.
+        home: folder for the engine and the timing cache; None: nothing is kept.
+        dla: core of the deep learning accelerator to build for; None: the GPU alone.
+        workspace_mb: the builder's memory; None: half of what is free.
+
+    Raises:
+        RuntimeError, ValueError: one line.
+    """
+
+    module = "tensorrt"
+    inside = False  # does the graph at `path` carry the precision already?
+
+    def __init__(
+        self, path, precision, calibration=None, device="GPU", threads=0, home=None, dla=None, workspace_mb=None
+    ):
+        trt = self.trt = load(self.module)
+        self.log = []
+        self.logger = logger(trt, self.log)
+        if hasattr(trt, "init_libnvinfer_plugins"):
+            trt.init_libnvinfer_plugins(self.logger, "")
+        self.cuda = Cuda()
+        graph, way = route(trt, path, precision, self.inside)
+        machine = board.fingerprint()
+        free = machine["memory_mb"]["free"]
+        size = workspace_mb or (int(free * SHARE_OF_MEMORY) if free else None)
+        settings = {
+            "route": way, "level": LEVEL, "dla": dla, "workspace_mb": workspace_mb or "half of what is free", "tf32": False,
+        }  # fmt: skip
+        self.backend = "%s %s" % (self.module, trt.__version__)
+        now = identity.key(graph, self.backend, precision, self.cuda.device(), machine, settings)
+        kept = os.path.join(home, "%s.%s.plan" % (os.path.basename(path)[: -len(".onnx")], precision)) if home else None
+        plan, facts, reason = identity.read(kept, now) if kept else (None, None, "nothing is kept")
+        self.built = plan is None
+        if plan is None:
+            self.why_built = reason
+            cache = os.path.join(home, "timing.%s.cache" % slug(self.backend, now["gpu"]["cc"])) if home else None
+            plan, facts = build(trt, self.logger, graph, precision, way, size, dla, cache)
+            facts.update(workspace_mb=size, free_mb=free, **reading_of_log(self.log, dla))
+        runtime = trt.Runtime(self.logger)
+        if dla is not None:
+            runtime.DLA_core = dla
+        self.engine = runtime.deserialize_cuda_engine(plan)
+        if self.engine is None:
+            raise RuntimeError("TensorRT cannot load the engine that it built%s" % last_word(self.log))
+        self.facts = dict(facts, key=now, **types(trt, self.engine))
+        layers.refuse(precision, self.facts["convolutions"])
+        self.precision = self.facts["precision"]
+        if kept and self.built:
+            os.makedirs(home, exist_ok=True)
+            identity.write(bytes(plan), kept, now, facts)
+        self.context = self.engine.create_execution_context()
+        if self.context is None:
+            raise RuntimeError("TensorRT cannot prepare the engine to run%s" % last_word(self.log))
+        self._buffers()
+
+    def _buffers(self):
+        """Page-locked host arrays and device addresses of every input and output."""
+        trt, self.host, self.address = self.trt, {}, {}
+        for i in range(self.engine.num_io_tensors):
+            name = self.engine.get_tensor_name(i)
+            shape, kind = tuple(self.engine.get_tensor_shape(name)), trt.nptype(self.engine.get_tensor_dtype(name))
+            self.host[name] = self.cuda.pinned(shape, kind)
+            self.address[name] = self.cuda.allocate(self.host[name].nbytes)
+            if not self.context.set_tensor_address(name, self.address[name]):
+                raise RuntimeError("TensorRT does not take an address for %s" % name)
+        self.input = next(n for n in self.host if self.engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT)
+        self.output = "classes" if "classes" in self.host else next(n for n in self.host if n != self.input)
+        self.events = (self.cuda.event(), self.cuda.event())
+
+    def _enqueue(self):
+        if not self.context.execute_async_v3(self.cuda.stream):
+            raise RuntimeError("TensorRT did not run the engine%s" % last_word(self.log))
+
+    def _copied(self):
+        self.cuda.to_device(self.address[self.input], self.host[self.input])
+        self._enqueue()
+        self.cuda.to_host(self.host[self.output], self.address[self.output])
+        self.cuda.wait()
+
+    def _alone(self):
+        """Milliseconds of the device for the engine alone, inputs and outputs in place."""
+        self.cuda.record(self.events[0])
+        self._enqueue()
+        self.cuda.record(self.events[1])
+        return self.cuda.between(*self.events)
+
+    def predict(self, image):
+        self.host[self.input][...] = image
+        self._copied()
+        return self.host[self.output].copy()
+
+    def bind(self, image):
+        return lambda: self.predict(image)
+
+    def boundaries(self, image):
+        self.predict(image)
+        return {"engine": self._alone, "with copies": self._copied, "image to mask": self.bind(image)}
+
+
+class TensorRTRTX(TensorRT):
+    """TensorRT for RTX: the same interface under another name. It knows no flags, so its bundles' graphs are typed already."""
+
+    module = "tensorrt_rtx"
+    inside = True
+
+
+def load(module):
+    """Import the bindings, also where only NAME_bindings is installed; a missing one is told with what to do."""
+    try:
+        found = importlib.util.find_spec(module) or not importlib.util.find_spec(module + "_bindings")
+        return importlib.import_module(module if found else module + "_bindings")
+    except ImportError as error:
+        why = "its Python module is not found" if "No module named '%s'" % module in str(error) else str(error)
+        raise RuntimeError(
+            "%s: %s. JetPack brings it for the system's python3 (sudo apt install python3-libnvinfer); a virtual environment "
+            "sees it with --system-site-packages" % (module, why)
+        ) from error
+
+
+def logger(trt, kept):
+    """A logger that prints warnings and errors and keeps every message in the list `kept`."""
+
+    class Log(trt.ILogger):
+        def __init__(self):
+            trt.ILogger.__init__(self)
+            self.kept = kept
+
+        def log(self, severity, message):
+            kept.append(message)
+            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR, trt.ILogger.WARNING):
+                print("[TensorRT] %s" % message, file=sys.stderr)
+
+    return Log()
+
+
+def last_word(log):
+    """The last message, to stand behind an error."""
+    return ": %s" % log[-1].strip().splitlines()[-1] if log else ""
+
+
+def slug(*parts):
+    return "-".join("".join(c if c.isalnum() or c == "." else "_" for c in part) for part in parts)
+
+
+def route(trt, path, precision, inside=False):
+    """(graph, way) by which this TensorRT gives the precision: "typed" the graph's own types, "flags" the builder's.
+
+    A graph that has its types inside is taken as it is, unless a sibling of that precision lies beside it.
+
+    Raises:
+        ValueError: it has no way, or the graph for it is missing.
+    """
+    typed_graph = "%s.%s.onnx" % (path[: -len(".onnx")], precision)
+    can_type = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+    flag = {"f16": "FP16", "int8": "INT8", "bf16": "BF16"}.get(precision)
+    has_flag = flag is not None and hasattr(trt.BuilderFlag, flag)
+    if precision == "f32":
+        return path, "typed" if can_type and not hasattr(trt.BuilderFlag, "FP16") else "flags"
+    if can_type and (inside or os.path.exists(typed_graph)):
+        return typed_graph if os.path.exists(typed_graph) else path, "typed"
+    if precision == "int8" and has_flag and os.path.exists(typed_graph):
+        return typed_graph, "flags"  # explicit Q/DQ nodes; the flag allows INT8 kernels
+    if precision == "int8":
+        raise ValueError(
+            "int8 on TensorRT wants a graph with Q/DQ nodes (%s), which is not here; use f16" % typed_graph
+        )
+    if has_flag:
+        return path, "flags"
+    raise ValueError(
+        "TensorRT %s takes its precision from the graph, and %s is not here; make the bundle again with "
+        "deploy.precision=%s" % (trt.__version__, os.path.basename(typed_graph), precision)
+    )
+
+
+def build(trt, log, graph, precision, way, workspace_mb, dla, cache):
+    """(plan, facts). The timing cache, a file or None, makes the next build on this device quicker and alike."""
+    builder = trt.Builder(log)
+    flags = 0
+    if hasattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH"):
+        flags |= 1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
+    if way == "typed":
+        flags |= 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    network = builder.create_network(flags)
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse_from_file(graph):
+        faults = "; ".join(str(parser.get_error(i)).strip() for i in range(parser.num_errors))
+        raise RuntimeError("TensorRT %s cannot read %s: %s" % (trt.__version__, graph, faults))
+    config = builder.create_builder_config()
+    configure(trt, builder, config, precision, way, workspace_mb, dla)
+    held = timing_cache(config, cache)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise RuntimeError("TensorRT cannot build an engine of %s%s" % (graph, last_word(log.kept)))
+    if held is not None and cache:
+        os.makedirs(os.path.dirname(cache), exist_ok=True)
+        with open(cache + ".part", "wb") as handle:
+            handle.write(bytes(config.get_timing_cache().serialize()))
+        os.replace(cache + ".part", cache)
+    return plan, {"route": way, "level": LEVEL, "bytes": plan.nbytes, "timing_cache": held}
+
+
+def configure(trt, builder, config, precision, way, workspace_mb, dla):
+    """Everything that the builder is told; what it is not told here, its version decides."""
+    config.clear_flag(trt.BuilderFlag.TF32)  # on by default, and no f32
+    if way == "flags" and precision in ("f16", "int8"):
+        config.set_flag(trt.BuilderFlag.FP16)
+    if way == "flags" and precision == "int8":
+        config.set_flag(trt.BuilderFlag.INT8)
+    if way == "flags" and precision == "bf16":
+        config.set_flag(trt.BuilderFlag.BF16)
+    if workspace_mb:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(workspace_mb) << 20)
+    if hasattr(config, "builder_optimization_level"):
+        config.builder_optimization_level = LEVEL
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # or the inspector tells no types
+    if dla is None:
+        return
+    cores = getattr(builder, "num_DLA_cores", 0)
+    if cores <= dla:
+        raise RuntimeError("no DLA core %d here: TensorRT %s sees %d on this board" % (dla, trt.__version__, cores))
+    config.default_device_type, config.DLA_core = trt.DeviceType.DLA, dla
+    config.set_flag(trt.BuilderFlag.GPU_FALLBACK)  # silent by itself: see `layers.placement`
+
+
+def timing_cache(config, path):
+    """Give the builder this device's timing cache: "kept", "new" or, where the file was not taken, "refused, new"."""
+    content = b""
+    if path and os.path.exists(path):
+        with open(path, "rb") as handle:
+            content = handle.read()
+    if content and config.set_timing_cache(config.create_timing_cache(content), False):
+        return "kept"
+    config.set_timing_cache(config.create_timing_cache(b""), False)
+    return "refused, new" if content else "new"
+
+
+def reading_of_log(log, dla):
+    """Facts that only the builder's messages tell."""
+    facts = {"skipped_tactics": layers.skipped_tactics(log)}
+    if dla is not None:
+        facts["placement"] = layers.placement(log)
+        if not facts["placement"]["dla"]:
+            raise RuntimeError("DLA was asked for, but the builder put no layer there; build for the GPU")
+    return facts
+
+
+def types(trt, engine):
+    """{"precision", "convolutions": {type: share of their work}} as the engine inspector tells."""
+    told = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    shares = layers.convolution_types(layers.read(told))
+    return {"precision": layers.found(shares), "convolutions": shares}

@@ -1,0 +1,210 @@
+"""The commands about boards: doctor (what is missing), verify (a result brought back), run-engine, sign."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from edgeprune.errors import DeviceError, EngineError, UsageError
+from edgeprune.files import read_json, write_atomic
+from edgeprune.shipped import shipped
+from edgeprune.target import Target, load_target
+
+HostOpt = Annotated[
+    str | None, typer.Option("--host", help="ssh address of the device (user@board); default: the target's own")
+]
+SignersOpt = Annotated[
+    Path | None, typer.Option(help="file of allowed signers; a bundle that none of them signed is refused")
+]
+_MARKS = {"ok": "[green]ok     [/green]", "note": "[yellow]note   [/yellow]", "missing": "[bold red]missing[/bold red]"}
+
+
+def doctor(
+    target: Annotated[
+        str, typer.Option("--target", "-t", help="a shipped target's name, or the path of a .yaml file")
+    ] = "cpu",
+    host: HostOpt = None,
+) -> None:
+    """Say in plain words what is missing before engines for a target can be built and measured.
+
+    Over ssh where the target has a host, else on this machine. Ends with status 0 where nothing is missing, 1 where something
+    is, 4 where the device cannot be reached.
+
+    edgeprune doctor --target jetson --host user@board
+    edgeprune doctor --target cpu
+    """
+    told = load_target(target)
+    told = told.model_copy(update={"host": host}) if host else told
+    console = Console()
+    rows, here = _findings(told)
+    console.print(f"{told.title}, {f'on {told.host}' if told.host else 'as seen from this machine'}", highlight=False)
+    for row in rows:
+        console.print(f"{_MARKS[row['level']]}  {row['what']}", soft_wrap=True, highlight=False)
+        if row["todo"]:
+            console.print(f"         → {row['todo']}", soft_wrap=True, highlight=False, markup=False)
+    if not here:
+        for line in _elsewhere(told):
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
+        raise typer.Exit(DeviceError.exit_status)
+    raise typer.Exit(1 if any(row["level"] == "missing" for row in rows) else 0)
+
+
+def _findings(target: Target) -> tuple[list[dict[str, str]], bool]:
+    """(findings, was it the device itself that was asked?)."""
+    if target.host:
+        from edgeprune.devices import Ssh
+
+        return Ssh(target).doctor(), True
+    board = Path("/etc/nv_tegra_release").exists()
+    if target.backend == "tensorrt" and not board and _is_jetson(target):
+        return [{"level": "note", "what": "this machine is no Jetson, and the target has no host", "todo": ""}], False
+    command = [sys.executable, "-B", str(shipped("deploy/on_device") / "doctor.py"), "--json"]
+    command += ["--backend", target.backend, "--device", target.device]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        return json.loads(done.stdout)["findings"], True
+    except ValueError as error:
+        lines = done.stderr.strip().splitlines() or ["no answer"]
+        raise EngineError(f"doctor: {lines[-1]}") from error
+
+
+def _is_jetson(target: Target) -> bool:
+    return "jetson" in target.name.lower() or "jetson" in target.title.lower()
+
+
+def _elsewhere(target: Target) -> list[str]:
+    """What can be said of a board that is not here."""
+    from edgeprune.deploy.scripts import script
+
+    rows = [r for r in script("jetpack").RELEASES if any(name in target.title for name in r.boards)]
+    rows = rows or script("jetpack").RELEASES
+    lines = ["", "What JetPacks bring (look at /etc/nv_tegra_release on the board):"]
+    for r in rows:
+        ways = " or ".join({"flags": "builder flags", "typed": "types of the graph"}[w] for w in r.precision)
+        lines.append(
+            f"  {r.jetpack}  L4T {', '.join(r.l4t)}  {'/'.join(r.boards)}: TensorRT {r.tensorrt or 'unknown'}, Python {r.python}; "
+            f"precision by {ways}"
+        )
+    return [
+        *lines, "", "To ask the board itself:",
+        f"  edgeprune doctor --target {target.name} --host user@board",
+        "or, without ssh, in an unpacked bundle on the board: python3 doctor.py",
+    ]  # fmt: skip
+
+
+def verify(
+    result: Annotated[Path, typer.Option("--result", help="the result.zip that a bundle's run.sh wrote on the device")],
+    runs_dir: Annotated[Path, typer.Option(help="where the runs' folders lie")] = Path("runs"),
+) -> None:
+    """Make the report of a bundle that ran on a device which is not connected: the same one that --host gives.
+
+    The result is kept in the run's folder, so later runs of the same recipe go on from it. Status as of run: 0 all gates met,
+    3 a gate failed.
+
+    edgeprune verify --result result.zip
+    """
+    recipe, target = _names(result)
+    folder = runs_dir / f"{recipe}@{target}"
+    if not (folder / "recipe.json").is_file():
+        raise UsageError(
+            f"verify: {folder} is not there; the result belongs to that run (--runs-dir says where runs lie)"
+        )
+    from edgeprune import pipeline  # torch takes seconds to import
+    from edgeprune.devices import Replay
+    from edgeprune.recipe import Recipe
+
+    told = Target.model_validate(read_json(folder / "target.json"))
+    inside = {role: folder / "compile" / role / "graph.onnx" for role in ("dense", "pruned")}  # with its precision
+    graphs = {role: path if path.exists() else folder / "simplify" / f"{role}.onnx" for role, path in inside.items()}
+    content = Recipe.model_validate(read_json(folder / "recipe.json"))
+    asked = told.precision if content.deploy.precision == "auto" else content.deploy.precision
+    reason = Replay(told, result).unfit(graphs, asked)
+    if reason:
+        raise EngineError(f"{result} does not fit {folder}: {reason}")
+    kept = folder / "result.zip"
+    if result.resolve() != kept.resolve():
+        write_atomic(kept, result.read_bytes())
+    raise typer.Exit(pipeline.run(content, told.model_copy(update={"host": None}), runs_dir))
+
+
+def _names(result: Path) -> tuple[str, str]:
+    """Recipe and target that a result.zip says it is of."""
+    if not result.is_file():
+        raise UsageError(f"verify: {result}: no such file; copy result.zip from the device")
+    try:
+        with zipfile.ZipFile(result) as whole:
+            told: dict[str, Any] = json.loads(whole.read("result.json"))
+        names = told["recipe"], told["target"]
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+        raise EngineError(f"{result}: no whole result.zip ({error}); copy it again from the device") from error
+    if any(Path(str(name)).name != name for name in names):
+        raise EngineError(f"{result}: {names} are no names of a recipe and a target")
+    return names
+
+
+def run_engine(
+    bundle: Annotated[Path, typer.Argument(help="a bundle's folder")],
+    source: Annotated[str, typer.Option(help="a folder of images, an image, a video file, or a camera (/dev/video0)")],
+    out: Annotated[Path | None, typer.Option(help="folder for the masks")] = None,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="write image and mask blended instead of the mask")
+    ] = False,
+    show: Annotated[bool, typer.Option("--show", help="show them in a window (wants OpenCV)")] = False,
+    most: Annotated[int | None, typer.Option(min=1, help="end after so many images")] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="openvino, onnxruntime, tensorrt …; default: the bundle's")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="f32, f16, int8; default: the bundle's")] = None,
+    device: Annotated[str | None, typer.Option(help="the backend's name of the device; default: the bundle's")] = None,
+    signers: SignersOpt = None,
+) -> None:
+    """Run a bundle's pruned engine over images, a video or a camera; write or show the masks, and say how many a second.
+
+    A bundle with a changed byte is refused before anything of it runs. The same without edgeprune: python3 play.py in the bundle.
+
+    edgeprune run-engine runs/quickstart@jetson/bundle --source images/ --out masks/ --backend onnxruntime --precision f32
+    """
+    from edgeprune.deploy import signing
+
+    signing.check(bundle, signers)
+    asked = {
+        "--source": source,
+        "--out": out,
+        "--most": most,
+        "--backend": backend,
+        "--precision": precision,
+        "--device": device,
+    }
+    command = [sys.executable, "-B", str(bundle / "play.py")]
+    command += [word for name, value in asked.items() if value is not None for word in (name, str(value))]
+    command += [name for name, wanted in (("--overlay", overlay), ("--show", show)) if wanted]
+    raise typer.Exit(subprocess.run(command, check=False).returncode)
+
+
+def sign(
+    bundle: Annotated[Path, typer.Argument(help="a bundle's folder")],
+    key: Annotated[Path, typer.Option(help="an ssh key, such as ~/.ssh/id_ed25519")],
+) -> None:
+    """Sign a bundle with an ssh key; the device then refuses any other with run.sh --signers FILE.
+
+    FILE holds lines such as: you@example.com ssh-ed25519 AAAA…
+
+    edgeprune sign runs/quickstart@jetson/bundle --key ~/.ssh/id_ed25519
+    """
+    from edgeprune.deploy import signing
+
+    archive = signing.sign(bundle, key.expanduser())
+    Console(stderr=True).print(f"signed: {archive}", soft_wrap=True, highlight=False)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make them commands of the program."""
+    for name, command in (("doctor", doctor), ("verify", verify), ("run-engine", run_engine), ("sign", sign)):
+        app.command(name)(command)

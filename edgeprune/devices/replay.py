@@ -1,0 +1,146 @@
+"""A device that is not connected: its answers are read from the result.zip that a bundle's run brought back.
+
+Nothing is believed that does not fit: the graphs and the images are compared by their checksums.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeprune.devices.pairs import Pairs
+from edgeprune.errors import EngineError
+from edgeprune.files import sha256
+from edgeprune.runtime.engine import Layer
+from edgeprune.target import Target
+
+SCHEMA = 2
+_LARGEST = 1 << 31  # bytes of an unpacked part; a zip can claim any size
+
+
+def read(path: Path) -> tuple[dict[str, Any], np.ndarray]:
+    """(result.json, (N, H, W) uint8 masks) of a result.zip.
+
+    Raises:
+        EngineError: it is missing, damaged, or no result.
+    """
+    try:
+        with zipfile.ZipFile(path) as whole:
+            if any(whole.getinfo(name).file_size > _LARGEST for name in ("result.json", "masks.npy")):
+                raise EngineError(f"{path}: its parts are larger than any result")
+            told = json.loads(whole.read("result.json"))
+            masks = np.load(io.BytesIO(whole.read("masks.npy")), allow_pickle=False)
+    except FileNotFoundError as error:
+        raise EngineError(f"{path}: no such file") from error
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
+        raise EngineError(f"{path}: no whole result.zip ({error}); copy it again from the device") from error
+    if not isinstance(told, dict) or told.get("schema") != SCHEMA:
+        raise EngineError(f"{path}: not a result of this program's bundles (schema {SCHEMA}); run the bundle again")
+    if masks.dtype != np.uint8 or masks.ndim != 3 or len(masks) != len(told["image_sums"]):
+        raise EngineError(f"{path}: its masks do not belong to its result; run the bundle again")
+    return told, masks
+
+
+class ReplayedEngine:
+    """An engine that ran elsewhere; see `runtime.engine.Engine`. It knows the masks of the bundle's images only."""
+
+    def __init__(self, of: Replay, role: str, path: Path) -> None:
+        told = of.told
+        self._of, self.role, self.path = of, role, path
+        self.backend = told["backend"]
+        self.precision = told["precision_found" if role == "pruned" else "dense_precision_found"]
+        board = told["device"]["board"] or told["device"]["cpu"]
+        self.device = f"{of.target.device} of {board}, brought back"
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """(B, H, W, 3) uint8 to (B, H, W) uint8.
+
+        Raises:
+            EngineError: an image that did not travel, or the dense engine, whose masks do not come back.
+        """
+        if self.role != "pruned":
+            raise EngineError("the dense engine's masks are not brought back; only its times are")
+        return np.stack([self._of.mask(image) for image in images])
+
+    def bind(self, image: np.ndarray) -> Callable[[], Any]:
+        raise EngineError("an engine that ran elsewhere is not timed here")
+
+
+class Replay:
+    """A target's device as a result.zip tells of it; see `devices.Device`."""
+
+    def __init__(self, target: Target, path: Path) -> None:
+        self.target, self.path = target, path
+        self.told, self.masks = read(path)
+        self._at = {digest: i for i, digest in enumerate(self.told["image_sums"])}
+
+    def unfit(self, graphs: dict[str, Path], precision: str) -> str | None:
+        """Why the result is not of these graphs ({"dense": path, "pruned": path}) at this precision; None where it is."""
+        if self.told["target"] != self.target.name:
+            return f"it is of target {self.told['target']}, not {self.target.name}"
+        for role, path in graphs.items():
+            if self.told["graphs"].get(role) != sha256(path):
+                return f"its {role} network is another one; make, copy and run the bundle again"
+        asked = self.told["precision_asked"]
+        if asked != precision:
+            return (
+                f"it was built at {asked}, the run asks for {precision}; run the bundle without --precision, or the recipe "
+                f"with deploy.precision={asked}"
+            )
+        return None
+
+    def why_not(self) -> str | None:
+        return None
+
+    def identity(self) -> dict[str, Any]:
+        """What makes a table of latencies valid."""
+        return {
+            k: self.told["device"].get(k) for k in ("machine", "board", "l4t", "cpu", "cores", "governor", "power_mode")
+        }
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What the device said about itself when it measured."""
+        return self.told["device"]
+
+    def version(self) -> str:
+        return str(self.told["backend"])
+
+    def build(self, onnx: Path, home: Path, precision: str, calibration: Iterable[np.ndarray] = ()) -> ReplayedEngine:
+        """The engine that was built there of this graph."""
+        return ReplayedEngine(self, onnx.stem, onnx)
+
+    def ahead(self, onnx: Path, home: Path, precision: str) -> None:
+        """Nothing: the engine has been built there."""
+        return
+
+    def layers(self, model: Path, precision: str, runs: int = 8) -> list[Layer]:
+        told = self.told["layers"]
+        if not told or model.stem not in told:
+            raise EngineError(f"{self.told['backend']} has brought no times by layer")
+        return [Layer(*row) for row in told[model.stem]]
+
+    def pairs(self, a: ReplayedEngine, b: ReplayedEngine, image: np.ndarray, runs: int) -> Pairs:
+        """The interleaved milliseconds that were taken there, all of them, however many are asked for."""
+        rows = [self.told["dense_latency" if e.role == "dense" else "latency"] for e in (a, b)]
+        warm = [(int(row["warmup"]), bool(row["steady"])) for row in rows]
+        return np.array(rows[0]["times_ms"]), np.array(rows[1]["times_ms"]), warm
+
+    def boundaries(self, engine: ReplayedEngine, image: np.ndarray) -> dict[str, Any] | None:
+        """The four boundaries of an engine as they were taken there; None where they were left out."""
+        return self.told["boundaries"].get(engine.role)
+
+    def mask(self, image: np.ndarray) -> np.ndarray:
+        """The mask of one (H, W, 3) image."""
+        digest = hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
+        if digest not in self._at:
+            raise EngineError(
+                f"{self.path}: an image of this run is not in it; the data has changed, make the bundle again"
+            )
+        return self.masks[self._at[digest]]

@@ -1,0 +1,192 @@
+"""A bundle as it is copied to a board: whole or refused, signed, run, played; result.zip is what the host reads."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pngs
+import pytest
+from PIL import Image
+
+from edgeprune.deploy import bundle as bundling
+from edgeprune.deploy import signing
+from edgeprune.devices import replay
+from edgeprune.errors import EngineError, UsageError
+from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
+from edgeprune.target import Target
+from tests.on_device import graphs
+
+CLASSES, PALETTE = ["road", "car", "tree", "sky"], [[128, 64, 128], [0, 0, 142], [107, 142, 35], [70, 130, 180]]
+TARGET = {"name": "board", "title": "b", "backend": "tensorrt", "precision": "f32", "precisions": ["f32"]}
+needs_keygen = pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="skipped, no ssh-keygen here")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    home = tmp_path_factory.mktemp("made")
+    paths = {"pruned": graphs.write(home), "dense": graphs.write(home, "dense", seed=1, typed=False)}
+    masks = {f"{role}_masks": OnnxRuntimeEngine(path).predict(graphs.IMAGES) for role, path in paths.items()}
+    (home / "plan.json").write_text("{}")
+    about = {
+        "recipe": "small", "target": "board", "backend": "tensorrt", "device": "GPU", "precision": "f32", "classes": CLASSES,
+        "input": {"name": "image", "shape": [1, 32, 48, 3], "dtype": "uint8", "order": "RGB"}, "palette": PALETTE,
+        "gates": {"miou_drop": 0.5, "pixel_agreement": 0.99, "boundary_drop": 1.0}, "latency_runs": 8,
+    }  # fmt: skip
+    labels = masks["pruned_masks"].copy()
+    labels[:, :4] = 255
+    bundling.write(
+        home / "bundle", graphs={**paths, "pruned.f16": home / "pruned.f16.onnx"}, engines={}, plan=home / "plan.json",
+        parity={"images": graphs.IMAGES, "labels": labels, **masks}, about=about,
+    )  # fmt: skip
+    return home / "bundle"
+
+
+@pytest.fixture
+def bundle(made, tmp_path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "bundle"))
+
+
+def run(bundle: Path, *args: str, script: str = "check.py") -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHON": sys.executable, "EDGEPRUNE_LEASE": str(bundle.parent / "lease")}
+    command = [str(bundle / script)] if script.endswith(".sh") else [sys.executable, "-B", str(bundle / script)]
+    return subprocess.run([*command, *args], capture_output=True, text=True, env=environment)
+
+
+ORT = ("--backend", "onnxruntime", "--precision", "f32")
+
+
+def test_run_sh_brings_everything_back(bundle):
+    done = run(bundle, *ORT, "--seconds", "0.05", script="run.sh")
+    assert done.returncode == 0, done.stderr
+    told, masks = replay.read(bundle / "result.zip")
+    assert told["graphs"]["pruned"] == replay.sha256(bundle / "pruned.onnx") and masks.shape == (3, 32, 48)
+    assert set(told["boundaries"]["pruned"]["boundaries"]) == {"engine", "image to mask", "paced"}
+    assert told["boundaries"]["dense"]["settings"]["spin_wait"] is False and told["latency"]["count"] == 8
+    assert "not judged here: boundary_drop" in done.stdout and told["during"]["throttled"] == []
+    brought = replay.Replay(Target.model_validate(TARGET), bundle / "result.zip")
+    assert brought.unfit({"pruned": bundle / "pruned.onnx", "dense": bundle / "dense.onnx"}, "f32") is None
+    assert "dense network is another one" in str(brought.unfit({"dense": bundle / "pruned.onnx"}, "f32"))
+    assert "asks for f16" in str(brought.unfit({}, "f16"))
+    engine = brought.build(bundle / "pruned.onnx", bundle, "f32")
+    assert np.array_equal(engine.predict(graphs.IMAGES[1:]), masks[1:])
+    with pytest.raises(EngineError, match="an image of this run is not in it"):
+        engine.predict(graphs.IMAGES[:1] ^ 1)
+    again = run(bundle, *ORT, "--seconds", "0")
+    assert again.returncode == 0 and "engine  " not in again.stdout
+
+
+@pytest.mark.parametrize("name", ["pruned.onnx", "about.json", "score.py", "MANIFEST.json", "parity.npz"])
+def test_a_changed_byte_is_refused(bundle, name):
+    content = bytearray((bundle / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle / name).write_bytes(bytes(content))
+    for script in ("check.py", "run.sh", "play.py"):
+        done = run(bundle, *(("--source", str(bundle)) if script == "play.py" else ORT), script=script)
+        assert done.returncode == 1 and name in done.stderr + done.stdout and "Traceback" not in done.stderr
+    with pytest.raises(EngineError, match="damaged"):
+        signing.check(bundle)
+
+
+def test_a_file_that_python_would_import_is_refused(bundle):
+    (bundle / "onnxruntime.py").write_text("raise SystemExit('owned')")
+    done = run(bundle, *ORT)
+    assert done.returncode == 1 and "onnxruntime.py is no part of the bundle" in done.stderr
+
+
+def test_the_manifest_says_what_made_it(made):
+    told = json.loads((made / "MANIFEST.json").read_text())
+    assert {"torch", "onnx", "python"} <= told["made_with"].keys() and told["files"]["pruned.onnx"]["bytes"] > 0
+    assert set(bundling.SCRIPTS) <= told["files"].keys() and os.access(made / "run.sh", os.X_OK)
+
+
+@needs_keygen
+def test_signatures(bundle, tmp_path):
+    for name in ("mine", "other"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)], check=True)
+    lines = {n: f"{n}@example.com {(tmp_path / f'{n}.pub').read_text()}" for n in ("mine", "other")}
+    (tmp_path / "signers").write_text(lines["mine"])
+    (tmp_path / "others").write_text(lines["other"])
+    refused = run(bundle, *ORT, "--signers", str(tmp_path / "signers"))
+    assert refused.returncode == 1 and "the bundle is not signed" in refused.stderr
+    archive = signing.sign(bundle, tmp_path / "mine")
+    assert archive.exists() and (bundle / "SHA256SUMS.sig").exists()
+    signing.check(bundle, tmp_path / "signers")
+    signing.check(bundle, tmp_path / "signers", "mine@example.com")
+    assert run(bundle, *ORT, "--seconds", "0", "--signers", str(tmp_path / "signers")).returncode == 0
+    for signers, who in (("others", None), ("signers", "other@example.com"), ("nobody", None)):
+        with pytest.raises(EngineError, match="signature is not good|no such file"):
+            signing.check(bundle, tmp_path / signers, who)
+    sums = bundle / "SHA256SUMS"
+    sums.write_text(sums.read_text() + "\n")  # the sums hold still, the signature does not
+    with pytest.raises(EngineError, match="signature is not good"):
+        signing.check(bundle, tmp_path / "signers")
+    with pytest.raises(UsageError, match="no such key"):
+        signing.sign(bundle, tmp_path / "none")
+
+
+def test_run_engine_over_a_folder(bundle, tmp_path, cli):
+    (tmp_path / "images").mkdir()
+    Image.fromarray(graphs.IMAGES[0]).save(tmp_path / "images" / "a.png")
+    np.save(tmp_path / "images" / "b.npy", graphs.IMAGES[1].repeat(2, 0).repeat(2, 1))
+    (tmp_path / "images" / "c.ppm").write_bytes(b"P6\n# a comment\n48 32\n255\n" + graphs.IMAGES[2].tobytes())
+    told = ("--source", str(tmp_path / "images"), "--out", str(tmp_path / "masks"), *ORT)
+    code, _, err = cli("run-engine", str(bundle), *told)
+    assert code == 0, err
+    with np.load(bundle / "parity.npz") as kept:
+        masks = kept["pruned_masks"]
+    for name, mask in (("a", masks[0]), ("c", masks[2])):
+        found = Image.open(tmp_path / "masks" / f"{name}.png")
+        assert np.array_equal(np.array(found), mask) and found.getpalette()[3:6] == PALETTE[1]
+    assert np.array(Image.open(tmp_path / "masks" / "b.png")).shape == (32, 48)
+    done = run(bundle, *told, "--overlay", "--most", "1", script="play.py")
+    assert done.returncode == 0 and "1 images:" in done.stdout and "a second" in done.stdout
+    assert Image.open(tmp_path / "masks" / "a.png").mode == "RGB"
+    for source, said in (("nothing.mp4", "no such file"), (str(tmp_path), "holds no images")):
+        done = run(bundle, "--source", source, *ORT, script="play.py")
+        assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
+    (bundle / "dense.onnx").write_bytes(b"x")
+    code, _, err = cli("run-engine", str(bundle), *told)
+    assert code == 1 and "dense.onnx is damaged" in err
+
+
+def test_run_engine_over_a_video(bundle, tmp_path):
+    av = pytest.importorskip("av", reason="skipped, no PyAV")
+    with av.open(str(tmp_path / "v.mp4"), "w") as out:
+        stream = out.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for image in graphs.IMAGES:
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        out.mux(stream.encode())
+    done = run(bundle, "--source", str(tmp_path / "v.mp4"), "--out", str(tmp_path / "m"), *ORT, script="play.py")
+    assert done.returncode == 0 and len(list((tmp_path / "m").glob("*.png"))) == 3, done.stderr
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])
+def test_png_without_a_library(tmp_path, mode):
+    smooth = np.add.outer(np.arange(37), np.arange(53))[..., None] + np.array(
+        [0, 40, 90]
+    )  # so that every filter is used
+    image = Image.fromarray(smooth.astype(np.uint8)).convert(mode)
+    image.save(tmp_path / "i.png")
+    assert np.array_equal(pngs.read(str(tmp_path / "i.png")), np.array(image.convert("RGB")))
+    noise = np.random.default_rng(0).integers(0, 256, (9, 7, 3)).astype(np.uint8)
+    pngs.write(str(tmp_path / "o.png"), noise)
+    assert np.array_equal(np.array(Image.open(tmp_path / "o.png")), noise)
+    (tmp_path / "bad.png").write_bytes((tmp_path / "i.png").read_bytes()[:60])
+    with pytest.raises(ValueError, match="bad.png"):
+        pngs.read(str(tmp_path / "bad.png"))
+
+
+def test_results_that_are_none(tmp_path, cli):
+    path = tmp_path / "result.zip"
+    code, _, err = cli("verify", "--result", str(path))
+    assert code == 2 and "no such file" in err
+    path.write_bytes(b"PK\x03\x04 cut")
+    code, _, err = cli("verify", "--result", str(path))
+    assert code == 1 and "copy it again" in err
+    with pytest.raises(EngineError, match="no whole result.zip"):
+        replay.read(path)

@@ -1,0 +1,241 @@
+"""The TensorRT engine of the device package against the interfaces of five real versions, with ONNX Runtime behind them."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import board
+import cuda_runtime
+import layers
+import numpy as np
+import onnxruntime as ort
+import pytest
+import trt
+
+from tests.on_device import graphs
+from tests.on_device.fake_tensorrt import VERSIONS, Fake, FakeCudart
+
+FLAGS_ONLY = ["8.5.3.1", "8.6.1"]
+
+
+def convolution(kind: str, name: str = "Conv_0 + Relu_1", weights: int = 216) -> dict:
+    """A layer as the engine inspector of TensorRT 8 and 10.0 tells it (DETAILED)."""
+    tensor = {"Name": "x", "Location": "Device", "Dimensions": [1, 8, 16, 24], "Format/Datatype": kind}
+    return {
+        "Name": name, "LayerType": "CaskConvolution", "Inputs": [tensor], "Outputs": [tensor], "ParameterType": "Convolution",
+        "Kernel": [3, 3], "Groups": 1, "Weights": {"Type": "Half", "Count": weights}, "TacticName": "sm80_xmma_fprop_implicit_gemm",
+    }  # fmt: skip
+
+
+HALF = [convolution("Channel major FP16 format where channel % 8 == 0"), convolution("Half", "Conv_2")]
+FLOAT = [convolution("Row major linear FP32"), convolution("Float", "Conv_2")]
+
+
+@pytest.fixture(autouse=True)
+def cuda(monkeypatch):
+    library = FakeCudart()
+    monkeypatch.setattr(cuda_runtime, "_library", lambda: library)
+
+
+@pytest.fixture
+def use(monkeypatch):
+    def install(version, told=HALF, **more) -> Fake:
+        fake = Fake(version, told, **more)
+        monkeypatch.setitem(sys.modules, "tensorrt", fake.module)
+        monkeypatch.setattr(trt.importlib.util, "find_spec", lambda name: True)
+        return fake
+
+    return install
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory) -> Path:
+    return graphs.write(tmp_path_factory.mktemp("graph"))
+
+
+def wanted(path: Path) -> np.ndarray:
+    run = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return np.concatenate([run.run(None, {"image": image[None]})[0] for image in graphs.IMAGES])
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_version_builds_runs_and_is_timed(use, graph, tmp_path, version):
+    fake = use(version)
+    made = trt.TensorRT(str(graph), "f16", home=str(tmp_path))
+    assert made.backend == f"tensorrt {version}" and made.precision == "f16"
+    masks = np.concatenate([made.predict(image[None]) for image in graphs.IMAGES])
+    source = graph if version in FLAGS_ONLY else graph.with_suffix(".f16.onnx")
+    assert np.array_equal(masks, wanted(source))
+    calls = made.boundaries(graphs.IMAGES[:1])
+    assert isinstance(calls["engine"](), float) and calls["with copies"]() is None
+    assert np.array_equal(calls["image to mask"](), masks[:1])
+    told = [name for name, *_ in fake.told]
+    assert "IBuilderConfig.profiling_verbosity" in told and "IBuilderConfig.set_memory_pool_limit" in told
+    assert ("IBuilderConfig.clear_flag", "TF32") in fake.told
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_precision_goes_the_way_that_the_version_has(use, graph, version):
+    fake = use(version)
+    path, way = trt.route(fake.module, str(graph), "f16")
+    assert (way, Path(path).name) == (
+        ("flags", "pruned.onnx") if version in FLAGS_ONLY else ("typed", "pruned.f16.onnx")
+    )
+    trt.TensorRT(str(graph), "f16")
+    flagged = ("IBuilderConfig.set_flag", "FP16") in fake.told
+    assert flagged == (way == "flags")
+    created = next(args for name, *args in fake.told if name == "Builder.create_network")
+    typed = 1 << fake.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED if way == "typed" else 0
+    assert created[0] & ~1 == typed & ~1
+
+
+def test_f16_without_its_graph(use, tmp_path):
+    alone = graphs.write(tmp_path, typed=False)
+    assert trt.route(use("10.3.0").module, str(alone), "f16") == (str(alone), "flags")  # 10 has its flags still
+    with pytest.raises(ValueError, match=r"pruned.f16.onnx is not here"):
+        trt.route(use("11.4.0.106").module, str(alone), "f16")
+    for version in VERSIONS:
+        with pytest.raises(ValueError, match="Q/DQ"):
+            trt.route(use(version).module, str(alone), "int8")
+        assert trt.route(use(version).module, str(alone), "f32")[0] == str(alone)
+
+
+@pytest.mark.parametrize("version", ["8.5.3.1", "10.3.0", "11.4.0.106"])
+def test_an_f16_engine_of_f32_convolutions_is_refused(use, graph, tmp_path, version):
+    use(version, FLOAT)
+    with pytest.raises(ValueError, match="100 % of the convolutions' work in the engine is f32"):
+        trt.TensorRT(str(graph), "f16", home=str(tmp_path))
+    assert not list(tmp_path.glob("*.plan")), "a refused engine is not kept"
+
+
+def test_an_engine_is_kept_and_refused_when_anything_changes(use, graph, tmp_path, monkeypatch):
+    fake = use("10.3.0")
+    first = trt.TensorRT(str(graph), "f16", home=str(tmp_path))
+    again = trt.TensorRT(str(graph), "f16", home=str(tmp_path))
+    assert (first.built, again.built, fake.builds) == (True, False, 1)
+    assert np.array_equal(again.predict(graphs.IMAGES[:1]), first.predict(graphs.IMAGES[:1]))
+    assert again.facts["workspace_mb"] == first.facts["workspace_mb"] and first.facts["free_mb"]
+    now = board.fingerprint()
+    monkeypatch.setattr(board, "fingerprint", lambda: {**now, "power_mode": "15W", "l4t": "36.4.7"})
+    other = trt.TensorRT(str(graph), "f16", home=str(tmp_path))
+    assert other.built and "l4t was None, now 36.4.7; power_mode was" in other.why_built
+    plan = next(tmp_path.glob("*.plan"))
+    plan.write_bytes(plan.read_bytes() + b" ")
+    assert "damaged" in trt.TensorRT(str(graph), "f16", home=str(tmp_path)).why_built
+    newer = use("10.13.3.9")
+    assert (
+        "backend was tensorrt 10.3.0" in trt.TensorRT(str(graph), "f16", home=str(tmp_path)).why_built
+        and newer.builds == 1
+    )
+
+
+def test_the_timing_cache_is_kept_for_a_device_and_version(use, graph, tmp_path):
+    use("10.3.0")
+    assert trt.TensorRT(str(graph), "f16", home=str(tmp_path)).facts["timing_cache"] == "new"
+    (cache,) = tmp_path.glob("timing.*.cache")
+    assert "10.3.0" in cache.name and "8.7" in cache.name and cache.read_bytes() == b"timings"
+    fake = use("10.3.0")
+    assert trt.TensorRT(str(graph), "f16", home=str(tmp_path), workspace_mb=77).facts["timing_cache"] == "kept"
+    assert ("cache", b"timings") in fake.told and (
+        "IBuilderConfig.set_memory_pool_limit",
+        "WORKSPACE",
+        77 << 20,
+    ) in fake.told
+    use("10.3.0", cache_is_taken=False)
+    assert trt.TensorRT(str(graph), "f16", home=str(tmp_path), workspace_mb=78).facts["timing_cache"] == "refused, new"
+
+
+LOG = [
+    "---------- Layers Running on DLA ----------", "[DlaLayer] {ForeignNode[Conv_0...Relu_1]}",
+    "---------- Layers Running on GPU ----------", "[GpuLayer] POOLING: /pool/MaxPool", "[GpuLayer] TOPK: /ArgMax",
+    "Device memory is insufficient to use tactic 0x3",
+]  # fmt: skip
+
+
+def test_dla_is_off_unless_asked_for_and_then_its_placement_is_told(use, graph):
+    fake = use("10.3.0", log=LOG, dla=2)
+    plain = trt.TensorRT(str(graph), "f16")
+    assert "placement" not in plain.facts and not any("DLA" in str(row) for row in fake.told)
+    assert plain.facts["skipped_tactics"] == 1
+    made = trt.TensorRT(str(graph), "f16", dla=1)
+    assert (
+        made.facts["placement"]["dla"] == ["{ForeignNode[Conv_0...Relu_1]}"]
+        and len(made.facts["placement"]["gpu"]) == 2
+    )
+    assert ("IBuilderConfig.default_device_type", "DLA") in fake.told and ("IBuilderConfig.DLA_core", 1) in fake.told
+    assert ("IBuilderConfig.set_flag", "GPU_FALLBACK") in fake.told
+    use("10.3.0", dla=2)
+    with pytest.raises(RuntimeError, match="put no layer there"):
+        trt.TensorRT(str(graph), "f16", dla=0)
+    use("11.4.0.106", log=LOG, dla=0)
+    with pytest.raises(RuntimeError, match="no DLA core 0 here"):
+        trt.TensorRT(str(graph), "f16", dla=0)
+
+
+def test_a_graph_that_the_parser_does_not_read_is_one_line(use, tmp_path):
+    use("11.4.0.106")
+    (tmp_path / "pruned.onnx").write_bytes(b"bad graph")
+    with pytest.raises(RuntimeError, match="cannot read .*pruned.onnx: In node 3: no importer for Odd"):
+        trt.TensorRT(str(tmp_path / "pruned.onnx"), "f32")
+
+
+def test_the_recorded_versions_differ_where_the_code_asks():
+    modules = {v: Fake(v).module for v in VERSIONS}
+    assert [hasattr(m.BuilderFlag, "FP16") for m in modules.values()] == [True, True, True, True, False]
+    assert [hasattr(m.NetworkDefinitionCreationFlag, "STRONGLY_TYPED") for m in modules.values()] == [False] * 2 + [
+        True
+    ] * 3
+    assert [hasattr(m.IBuilderConfig, "builder_optimization_level") for m in modules.values()] == [False] + [True] * 4
+    with pytest.raises(AttributeError):
+        modules["8.5.3.1"].IBuilderConfig().builder_optimization_level = 3
+    with pytest.raises(TypeError):
+        modules["11.4.0.106"].IBuilderConfig().set_timing_cache("one")
+
+
+@pytest.mark.parametrize(
+    ("spelled", "kind"),
+    [
+        ("Channel major FP16 format where channel % 4 == 0", "f16"), ("Row major linear FP16 format", "f16"), ("Half", "f16"),
+        ("Thirty-two wide channel vectorized row major Int8 format.", "int8"), ("Int8", "int8"), ("Float", "f32"),
+        ("Row major linear FP32", "f32"), ("BFloat16", "bf16"), ("Row major linear BFloat16 format", "bf16"), ("", "unknown"),
+    ],
+)  # fmt: skip
+def test_spellings_of_types(spelled, kind):
+    assert layers.kind(spelled) == kind
+
+
+def test_types_are_weighed_by_work_and_fused_kernels_count():
+    rows = [
+        convolution("Half", weights=900), convolution("Float", weights=100),
+        {"Name": "r", "LayerType": "Reformat", "Inputs": [{"Format/Datatype": "Float"}], "Metadata": "[ONNX Layer: node_conv2d]"},
+        {"Name": "p", "LayerType": "CudaPooling", "ParameterType": "Pooling", "Inputs": [{"Format/Datatype": "Float"}]},
+        {"Name": "m", "LayerType": "kgen", "Inputs": [{"Format/Datatype": "Half"}], "Metadata": "[ONNX Layer: node_Convert_2]"},
+    ]  # fmt: skip
+    shares = layers.convolution_types(rows)
+    assert shares == {"f16": 0.9, "f32": 0.1} and layers.found(shares) == "f16"
+    layers.refuse("f16", shares)
+    fused = {
+        "Name": "__myl_Conv",
+        "LayerType": "conv",
+        "Inputs": [{"Format/Datatype": "Half"}],
+        "Metadata": "[ONNX Layer: a]",
+    }
+    assert layers.convolution_types([fused]) == {"f16": 1.0}
+    assert (
+        layers.convolution_types(layers.read('{"Layers": ["conv1", "relu"]}')) == {}
+    )  # names only: nothing is claimed
+    with pytest.raises(ValueError, match="are f16"):
+        layers.refuse("int8", {"f16": 1.0})
+    layers.refuse("f16", {})
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx_bindings") is None, reason="skipped, no TensorRT for RTX here"
+)
+@pytest.mark.parametrize("precision", ["f32", "f16"])
+def test_the_real_bindings_of_tensorrt_rtx_take_what_we_tell_them(graph, tmp_path, precision):
+    module, log = trt.load("tensorrt_rtx"), []
+    path, way = trt.route(module, str(graph), precision)
+    assert way == "typed"
+    plan, facts = trt.build(module, trt.logger(module, log), path, precision, way, 512, None, str(tmp_path / "t.cache"))
+    assert facts["bytes"] == len(bytes(plan)) > 1000
