@@ -51,7 +51,8 @@ def test_the_graph_takes_bytes_and_gives_bytes(graph):
     assert model.opset_import[0].version == 20 and not list(graph.parent.glob("*.data"))
 
 
-HERE = [name for name, backend in BACKENDS.items() if backend.why_not("CPU") is None]  # what runs on this machine
+FILES = {name: backend for name, backend in BACKENDS.items() if name != "inductor"}  # that takes networks, not files
+HERE = [name for name, backend in FILES.items() if backend.why_not("CPU") is None]  # what runs on this machine
 
 
 @pytest.mark.parametrize("backend", HERE)
