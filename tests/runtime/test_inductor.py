@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from edgeprune import pipeline
 from edgeprune.compatible import check_pair
 from edgeprune.data.transforms import MEAN, STD
 from edgeprune.deploy.export import Shipped, program
-from edgeprune.errors import EngineError, ExportError, RecipeError
+from edgeprune.errors import DeviceError, EngineError, ExportError, RecipeError
 from edgeprune.recipe import load_recipe
 from edgeprune.runtime import inductor
 from edgeprune.target import load_target
@@ -82,6 +83,14 @@ def test_what_is_missing_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", "true")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert inductor.why_not("cuda") == "PyTorch finds no CUDA GPU here" and inductor.why_not("cpu") is None
+
+
+def test_a_gpu_that_is_not_here_ends_the_run_before_anything_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("CXX", "true")
+    with pytest.raises(DeviceError, match="cuda-inductor: PyTorch finds no CUDA GPU here; its engines are code"):
+        pipeline.run(load_recipe("quickstart"), load_target("cuda-inductor"), tmp_path)
+    assert list(tmp_path.rglob("*.safetensors")) == []
 
 
 def test_budgets_and_hosts_that_cannot_be():
