@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.data.transforms import MEAN, STD
 from edgeprune.deploy import bundle as bundling
-from edgeprune.deploy.export import Shipped
 from edgeprune.deploy.export import export as export_onnx
 from edgeprune.deploy.plain import plain
 from edgeprune.deploy.simplify import simplify as simplify_onnx
@@ -35,9 +33,8 @@ def export(run: Run) -> dict[str, Any]:
     for role in ROLES:
         path = run.folder / "export" / f"{role}.onnx"
         net = plain(network(run, role), load.example(run))
-        export_onnx(
-            Shipped(net, MEAN, STD, cfg.logits, run.facts["profile"]["head"]), run.recipe.data.size, path, cfg.opset
-        )
+        shipped = load.task(run).shipped(net, run.facts["profile"]["head"], cfg.logits)
+        export_onnx(shipped, run.recipe.data.size, path, cfg.opset)
         sizes[role] = path.stat().st_size
         run.console.print(f"{role}: {sizes[role] / 1e6:.2f} MB of ONNX, opset {cfg.opset}")
     return {"bytes": sizes}

@@ -13,10 +13,8 @@ import torch
 from torch import nn
 
 from edgeprune import models
-from edgeprune.data.transforms import MEAN, STD
-from edgeprune.deploy.export import Shipped
 from edgeprune.deploy.export import export as export_onnx
-from edgeprune.deploy.heads import HEADS, MOST_CLASSES, Tail
+from edgeprune.deploy.heads import MOST_CLASSES, Tail
 from edgeprune.deploy.plain import plain
 from edgeprune.errors import DeviceError, RecipeError
 from edgeprune.files import write_json
@@ -37,7 +35,8 @@ _CALIBRATION = 8  # images: an INT8 engine's speed does not depend on its scales
 def profile(run: Run) -> dict[str, Any]:
     """Picks the head; for a latency budget writes `profile/dense.onnx` and `profile/table.json`, too."""
     missing = device(run).why_not()
-    head = "argmax" if missing else _head(run)
+    heads = load.task(run).heads
+    head = heads[0] if missing or len(heads) == 1 else _head(run)
     if not run.recipe.budget.is_latency:
         return {"kind": None, "head": head}
     return {"head": head} | (_measured(run, head) if missing is None else _estimated(run, missing))
@@ -77,11 +76,12 @@ def _head(run: Run) -> str:
     tail = Tail(shape[1], (max(1, size[0] // shape[2]), max(1, size[1] // shape[3])))
     calibration = list(_calibration(run))
     made = {}
-    for name in HEADS:
+    task = load.task(run)
+    for name in task.heads:
         path = home / f"head-{name}.onnx"
-        export_onnx(Shipped(tail, MEAN, STD, head=name), size, path, run.recipe.deploy.opset)
+        export_onnx(task.shipped(tail, name), size, path, run.recipe.deploy.opset)
         made[name] = device(run).build(path, home / f"head-{name}", precision(run), calibration)
-    for name in HEADS:
+    for name in task.heads:
         shutil.rmtree(home / f"head-{name}", ignore_errors=True)
         (home / f"head-{name}.onnx").unlink()
     found = race(lambda n: device(run).pairs(made["argmax"], made["chain"], _image(run), n), seconds=5)
@@ -173,7 +173,7 @@ def profiler_of(run: Run) -> Profiler:
 def engine_of(run: Run, net: nn.Module, home: Path, name: str, head: str | None = None) -> Engine:
     """Export a network and compile it, only to be timed: `home/<name>.onnx` and `home/engine-<name>/`."""
     path = home / f"{name}.onnx"
-    shipped = Shipped(plain(net, load.example(run)), MEAN, STD, head=head or run.facts["profile"]["head"])
+    shipped = load.task(run).shipped(plain(net, load.example(run)), head or run.facts["profile"]["head"])
     export_onnx(shipped, run.recipe.data.size, path, run.recipe.deploy.opset)
     return device(run).build(path, home / f"engine-{name}", precision(run), _calibration(run))
 

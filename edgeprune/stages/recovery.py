@@ -80,7 +80,7 @@ def healed(
         for name in ["", *whole]:
             if name not in stays.loss:
                 cut = _cut(run, net, graph, scores, {**whole, name: cuts[name]} if name else whole)
-                imitate(cut, net, batches.stream(), steps, run.recipe.finetune, models.logits_of, bar.advance)
+                imitate(cut, net, batches.stream(), steps, run.recipe.finetune, load.task(run).apart, bar.advance)
                 yard.settle(cut)
                 stays.add(name, yard.loss(cut.eval()))
     drift = stays.loss[""]
@@ -106,7 +106,7 @@ def contest(
             if name not in notes.loss:
                 cut = _cut(run, net, graph, scores, widths)
                 notes.add(
-                    name, imitate(cut, net, batches.stream(), steps, run.recipe.finetune, models.logits_of, bar.advance)
+                    name, imitate(cut, net, batches.stream(), steps, run.recipe.finetune, load.task(run).apart, bar.advance)
                 )
     [loss] = broadcast_object_list([notes.loss])  # devices round differently; all processes choose alike
     return loss

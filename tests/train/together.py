@@ -29,7 +29,7 @@ def main(home: Path, batch: int) -> None:
         loss=Loss(class_weights="none"),
     )  # no void, no weights: each process's mean counts alike, as everywhere in data-parallel training
     hooks = Hooks(teacher=teacher)
-    train(net, train_loader(data, cfg, 1), cfg, home, classes=9, seed=1, title="t", hooks=hooks)
+    train(net, train_loader(data, cfg, 1), cfg, home, loss=make_loss(cfg.loss, None), seed=1, title="t", hooks=hooks)
     if PartialState().is_main_process:
         save_tensors(home / "weights.safetensors", dict(net.state_dict()))
 
