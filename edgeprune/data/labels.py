@@ -40,7 +40,7 @@ def moved_boxes(label: np.ndarray, matrix: torch.Tensor, crop: tuple[int, int]) 
     """(MOST_BOXES, 6) float32: the boxes in the view, cut at its edges; rows without a box have class -1."""
     (ax, _, tx), (_, ay, ty) = matrix[0].tolist()
     boxes = np.array(label, dtype=np.float32).reshape(-1, 6)[:MOST_BOXES]
-    for axis, scale, shift, side in ((0, ax, tx, crop[1]), (1, ay, ty, crop[0])):  # pixel i reaches from i to i + 1
+    for axis, scale, shift in ((0, ax, tx), (1, ay, ty)):  # pixel i reaches from i to i + 1
         ends = (boxes[:, axis : axis + 3 : 2] - 0.5) * scale + shift + 0.5
         boxes[:, axis : axis + 3 : 2] = np.sort(ends, axis=1)
     whole = areas(boxes)
