@@ -13,17 +13,12 @@ from edgeprune.documents import hint
 from edgeprune.errors import RecipeError
 from edgeprune.models import NETWORKS, TASK_NETWORKS
 from edgeprune.prune.criteria import CRITERIA
-from edgeprune.recipe import Gates, Recipe, Train
+from edgeprune.recipe import TASK_GATES, Gates, Recipe, Train
 from edgeprune.runtime import BACKENDS
 from edgeprune.target import Target
 
 STRIDES = {"segnet": 1, "streetnet": 16}
 LOSSES = {"segmentation": ("ce", "ohem", "gsrl"), "classification": ("ce",), "detection": ("focal",)}
-GATES = {
-    "segmentation": ("miou_drop", "boundary_drop", "pixel_agreement", "min_miou"),
-    "classification": ("top1_drop", "top1_agreement", "min_top1"),
-    "detection": ("map_drop", "box_agreement", "min_map"),
-}
 # networks that normalise one mean of the whole image over the batch
 POOLED = ("deeplabv3", "deeplabv3plus", "pspnet", "icnet", "fastscnn", "bisenetv2", "ddrnet", "pidnet")
 
@@ -93,9 +88,9 @@ def _task(recipe: Recipe) -> None:
     tasks = getattr(CRITERIA[recipe.prune.method], "tasks", tuple(TASK_SETS))
     if task not in tasks:
         raise RecipeError(f"prune.method: {recipe.prune.method} needs labels of {' or '.join(tasks)}, not of {task}")
-    for gate in (g for t, gates in GATES.items() if t != task for g in gates):
+    for gate in (g for t, gates in TASK_GATES.items() if t != task for g in gates):
         if getattr(recipe.deploy.gates, gate) not in (None, Gates.model_fields[gate].default):
-            raise RecipeError(f"deploy.gates.{gate}: not of task: {task}, which has {', '.join(GATES[task])}")
+            raise RecipeError(f"deploy.gates.{gate}: not of task: {task}, which has {', '.join(TASK_GATES[task])}")
     if task == "segmentation":
         return
     only = "is for task: segmentation"

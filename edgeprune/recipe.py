@@ -354,6 +354,11 @@ class Budget(Section):
 
 
 Points = Annotated[float, Field(ge=0, le=100)]
+TASK_GATES = {  # the others are for all tasks
+    "segmentation": ("miou_drop", "boundary_drop", "pixel_agreement", "min_miou"),
+    "classification": ("top1_drop", "top1_agreement", "min_top1"),
+    "detection": ("map_drop", "box_agreement", "min_map"),
+}
 
 
 class Gates(Section):
@@ -390,6 +395,11 @@ class Gates(Section):
     min_speedup: Positive | None = Field(
         default=None, description="the least speed-up (lower end of its 95 % interval)"
     )
+
+    def of(self, task: str) -> dict[str, float | None]:
+        """Gate -> limit of those that a task has."""
+        others = {gate for name, gates in TASK_GATES.items() if name != task for gate in gates}
+        return {gate: limit for gate, limit in self.model_dump(mode="json").items() if gate not in others}
 
 
 class Deploy(Section):

@@ -105,7 +105,8 @@ def check(folder, backend, precision, runs, out):
         started = time.time()
         made[role] = engines.BACKENDS[backend](os.path.join(folder, role + ".onnx"), precision, images, about["device"])
         print("  %.0f s" % (time.time() - started), file=sys.stderr)
-    masks = np.concatenate([made["pruned"].predict(image[None]) for image in data["images"]])
+    answers = np.concatenate([made["pruned"].predict(image[None]) for image in data["images"]])
+    task = score.TASKS[about.get("task", "segmentation")]
     times = pairs(made["dense"].bind(data["images"][:1]), made["pruned"].bind(data["images"][:1]), runs)
     result = {
         "schema": 1,
@@ -115,10 +116,11 @@ def check(folder, backend, precision, runs, out):
         "precision_asked": precision,
         "precision_found": made["pruned"].precision,
         "device": device_state(),
-        "images": len(masks),
-        "pytorch": score.judge(data["labels"], data["pruned_masks"], about["classes"]),
-        "engine": score.judge(data["labels"], masks, about["classes"]),
-        "pixel_agreement": float((masks == data["pruned_masks"]).mean()),
+        "task": about.get("task", "segmentation"),
+        "images": len(answers),
+        "pytorch": task.judge and task.judge(data["labels"], data["pruned_answers"], about["classes"]),
+        "engine": task.judge and task.judge(data["labels"], answers, about["classes"]),
+        task.agreement: task.same(answers, data["pruned_answers"], data),
         "dense_latency": score.spread(times[0]),
         "latency": score.spread(times[1]),
         "speedup": score.ratio(*times),
@@ -137,10 +139,11 @@ def report(result, out):
         "%s@%s  %s, asked %s, found %s"
         % (result["recipe"], result["target"], result["backend"], result["precision_asked"], result["precision_found"])
     )
-    print(
-        "mIoU on %d images: PyTorch %.2f, engine %.2f; pixel agreement %.4f"
-        % (result["images"], 100 * result["pytorch"]["miou"], 100 * result["engine"]["miou"], result["pixel_agreement"])
-    )
+    task = score.TASKS[result["task"]]
+    if task.judge:
+        told = (100 * result["pytorch"][task.key], 100 * result["engine"][task.key])
+        print("%s on %d images: PyTorch %.2f, engine %.2f" % ((task.name, result["images"]) + told))
+    print("%s on %d images: %.4f" % (task.agreement.replace("_", " "), result["images"], result[task.agreement]))
     print(
         "latency p50: dense %.2f ms, pruned %.2f ms; speed-up %.2f [%.2f, %.2f]"
         % (

@@ -167,7 +167,7 @@ class TensorRT:
             self.host[name], self.device[name] = array, self.cuda.allocate(array.nbytes)
             self.context.set_tensor_address(name, self.device[name])
         self.inputs = [n for n in self.host if self.engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
-        self.output = "classes"
+        self.output = next(n for n in self.host if n not in self.inputs)  # the first: classes, logits or heads
 
     def _run(self):
         name = self.inputs[0]

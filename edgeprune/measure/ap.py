@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 
 from edgeprune.measure.bootstrap import Interval, drawn_weights
-from edgeprune.models.boxes import overlaps
+from edgeprune.models.boxes import common, overlaps
 
 OVERLAPS = tuple(round(0.5 + 0.05 * n, 2) for n in range(10))
-_SAME = 0.9  # overlap from which two boxes count as one and the same
-_SURE = 0.3  # score from which a box counts in an agreement
 Predict = Callable[[np.ndarray], Sequence[np.ndarray]]
 
 
@@ -143,19 +141,5 @@ def difference(a: Detections, b: Detections, resamples: int = 300, seed: int = 0
 
 
 def agreement(a: Detections, b: Detections) -> np.ndarray:
-    """(N,) of each image's boxes of score 0.3 and more the share that both have: same class, overlap 0.9; 1 where none has any.
-
-    A box that the other has with a score just under 0.3 is not held against it: partners may have half the score.
-    """
-    return np.array([_common(x, y) for x, y in zip(a.boxes, b.boxes, strict=True)])
-
-
-def _common(a: np.ndarray, b: np.ndarray) -> float:
-    found, count = 0, 0
-    for mine, other in ((a, b), (b, a)):
-        sure, rest = mine[mine[:, 5] >= _SURE], other[other[:, 5] >= _SURE / 2]
-        count += len(sure)
-        if len(sure) and len(rest):
-            same = (overlaps(sure, rest) >= _SAME) & (sure[:, 4:5] == rest[None, :, 4])
-            found += int(same.any(axis=1).sum())
-    return found / count if count else 1.0
+    """(N,) of each image's sure boxes the share that both have (`models.boxes.common`)."""
+    return np.array([common(x, y) for x, y in zip(a.boxes, b.boxes, strict=True)])

@@ -29,7 +29,7 @@ from edgeprune.models import (
 )
 from edgeprune.models.checkpoint import load_checkpoint
 
-__all__ = ["NETWORKS", "TASK_NETWORKS", "build", "load_checkpoint", "logits_of"]
+__all__ = ["NETWORKS", "SEGMENTATION", "TASK_NETWORKS", "build", "load_checkpoint", "logits_of"]
 
 Build = Callable[..., nn.Module]
 SEGMENTATION: dict[str, Build] = {

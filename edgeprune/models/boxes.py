@@ -88,3 +88,19 @@ def detections(heads, anchors, size, least=0.05, most_overlap=0.5, candidates=40
     apart = kinds[:, None] * 2.0 * max(size)  # so that classes do not suppress each other
     kept = suppress(boxes + apart, values, most_overlap)[:most]
     return np.concatenate([boxes[kept], kinds[kept, None], values[kept, None]], axis=1).astype(np.float32)
+
+
+def common(a, b, sure=0.3, same=0.9):
+    """Of the boxes of two `detections` that score `sure` and more, the share that the other has too; 1 where there are none.
+
+    The same box has the same class, an overlap of `same` and at least half of the score `sure`: a box that the other has just
+    under `sure` is not held against it.
+    """
+    found, count = 0, 0
+    for mine, other in ((a, b), (b, a)):
+        mine, other = mine[mine[:, 5] >= sure], other[other[:, 5] >= sure / 2]
+        count += len(mine)
+        if len(mine) and len(other):
+            alike = (overlaps(mine, other) >= same) & (mine[:, 4:5] == other[None, :, 4])
+            found += int(alike.any(axis=1).sum())
+    return found / count if count else 1.0

@@ -135,10 +135,10 @@ def _parity_images(run: Run) -> dict[str, np.ndarray]:
     """Spread validation images with their labels and PyTorch's answers."""
     data, count = load.dataset(run, "val"), min(run.recipe.deploy.parity_images, len(load.dataset(run, "val")))
     pairs = [data[i * len(data) // count] for i in range(count)]
-    images = np.stack([image for image, _ in pairs])
-    found = {role: load.predictor(network(run, role)) for role in ROLES}
-    masks = {f"{role}_masks": np.concatenate([p(image[None]) for image in images]) for role, p in found.items()}
-    return {"images": images, "labels": np.stack([label for _, label in pairs]), **masks}
+    images, task = np.stack([image for image, _ in pairs]), load.task(run)
+    found = {role: task.predictor(network(run, role)) for role in ROLES}
+    answers = {f"{role}_answers": np.concatenate([p(image[None]) for image in images]) for role, p in found.items()}
+    return {"images": images, **answers, **task.bundled([label for _, label in pairs])}
 
 
 def _calibration(run: Run) -> np.ndarray | None:
@@ -153,12 +153,13 @@ def _about(run: Run) -> dict[str, Any]:
     recipe = run.recipe
     return {
         "recipe": recipe.name,
+        "task": recipe.task,
         "target": run.target.name,
         "backend": run.target.backend,
         "device": run.target.device,
         "precision": precision(run),
         "input": {"name": "image", "shape": [1, *recipe.data.size, 3], "dtype": "uint8", "order": "RGB"},
         "classes": load.dataset(run, "val").classes,
-        "gates": recipe.deploy.gates.model_dump(mode="json"),
+        "gates": recipe.deploy.gates.of(recipe.task),
         "latency_runs": recipe.deploy.latency_runs,
     }

@@ -9,7 +9,6 @@ from pathlib import Path
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
-from edgeprune import models
 from edgeprune.errors import EdgepruneError
 from edgeprune.files import hash_obj, read_json, write_json
 from edgeprune.progress import Progress

@@ -84,6 +84,9 @@ class Classification:
         found += gating.at_least("top1_agreement", limits.top1_agreement, parity["top1_agreement"])
         return found + gating.at_least("min_top1", limits.min_top1, 100 * judged["top1"])
 
+    def bundled(self, labels: list[np.ndarray]) -> dict[str, np.ndarray]:
+        return {"labels": np.stack(labels)}
+
     def pictures(
         self, image: np.ndarray, label: np.ndarray, founds: dict[str, Accuracy], index: int, data: Any
     ) -> list[tuple[str, np.ndarray]]:

@@ -85,6 +85,9 @@ class Segmentation:
         found += gating.at_least("pixel_agreement", limits.pixel_agreement, parity["pixel_agreement"])
         return found + gating.at_least("min_miou", limits.min_miou, 100 * judged["miou"])
 
+    def bundled(self, labels: list[np.ndarray]) -> dict[str, np.ndarray]:
+        return {"labels": np.stack(labels)}
+
     def pictures(
         self, image: np.ndarray, label: np.ndarray, founds: dict[str, Evaluation], index: int, data: Any
     ) -> list[tuple[str, np.ndarray]]:

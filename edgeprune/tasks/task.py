@@ -99,6 +99,10 @@ class Task(Protocol):
         """The gates on answers that `recipe.Gates` asks for."""
         ...
 
+    def bundled(self, labels: list[np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays that the check on the device wants: labels, and what answers are decoded with."""
+        ...
+
     def pictures(
         self, image: np.ndarray, label: np.ndarray, founds: dict[str, Any], index: int, data: Any
     ) -> list[tuple[str, np.ndarray]]:
