@@ -93,7 +93,7 @@ def drawn_boxes(image: np.ndarray, label: np.ndarray, data: Dataset) -> np.ndarr
         label: (M, 5 or 6); column 5 is 1 for boxes that are not judged.
     """
     picture = Image.fromarray(image)
-    pen, width = ImageDraw.Draw(picture), max(1, min(image.shape[:2]) // 160)
+    pen, width = ImageDraw.Draw(picture), max(2, min(image.shape[:2]) // 160)
     for x0, y0, x1, y1, k, *ignored in label.tolist():
         color = _PLAIN if ignored and ignored[0] == 1 else data.palette[int(k)]
         pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=tuple(color), width=width)

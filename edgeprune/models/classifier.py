@@ -27,19 +27,18 @@ class ResNetClassifier(nn.Module):
         self, classes: int, depth: int = 18, width: int = 64, stem: Literal["imagenet", "cifar"] = "imagenet"
     ) -> None:
         super().__init__()
-        body = ResNet(depth, output_stride=32, width=width)
-        if stem == "cifar":
-            body.conv1 = nn.Conv2d(3, width, 3, 1, 1, bias=False)
-            nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
-            body.maxpool = nn.Identity()
-        elif stem != "imagenet":
+        if stem not in ("imagenet", "cifar"):
             raise TypeError(f"stem {stem!r} is neither imagenet nor cifar")
-        for name, part in body.named_children():  # under torchvision's names, without a prefix
-            self.add_module(name, part)
+        body = ResNet(depth, output_stride=32, width=width)
+        self.conv1, self.bn1, self.relu = body.conv1, body.bn1, body.relu
+        self.maxpool: nn.Module = body.maxpool
+        if stem == "cifar":
+            self.conv1, self.maxpool = nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.Identity()
+            nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
+        self.layer1, self.layer2, self.layer3, self.layer4 = body.stages
         self.fc = nn.Linear(body.channels["high"], classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        for number in range(1, 5):
-            x = self.get_submodule(f"layer{number}")(x)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(x.mean(dim=(2, 3)))

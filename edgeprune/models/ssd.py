@@ -24,6 +24,16 @@ def _conv(inp: int, out: int, kernel: int, stride: int = 1) -> list[nn.Module]:
     return layers
 
 
+def _answer(inp: int, shapes: int, classes: int) -> nn.Conv2d:
+    """K logits and 4 offsets an anchor; at the start every class is rare."""
+    bias = torch.zeros(shapes, classes + 4)
+    bias[:, :classes] = -math.log((1 - _RARE) / _RARE)
+    made = nn.Conv2d(inp, bias.numel(), 3, padding=1)
+    nn.init.normal_(made.weight, std=0.01)
+    made.bias = nn.Parameter(bias.flatten())
+    return made
+
+
 class SSD(nn.Module):
     """(B, 3, H, W) normalised images to (B, N, K + 4): class logits and box offsets of every anchor.
 
@@ -47,13 +57,8 @@ class SSD(nn.Module):
         widths = [high // 4, high // 2, high, *extra]
         self.extra = nn.ModuleList(nn.Sequential(*_conv(a, b, 3, 2)) for a, b in zip(widths[2:], extra, strict=False))
         self.heads = nn.ModuleList(nn.Sequential(*_conv(w, head, 3)) for w in widths)
-        self.answers = nn.ModuleList(nn.Conv2d(head, len(self.shapes) * (classes + 4), 3, padding=1) for _ in widths)
+        self.answers = nn.ModuleList(_answer(head, len(self.shapes), classes) for _ in widths)
         self.outputs = classes + 4
-        for answer in self.answers:
-            nn.init.normal_(answer.weight, std=0.01)
-            bias = torch.zeros(len(self.shapes), classes + 4)
-            bias[:, :classes] = -math.log((1 - _RARE) / _RARE)
-            answer.bias.data.copy_(bias.flatten())
 
     def anchors(self, size: tuple[int, int]) -> np.ndarray:
         """(N, 4) anchors of an image of (H, W), in the order of the answers."""

@@ -29,7 +29,7 @@ class Classification:
         "top1", "top-1", "accuracy_per_class", "accuracy", ("balanced", "mean over classes"), "top1_agreement",
         "images like PyTorch's", "logits",
     )  # fmt: skip
-    heads = ("logits",)
+    heads: tuple[str, ...] = ("logits",)
     apart = staticmethod(logits_loss)
 
     def __init__(self, classes: list[str], size: tuple[int, int], network: Any) -> None:
@@ -49,7 +49,7 @@ class Classification:
 
         return predict
 
-    def shipped(self, net: nn.Module, head: str, logits: bool = False) -> nn.Module:
+    def shipped(self, net: nn.Module, head: str, logits: bool = False) -> Heads:
         return Heads(net, MEAN, STD, "logits")
 
     def evaluate(self, predict: Predict, data: Any, tick: Tick | None = None) -> Accuracy:

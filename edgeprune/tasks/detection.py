@@ -36,9 +36,9 @@ class Detection:
 
     metric = Metric(
         "map50", "mAP@0.5", "ap50_per_class", "AP@0.5", ("map", "mAP@0.5:0.95"), "box_agreement", "boxes like PyTorch's",
-        "boxes' raw heads",
+        "raw heads",
     )  # fmt: skip
-    heads = ("heads",)
+    heads: tuple[str, ...] = ("heads",)
     apart = staticmethod(boxes.divergence)
 
     def __init__(self, classes: list[str], size: tuple[int, int], network: Any) -> None:
@@ -75,7 +75,7 @@ class Detection:
 
         return predict
 
-    def shipped(self, net: nn.Module, head: str, logits: bool = False) -> nn.Module:
+    def shipped(self, net: nn.Module, head: str, logits: bool = False) -> Heads:
         return Heads(net, MEAN, STD, "heads")
 
     def evaluate(self, predict: Predict, data: Any, tick: Tick | None = None) -> Detections:

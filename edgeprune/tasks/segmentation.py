@@ -13,7 +13,7 @@ from edgeprune.data.labels import drawn_mask
 from edgeprune.data.transforms import MEAN, STD, normalised
 from edgeprune.deploy import gates as gating
 from edgeprune.deploy import parity as comparing
-from edgeprune.deploy.export import Shipped
+from edgeprune.deploy.export import Heads, Shipped
 from edgeprune.deploy.gates import Gate
 from edgeprune.deploy.heads import HEADS
 from edgeprune.measure.bootstrap import miou_difference
@@ -31,7 +31,7 @@ class Segmentation:
         "miou", "mIoU", "iou_per_class", "IoU", ("boundary_iou", "boundary IoU"), "pixel_agreement",
         "pixels like PyTorch's", "mask",
     )  # fmt: skip
-    heads = tuple(HEADS)
+    heads: tuple[str, ...] = tuple(HEADS)
     apart = staticmethod(logits_loss)
 
     def __init__(self, classes: list[str], size: tuple[int, int], network: Any) -> None:
@@ -50,7 +50,7 @@ class Segmentation:
 
         return predict
 
-    def shipped(self, net: nn.Module, head: str, logits: bool = False) -> nn.Module:
+    def shipped(self, net: nn.Module, head: str, logits: bool = False) -> Heads:
         return Shipped(net, MEAN, STD, logits, head)
 
     def evaluate(self, predict: Predict, data: Any, tick: Tick | None = None) -> Evaluation:

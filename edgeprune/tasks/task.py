@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from edgeprune.deploy.export import Heads
 from edgeprune.deploy.gates import Gate
 from edgeprune.train.losses import Loss
 
@@ -62,7 +63,7 @@ class Task(Protocol):
         ...
 
     def apart(
-        self, answer: torch.Tensor, taught: torch.Tensor, labels: torch.Tensor | None = None, temperature: float = 1.0
+        self, student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor | None = None, temperature: float = 1.0
     ) -> torch.Tensor:
         """How far a network's answers are from another's (distillation, the knapsack's sensitivity)."""
         ...
@@ -71,7 +72,7 @@ class Task(Protocol):
         """(B, H, W, 3) uint8 images to (B, ...) answers, by PyTorch."""
         ...
 
-    def shipped(self, net: nn.Module, head: str, logits: bool = False) -> nn.Module:
+    def shipped(self, net: nn.Module, head: str, logits: bool = False) -> Heads:
         """The graph that ships: (1, H, W, 3) uint8 to the answer, with `outputs`, their names."""
         ...
 

@@ -84,7 +84,7 @@ def detection_loss(heads: torch.Tensor, labels: torch.Tensor, anchors: torch.Ten
 
 
 def divergence(
-    heads: torch.Tensor, taught: torch.Tensor, labels: torch.Tensor | None = None, temperature: float = 1.0
+    student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor | None = None, temperature: float = 1.0
 ) -> torch.Tensor:
     """How far (B, N, K + 4) heads are from the teacher's, whatever the labels: KL of each sigmoid plus the boxes' distance where something is.
 
@@ -92,9 +92,9 @@ def divergence(
     least 1). Boxes count by that confidence, as smooth L1.
     """
     t = temperature
-    p, mine = taught[..., :-4].float() / t, heads[..., :-4].float() / t
+    p, mine = teacher[..., :-4].float() / t, student[..., :-4].float() / t
     share = p.sigmoid()
     kl = share * (F.logsigmoid(p) - F.logsigmoid(mine)) + (1 - share) * (F.logsigmoid(-p) - F.logsigmoid(-mine))
-    sure = taught[..., :-4].float().sigmoid().amax(dim=-1)
-    away = F.smooth_l1_loss(heads[..., -4:].float(), taught[..., -4:].float(), reduction="none", beta=1 / 9).sum(-1)
+    sure = teacher[..., :-4].float().sigmoid().amax(dim=-1)
+    away = F.smooth_l1_loss(student[..., -4:].float(), teacher[..., -4:].float(), reduction="none", beta=1 / 9).sum(-1)
     return (kl.sum() * t * t + (away * sure).sum()) / sure.sum().clamp_min(1.0)

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from edgeprune.data import check, open_dataset
-from edgeprune.data.labels import moved_boxes
+from edgeprune.data.labels import KINDS, moved_boxes
 from edgeprune.data.loader import train_loader
-from edgeprune.data.labels import KINDS
 from edgeprune.errors import DataError
 from edgeprune.recipe import Train
 from tests.data.trees import picture
