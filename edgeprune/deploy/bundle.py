@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgeprune.files import replace_with, sha256, write_atomic, write_json
-from edgeprune.models import boxes
 from edgeprune.shipped import shipped
 
 SCRIPTS = ("check.py", "engines.py", "score.py")  # a list by name: installers leave compiled files beside scripts
@@ -33,6 +33,7 @@ def write(
     parity: dict[str, np.ndarray],
     calibration: np.ndarray | None,
     about: dict[str, Any],
+    scripts: Sequence[Path] = (),
 ) -> None:
     """Write the bundle's folder, with checksums of every file in it.
 
@@ -40,6 +41,7 @@ def write(
         graphs: "dense" and "pruned" ONNX files.
         parity: images (N, H, W, 3) uint8, labels (N, ...), dense_answers, pruned_answers (N, ...), and what answers hang on.
         calibration: (M, H, W, 3) uint8 for INT8, or None.
+        scripts: further files that the check needs.
     """
     if home.exists():
         shutil.rmtree(home)
@@ -49,8 +51,8 @@ def write(
     shutil.copyfile(plan, home / "plan.json")
     for script in SCRIPTS:
         shutil.copyfile(shipped("deploy/on_device") / script, home / script)
-    if about["task"] == "detection":  # decoding, the very file that the host judges with
-        shutil.copyfile(Path(boxes.__file__), home / "boxes.py")
+    for script in scripts:
+        shutil.copyfile(script, home / script.name)
     _arrays(home / "parity.npz", parity)
     if calibration is not None:
         _arrays(home / "calibration.npz", {"images": calibration})

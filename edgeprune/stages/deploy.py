@@ -119,6 +119,7 @@ def bundle(run: Run) -> dict[str, Any]:
         parity=_parity_images(run),
         calibration=_calibration(run),
         about=_about(run),
+        scripts=load.task(run).scripts,
     )
     archive = home.with_suffix(".tar.gz")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ class Classification:
         "images like PyTorch's", "logits",
     )  # fmt: skip
     heads: tuple[str, ...] = ("logits",)
+    scripts: tuple[Path, ...] = ()
     apart = staticmethod(logits_loss)
 
     def __init__(self, classes: list[str], size: tuple[int, int], network: Any) -> None:

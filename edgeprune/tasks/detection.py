@@ -7,6 +7,7 @@ A network of your own has a method `anchors((H, W))` that gives (N, 4) boxes.
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,8 @@ from edgeprune.deploy.parity import worst
 from edgeprune.errors import ModelError
 from edgeprune.measure import ap
 from edgeprune.measure.ap import Detections
+from edgeprune.models import boxes as decoding
 from edgeprune.models import logits_of
-from edgeprune.models.boxes import detections
 from edgeprune.tasks.task import Metric, Predict, Tick
 from edgeprune.train import boxes
 from edgeprune.train.losses import Loss
@@ -39,6 +40,7 @@ class Detection:
         "raw heads",
     )  # fmt: skip
     heads: tuple[str, ...] = ("heads",)
+    scripts: tuple[Path, ...] = (Path(decoding.__file__),)  # the very file that the host decodes with
     apart = staticmethod(boxes.divergence)
 
     def __init__(self, classes: list[str], size: tuple[int, int], network: Any) -> None:
@@ -80,7 +82,7 @@ class Detection:
 
     def evaluate(self, predict: Predict, data: Any, tick: Tick | None = None) -> Detections:
         def boxes_in(images: np.ndarray) -> list[np.ndarray]:
-            return [detections(heads, self.anchors, self.size) for heads in predict(images)]
+            return [decoding.detections(heads, self.anchors, self.size) for heads in predict(images)]
 
         return ap.evaluate(boxes_in, data, tick=tick)
 

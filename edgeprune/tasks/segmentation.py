@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ class Segmentation:
         "pixels like PyTorch's", "mask",
     )  # fmt: skip
     heads: tuple[str, ...] = tuple(HEADS)
+    scripts: tuple[Path, ...] = ()
     apart = staticmethod(logits_loss)
 
     def __init__(self, classes: list[str], size: tuple[int, int], network: Any) -> None:

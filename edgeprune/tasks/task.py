@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -56,6 +57,7 @@ class Task(Protocol):
 
     metric: Metric
     heads: tuple[str, ...]  # ways to write the graph's last step; which one ships is timed where there are several
+    scripts: tuple[Path, ...]  # what the check on the device needs besides its own
     classes: list[str]
 
     def loss(self, cfg: Any, data: Any) -> Loss:

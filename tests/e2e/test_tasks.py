@@ -22,7 +22,17 @@ OWN = {
 
 def run(runs: Path, task: str, target: str, *more: str) -> subprocess.CompletedProcess:
     settings = [x for s in (*SETTINGS, *OWN[task], *more) for x in ("--set", s)]
-    command = [sys.executable, "-m", "edgeprune", "run", f"quickstart_{task}", "--target", target, "--runs-dir", str(runs)]
+    command = [
+        sys.executable,
+        "-m",
+        "edgeprune",
+        "run",
+        f"quickstart_{task}",
+        "--target",
+        target,
+        "--runs-dir",
+        str(runs),
+    ]
     return subprocess.run([*command, *settings], capture_output=True, text=True)
 
 
@@ -56,7 +66,17 @@ def test_the_bundle_is_checked_without_edgeprune(tmp_path, task, agreement):
     assert done.returncode == 4, done.stderr
     bundle, out = tmp_path / f"quickstart_{task}@jetson" / "bundle", tmp_path / "r.json"
     assert (bundle / "boxes.py").exists() == (task == "detection")
-    command = [sys.executable, "-S", "-c", _ALONE, str(bundle / "check.py"), "--backend", "onnxruntime", "--precision", "f32"]
+    command = [
+        sys.executable,
+        "-S",
+        "-c",
+        _ALONE,
+        str(bundle / "check.py"),
+        "--backend",
+        "onnxruntime",
+        "--precision",
+        "f32",
+    ]
     checked = subprocess.run([*command, "--runs", "5", "--out", str(out)], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr + checked.stdout
     r = json.loads(out.read_text())

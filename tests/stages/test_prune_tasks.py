@@ -61,7 +61,14 @@ def test_every_method_prunes_and_proves(tmp_path, name, task):
 
 @pytest.mark.parametrize("task", ARGS)
 def test_the_knapsack_measures_how_far_answers_move(tmp_path, task):
-    run = job(tmp_path, task, "prune.method=l1", "prune.allocate=knapsack", "prune.sensitivity_images=2", "prune.recovery_steps=1")
+    run = job(
+        tmp_path,
+        task,
+        "prune.method=l1",
+        "prune.allocate=knapsack",
+        "prune.sensitivity_images=2",
+        "prune.recovery_steps=1",
+    )
     facts = prune(run)
     assert facts["macs"] <= facts["budget"]["limit"]
     curves = read_json(tmp_path / "prune" / "sensitivity.json")["before"]["curves"]
