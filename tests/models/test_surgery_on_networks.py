@@ -25,7 +25,7 @@ CASES |= {network: (network, args) for network, args in SMALL.items() if network
 
 # Where not everything can go: why, and a module that says so. Anything else is prunable but for the classifiers.
 REFUSED = {
-    "ssd": {"reshaped across channels": "answers.0"},
+    "ssd": {"reshaped across channels": "answers.0", "concatenated across axes": "answers.4"},
     "enet": {"the network's input": "regular1_1.ext_conv3.0"},
     "erfnet": {"the network's input": "encoder.layers.1.conv1x3_2"},
     "pidnet": {"sum over the channels": "pag3.f_x.0"},
