@@ -2,9 +2,11 @@
 
 import pytest
 
-from edgeprune.compare import unlike
+from edgeprune.compare import entries, unlike
 from edgeprune.deploy import fair
+from edgeprune.errors import RecipeError
 from edgeprune.recipe import load_recipe
+from edgeprune.target import load_target
 
 
 def run(entry, miou, ms=2.0, met=True, loss=3.0, name="pole"):
@@ -33,3 +35,11 @@ def test_an_entry_that_was_not_always_measured_has_no_milliseconds():
 def test_what_a_comparison_must_have_in_common_is_told():
     a, b = load_recipe("quickstart", []), load_recipe("quickstart", ["finetune.steps=10", "prune.method=l1"])
     assert unlike([a, b]) == ["finetune"] and unlike([a, a]) == []
+
+
+def test_tasks_have_no_common_measure():
+    recipes = [load_recipe(name, []) for name in ("quickstart", "quickstart_classification")]
+    with pytest.raises(RecipeError, match="classification and segmentation have no common measure"):
+        entries(recipes, [], load_target("cpu"))
+    rows = fair.summary([run("a", 60)])
+    assert fair.headings(rows)[1] == "engine's mIoU" and "| engine's mIoU |" in fair.markdown(rows, {})

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from edgeprune.deploy import fair, front
+
 SETTINGS = [
     "train.steps=6", "train.batch=4", "finetune.steps=4", "finetune.batch=4", "finetune.recalibrate_batches=2", "prune.batches=2",
     "prune.step=2", "deploy.latency_runs=5", "deploy.parity_images=3", "deploy.simplify=false", "deploy.gates.pruning_drop=null",
@@ -56,6 +58,9 @@ def test_every_stage_and_the_report(tmp_path, task, key, words):
     assert [a["stage"] for a in r["attribution"]] == ["dense", "pruned", "onnx", "simplified", "engine"]
     assert r["engine"][r["metric"]["agreement"]] > 0.9 and r["engine"]["precision_found"] == "f32"
     assert r["budget"]["met"] and all(g["passed"] for g in r["gates"]) and len(r["gates"]) == 3
+    row = fair.row(r)
+    assert row["metric"] == words[0] == front.row(r, 0)["metric"] and row["score"] == 100 * r["engine"][key]
+    assert fair.headings([row])[1] == f"engine's {words[0]}" and row["worst_class"] in r["data"]["classes"]
     page = html.unescape((home / "report.html").read_text())
     assert "IoU" not in page and [w for w in words if w not in page] == []
     assert page.count("data:image/png;base64") == 4 * 5
