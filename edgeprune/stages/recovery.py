@@ -105,7 +105,8 @@ def contest(
             if name not in notes.loss:
                 cut = _cut(run, net, graph, scores, widths)
                 notes.add(
-                    name, imitate(cut, net, batches.stream(), steps, run.recipe.finetune, load.task(run).apart, bar.advance)
+                    name,
+                    imitate(cut, net, batches.stream(), steps, run.recipe.finetune, load.task(run).apart, bar.advance),
                 )
     [loss] = broadcast_object_list([notes.loss])  # devices round differently; all processes choose alike
     return loss
