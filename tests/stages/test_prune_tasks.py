@@ -71,7 +71,7 @@ def test_the_knapsack_measures_how_far_answers_move(tmp_path, task):
     )
     facts = prune(run)
     assert facts["macs"] <= facts["budget"]["limit"]
-    curves = read_json(tmp_path / "prune" / "sensitivity.json")["before"]["curves"]
+    curves = read_json(tmp_path / "prune" / "sensitivity.json")["curves"]
     measured = np.array([loss for curve in curves.values() for loss in curve.values()])
     assert np.isfinite(measured).all() and (measured >= -1e-6).all() and (measured > 1e-6).mean() > 0.5
 
