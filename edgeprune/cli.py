@@ -108,7 +108,7 @@ def compare(
     runs_dir: RunsOpt = Path("runs"),
     out: Annotated[Path, typer.Option(help="where the table goes: OUT.json and OUT.md")] = Path("comparison"),
 ) -> None:
-    """Run recipes, or one recipe's methods, and print one fair table: mean mIoU and its spread over seeds, the class that
+    """Run recipes, or one recipe's methods, and print one fair table: mean mIoU (top-1, mAP) and its spread over seeds, the class that
     loses most, parameters, MACs, measured milliseconds, time spent.
 
     Same budget, data and fine-tuning for all, or the table says in what they differ. Each dense network is trained once a
@@ -226,7 +226,7 @@ def targets() -> None:
 @data_app.command("check")
 def check_data(
     name: Annotated[str, typer.Argument(help="the kind of data set, as data.name in a recipe")],
-    root: Annotated[str | None, typer.Argument(help="its folder; streets needs none")] = None,
+    root: Annotated[str | None, typer.Argument(help="its folder; sets that are drawn need none")] = None,
     split: Annotated[str, typer.Option(help="comma-separated; also a list of the set, such as trainaug")] = "train,val",
     limit: Annotated[int | None, typer.Option(min=1, help="read only so many images a split, evenly spread")] = None,
     args: Annotated[str, typer.Option(help="data.args as in a recipe: '{classes: [road, car]}'")] = "{}",

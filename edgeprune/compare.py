@@ -15,12 +15,12 @@ from rich.table import Table
 from edgeprune import pipeline
 from edgeprune.compatible import check_pair, with_method
 from edgeprune.deploy import fair
-from edgeprune.errors import EdgepruneError
+from edgeprune.errors import EdgepruneError, RecipeError
 from edgeprune.files import hash_obj, read_json, write_atomic, write_json
 from edgeprune.recipe import Recipe
 from edgeprune.target import Target
 
-_SAME = ("model", "data", "train", "budget", "finetune", "deploy")  # what a fair comparison has in common
+_SAME = ("task", "model", "data", "train", "budget", "finetune", "deploy")  # what a fair comparison has in common
 
 
 def entries(recipes: Sequence[Recipe], methods: Sequence[str], target: Target) -> dict[str, Recipe]:
@@ -35,6 +35,8 @@ def entries(recipes: Sequence[Recipe], methods: Sequence[str], target: Target) -
             made = with_method(recipe, method, name=f"{recipe.name}-{method}" if methods else recipe.name)
             check_pair(made, target)
             found[made.name] = made
+    if len(tasks := sorted({r.task for r in recipes})) > 1:
+        raise RecipeError(f"compare: {' and '.join(tasks)} have no common measure; compare recipes of one task")
     return found
 
 
@@ -83,7 +85,7 @@ def compare(
             _write(out, differing, reports, failed)  # there to be read while the rest runs
     rows = _write(out, differing, reports, failed)
     table = Table(title=f"{len(wanted)} entries, {len(seeds)} seeds, {target.name}")
-    for number, heading in enumerate(fair.HEADINGS):
+    for number, heading in enumerate(fair.headings(rows)):
         table.add_column(heading, justify="right" if number else "left")
     for r in rows:
         table.add_row(*fair.cells(r))
@@ -111,6 +113,6 @@ def _dense(recipe: Recipe, target: Target, runs_dir: Path, console: Console) -> 
         assert recipe.model.checkpoint is not None
         return Path(recipe.model.checkpoint).expanduser()
     content = recipe.model_dump(mode="json")
-    key = hash_obj([content[part] for part in ("seed", "model", "data", "train")])[:8]
+    key = hash_obj([content[part] for part in ("seed", "task", "model", "data", "train")])[:8]
     network = recipe.model.network or "network"
     return pipeline.dense(recipe.model_copy(update={"name": f"{network}-dense-{key}"}), target, runs_dir, console)

@@ -7,16 +7,18 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from edgeprune.data import TASK_SETS, task_of
 from edgeprune.devices import device_of
 from edgeprune.documents import hint
 from edgeprune.errors import RecipeError
-from edgeprune.models import NETWORKS
+from edgeprune.models import NETWORKS, TASK_NETWORKS
 from edgeprune.prune.criteria import CRITERIA
-from edgeprune.recipe import Recipe, Train
+from edgeprune.recipe import TASK_GATES, Gates, Recipe, Train
 from edgeprune.runtime import BACKENDS, UNTIMED
 from edgeprune.target import Target
 
 STRIDES = {"segnet": 1, "streetnet": 16}
+LOSSES = {"segmentation": ("ce", "ohem", "gsrl"), "classification": ("ce",), "detection": ("focal",)}
 # networks that normalise one mean of the whole image over the batch
 POOLED = ("deeplabv3", "deeplabv3plus", "pspnet", "icnet", "fastscnn", "bisenetv2", "ddrnet", "pidnet")
 
@@ -36,6 +38,7 @@ def check_pair(recipe: Recipe, target: Target) -> None:
     network = recipe.model.network
     if network is not None and network not in NETWORKS:
         raise RecipeError(f"model.network: {network!r} is unknown; {hint(network, list(NETWORKS))}")
+    _task(recipe)
     asked = recipe.deploy.precision
     if asked != "auto" and asked not in target.precisions:
         raise RecipeError(f"deploy.precision: {target.name} has {', '.join(target.precisions)}, not {asked}")
@@ -77,7 +80,43 @@ def check_pair(recipe: Recipe, target: Target) -> None:
                 )
 
 
+def _task(recipe: Recipe) -> None:
+    """Are data, network, criterion and gates for the recipe's task?"""
+    task, network, name = recipe.task, recipe.model.network, recipe.data.name
+    if name not in TASK_SETS[task]:
+        raise RecipeError(f"data.name: {name} is for task: {task_of(name)}; {task} has {', '.join(TASK_SETS[task])}")
+    if network is not None and network not in TASK_NETWORKS[task]:
+        other = next(t for t, networks in TASK_NETWORKS.items() if network in networks)
+        raise RecipeError(f"model.network: {network} is for task: {other}; {task} has {', '.join(TASK_NETWORKS[task])}")
+    tasks = getattr(CRITERIA[recipe.prune.method], "tasks", tuple(TASK_SETS))
+    if task not in tasks:
+        raise RecipeError(f"prune.method: {recipe.prune.method} needs labels of {' or '.join(tasks)}, not of {task}")
+    for gate in (g for t, gates in TASK_GATES.items() if t != task for g in gates):
+        if getattr(recipe.deploy.gates, gate) not in (None, Gates.model_fields[gate].default):
+            raise RecipeError(f"deploy.gates.{gate}: not of task: {task}, which has {', '.join(TASK_GATES[task])}")
+    if task == "segmentation":
+        return
+    only = "is for task: segmentation"
+    if recipe.data.evaluate is not None:
+        raise RecipeError(f"data.evaluate: {only}")
+    if recipe.deploy.head != "auto":
+        raise RecipeError(f"deploy.head: {only}; an engine of {task} ends in its logits")
+    if recipe.deploy.logits:
+        raise RecipeError(f"deploy.logits: {only}; an engine of {task} gives its logits anyway")
+    if recipe.finetune.distill is not None and recipe.finetune.distill.features:
+        raise RecipeError(f"finetune.distill.features: {only}")
+
+
 def _schedule(recipe: Recipe, name: str, schedule: Train) -> None:
+    task, kinds = recipe.task, LOSSES[recipe.task]
+    if schedule.loss.kind not in kinds:
+        raise RecipeError(f"{name}.loss.kind: {task} is learnt by {' or '.join(kinds)}, not {schedule.loss.kind}")
+    if schedule.resample != "none" and task != "segmentation":
+        raise RecipeError(f"{name}.resample: crops are laid around a class's pixels, which only segmentation has")
+    if task == "detection" and schedule.loss.class_weights != "none":
+        raise RecipeError(f"{name}.loss.class_weights: focal loss has none; it weighs by focal_alpha")
+    if task == "detection" and schedule.augment.crop not in (None, recipe.data.size):
+        raise RecipeError(f"{name}.augment.crop: a detector's anchors are those of data.size; leave crop out")
     if schedule.batch < 2 and recipe.model.network in POOLED:
         raise RecipeError(
             f"{name}.batch: {recipe.model.network}'s image pooling is normalised over the batch; it wants 2 or more"

@@ -30,6 +30,7 @@ from edgeprune.runtime import BACKENDS
 from edgeprune.stages import deploy, finetune, load, profile, prune, report, verify
 from edgeprune.stages.run import Run
 from edgeprune.target import Target
+from edgeprune.tasks import METRICS
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Stage:
 
 
 STAGES = [
-    Stage("load", load.load, ("seed", "model", "data", "train"), ("torch", "kornia"), trains=True),
+    Stage("load", load.load, ("seed", "task", "model", "data", "train"), ("torch", "kornia"), trains=True),
     Stage(
         "profile",
         profile.profile,
@@ -177,7 +178,7 @@ def _do(job: Run, stage: Stage, key: str) -> dict[str, str]:
         if damaged is None:
             job.facts[stage.name] = record["facts"]
             job.console.print(f"[dim]{stage.name:<9} done before ({record['seconds']:.0f} s), skipped[/dim]")
-            job.timings.append(_timing(stage.name, record["seconds"], True, record["facts"]))
+            job.timings.append(_timing(job, stage.name, record["seconds"], True))
             if stage.trains:
                 broadcast_object_list([record["facts"], key])
             return record["files"]
@@ -196,7 +197,7 @@ def _do(job: Run, stage: Stage, key: str) -> dict[str, str]:
     files = {str(f.relative_to(job.folder)): sha256(f) for f in sorted(home.rglob("*")) if _is_result(f)}
     if facts.get("archive"):
         files[str(Path(facts["archive"]).relative_to(job.folder))] = sha256(facts["archive"])
-    job.timings.append(_timing(stage.name, seconds, False, facts))
+    job.timings.append(_timing(job, stage.name, seconds, False))
     versions = {name: version(name) for name in stage.packages}
     manifest["stages"][stage.name] = {
         "key": key, "seconds": seconds, "versions": versions, "facts": facts, "files": files,
@@ -206,8 +207,9 @@ def _do(job: Run, stage: Stage, key: str) -> dict[str, str]:
     return files
 
 
-def _timing(name: str, seconds: float, skipped: bool, facts: dict[str, Any]) -> dict[str, Any]:
-    return {"name": name, "seconds": round(seconds, 3), "skipped": skipped, "miou": facts.get("miou")}
+def _timing(job: Run, name: str, seconds: float, skipped: bool) -> dict[str, Any]:
+    key = METRICS[job.recipe.task].key
+    return {"name": name, "seconds": round(seconds, 3), "skipped": skipped, key: job.facts[name].get(key)}
 
 
 def _is_result(path: Path) -> bool:

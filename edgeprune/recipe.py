@@ -17,6 +17,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0)]
 Size = tuple[Count, Count]
+DRAWN = ("streets", "objects", "street_boxes")  # data sets that are drawn at data.size
 
 
 class Section(BaseModel):
@@ -31,7 +32,7 @@ class Model(Section):
     network: str | None = Field(
         default=None,
         description="bisenetv2, ddrnet, deeplabv3, deeplabv3plus, enet, erfnet, fastscnn, icnet, pidnet, pspnet, "
-        "segformer, segnet, streetnet or unet",
+        "segformer, segnet, streetnet or unet; classification: resnet; detection: ssd",
     )
     args: dict[str, Any] = Field(
         default={}, description="what the network's constructor takes (backbone, output_stride, …)"
@@ -94,14 +95,17 @@ class Data(Section):
     """The images and labels."""
 
     name: Literal[
-        "streets", "camvid", "cityscapes", "voc2012", "ade20k", "cocostuff10k", "pascal_context", "folder"
-    ] = Field(description="the kind of data set")
-    root: str | None = Field(default=None, description="its folder; streets is generated and needs none")
+        "streets", "camvid", "cityscapes", "voc2012", "ade20k", "cocostuff10k", "pascal_context", "folder",
+        "objects", "cifar10", "class_folders", "street_boxes", "voc_detection", "coco_detection",
+    ] = Field(description="the kind of data set")  # fmt: skip
+    root: str | None = Field(
+        default=None, description="its folder; streets, objects and street_boxes are drawn and need none"
+    )
     size: Size = Field(description="[height, width] that images are resized to; the engine's input size")
     args: dict[str, Any] = Field(
         default={},
-        description="what the data set takes (folder: classes, ignore; streets: train, val; voc2012: train_list; "
-        "pascal_context: background)",
+        description="what the data set takes (folder: classes, ignore; streets: train, val; voc2012, voc_detection: "
+        "train_list, val_list; pascal_context: background)",
     )
     train_images: Count | None = Field(default=None, description="use only so many training images, evenly spread")
     val_images: Count | None = Field(default=None, description="use only so many validation images, evenly spread")
@@ -119,11 +123,12 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _root(self) -> Data:
-        if self.name == "streets" and self.evaluate is not None and self.evaluate.native:
-            raise ValueError("data.evaluate.native: streets are drawn at data.size; they have no size of their own")
-        if self.name == "streets" and self.train_short_side is not None:
-            raise ValueError("data.train_short_side: streets are drawn at data.size; they have no shape of their own")
-        if self.name != "streets" and self.root is None:
+        drawn = f"{self.name} are drawn at data.size; they have no"
+        if self.name in DRAWN and self.evaluate is not None and self.evaluate.native:
+            raise ValueError(f"data.evaluate.native: {drawn} size of their own")
+        if self.name in DRAWN and self.train_short_side is not None:
+            raise ValueError(f"data.train_short_side: {drawn} shape of their own")
+        if self.name not in DRAWN and self.root is None:
             raise ValueError(
                 f"data.root is missing: the folder of {self.name}, for example --set data.root=/data/{self.name}"
             )
@@ -133,9 +138,10 @@ class Data(Section):
 class Loss(Section):
     """What is minimised."""
 
-    kind: Literal["ce", "ohem", "gsrl"] = Field(
+    kind: Literal["ce", "ohem", "gsrl", "focal"] = Field(
         default="ce",
-        description="cross entropy; its mean over the hard pixels only (OHEM); or weighed by rarity and doubt (DCFP's GSRL)",
+        description="cross entropy (segmentation, classification); its mean over the hard pixels only (OHEM), or weighed by "
+        "rarity and doubt (DCFP's GSRL), for segmentation; focal and smooth L1 for detection",
     )
     class_weights: Literal["none", "median", "enet", "inverse_sqrt"] = Field(
         default="none", description="weights from the classes' frequencies in the training labels"
@@ -149,6 +155,9 @@ class Loss(Section):
         description="the class that pixel weights refer to: one of the image's at random, or its rarest",
     )
     aux_weight: NotNegative = Field(default=0.4, description="weight of the auxiliary head's loss")
+    focal_gamma: NotNegative = Field(default=2.0, description="how much focal loss leaves out what is easy")
+    focal_alpha: Share = Field(default=0.25, description="focal loss's weight of what is there against what is not")
+    box_weight: NotNegative = Field(default=1.0, description="weight of the boxes' smooth L1 beside the focal loss")
 
 
 class Augment(Section):
@@ -156,6 +165,9 @@ class Augment(Section):
 
     scale: tuple[Positive, Positive] = Field(default=(0.5, 2.0), description="random scale, least and most")
     crop: Size | None = Field(default=None, description="[height, width] of the random crop; null: data.size")
+    pad: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="pixels by which the crop may reach beyond the image (CIFAR: 4)"
+    )
     flip: Share = Field(default=0.5, description="probability of a left-right flip")
     color: Share = Field(default=0.3, description="strength of brightness, contrast and saturation changes")
 
@@ -206,9 +218,13 @@ class Train(Section):
 class Distill(Section):
     """Distillation from the dense network."""
 
-    logits: NotNegative = Field(default=1.0, description="weight of the pixels' KL divergence")
+    logits: NotNegative = Field(
+        default=1.0, description="weight of the KL divergence of the classes (detection: and of the boxes' distance)"
+    )
     temperature: Positive = Field(default=1.0, description="of the softened logits")
-    features: NotNegative = Field(default=0.0, description="weight of the class-wise features' cosine distance")
+    features: NotNegative = Field(
+        default=0.0, description="weight of the class-wise features' cosine distance (segmentation)"
+    )
 
 
 class Finetune(Train):
@@ -337,20 +353,53 @@ class Budget(Section):
         return whole * float(value.strip().rstrip("x")) if isinstance(value, str) else float(value)
 
 
-class Gates(Section):
-    """What must hold before an engine ships. Drops are in mIoU points (0 to 100) and two-sided; null: not checked."""
+Points = Annotated[float, Field(ge=0, le=100)]
+TASK_GATES = {  # the others are for all tasks
+    "segmentation": ("miou_drop", "boundary_drop", "pixel_agreement", "min_miou"),
+    "classification": ("top1_drop", "top1_agreement", "min_top1"),
+    "detection": ("map_drop", "box_agreement", "min_map"),
+}
 
-    miou_drop: NotNegative | None = Field(default=1.0, description="engine against the pruned network in PyTorch: mIoU")
-    class_drop: NotNegative | None = Field(default=3.0, description="the same for the worst class")
-    boundary_drop: NotNegative | None = Field(default=2.0, description="the same for boundary IoU")
-    pixel_agreement: Share | None = Field(default=0.98, description="the least share of pixels with PyTorch's class")
-    pruning_drop: NotNegative | None = Field(
-        default=None, description="pruned against dense: the most mIoU that may be lost"
+
+class Gates(Section):
+    """What must hold before an engine ships. Drops are in points (0 to 100) and two-sided; null: not checked."""
+
+    miou_drop: NotNegative | None = Field(
+        default=1.0, description="segmentation, engine against the pruned network in PyTorch: mIoU"
     )
-    min_miou: Annotated[float, Field(ge=0, le=100)] | None = Field(default=None, description="the engine's least mIoU")
+    boundary_drop: NotNegative | None = Field(default=2.0, description="segmentation, the same: boundary IoU")
+    pixel_agreement: Share | None = Field(
+        default=0.98, description="segmentation: the least share of pixels with PyTorch's class"
+    )
+    min_miou: Points | None = Field(default=None, description="segmentation: the engine's least mIoU")
+    top1_drop: NotNegative | None = Field(
+        default=0.5, description="classification, engine against the pruned network in PyTorch: top-1"
+    )
+    top1_agreement: Share | None = Field(
+        default=0.98, description="classification: the least share of images with PyTorch's class"
+    )
+    min_top1: Points | None = Field(default=None, description="classification: the engine's least top-1")
+    map_drop: NotNegative | None = Field(
+        default=1.0, description="detection, engine against the pruned network in PyTorch: mAP at an overlap of 0.5"
+    )
+    box_agreement: Share | None = Field(
+        default=0.95, description="detection: the least share of boxes that engine and PyTorch have in common"
+    )
+    min_map: Points | None = Field(default=None, description="detection: the engine's least mAP at 0.5")
+    class_drop: NotNegative | None = Field(
+        default=3.0, description="the worst class, engine against the pruned network in PyTorch: IoU, accuracy or AP"
+    )
+    pruning_drop: NotNegative | None = Field(
+        default=None, description="pruned against dense: the most mIoU (top-1, mAP) that may be lost"
+    )
     min_speedup: Positive | None = Field(
         default=None, description="the least speed-up (lower end of its 95 % interval)"
     )
+
+    def of(self, task: str) -> dict[str, float | None]:
+        """Gate -> limit of those that a task has."""
+        others = {gate for name, gates in TASK_GATES.items() if name != task for gate in gates}
+        return {gate: limit for gate, limit in self.model_dump(mode="json").items() if gate not in others}
 
 
 class Deploy(Section):
@@ -378,6 +427,9 @@ class Recipe(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = Field(description="names the run's folder")
     title: str = Field(default="", description="one line for people")
+    task: Literal["segmentation", "classification", "detection"] = Field(
+        default="segmentation", description="what the network does; data, network, loss and gates must be for it"
+    )
     seed: Annotated[int, Field(ge=0)] = Field(default=0, description="of everything random")
     threads: Count | None = Field(default=None, description="PyTorch's threads; null: as many as there are cores")
     model: Model

@@ -193,7 +193,7 @@ def _run(
         study.tell(trial, state=TrialState.FAIL)
         return
     trial.set_user_attr("row", row)
-    study.tell(trial, [row["miou"], row["ms"] if row["ms"] is not None else float("inf")])
+    study.tell(trial, [row["score"], row["ms"] if row["ms"] is not None else float("inf")])
 
 
 def _report(study: optuna.Study, wanted: dict[str, Recipe], home: Path, console: Console) -> int:
@@ -213,11 +213,11 @@ def _report(study: optuna.Study, wanted: dict[str, Recipe], home: Path, console:
     write_json(home / "search.json", {"schema": 1, "rows": rows, "failed": failed})
     write_atomic(home / "search.html", front.page(study.study_name, rows, failed))
     table = Table(title=study.study_name)
-    for column in ("point", "mIoU", "ms", "of dense", "MACs", "budget", "front"):
+    for column in ("point", rows[0]["metric"] if rows else "", "ms", "of dense", "MACs", "budget", "front"):
         table.add_column(column, justify="left" if column == "point" else "right")
     for r in sorted(rows, key=lambda r: r["ms"] or 0):
         table.add_row(
-            r["point"], f"{100 * r['miou']:.2f}", "-" if r["ms"] is None else f"{r['ms']:.3f}",
+            r["point"], f"{100 * r['score']:.2f}", "-" if r["ms"] is None else f"{r['ms']:.3f}",
             "-" if r["share"] is None else f"{r['share']:.3f}x", f"{r['macs_share']:.3f}x",
             {True: "met", False: "not met", None: "estimated"}[r["met"]], "yes" if r["front"] else "",
         )  # fmt: skip

@@ -75,7 +75,8 @@ def main() -> None:
         hooks = Hooks(before_step=gating.before_step, term=gating.term)
         batches = train_loader(data, recipe.train, recipe.seed, recipe.data.workers)
         train(
-            net, batches, recipe.train, Path(folder), classes=len(data.classes), seed=recipe.seed, title="ccgn", hooks=hooks,
+            net, batches, recipe.train, Path(folder), loss=load.task(run).loss(recipe.train.loss, data), seed=recipe.seed, title="ccgn",
+            hooks=hooks,
         )  # fmt: skip
         dense = cost.total(cost.macs(graph))(graph.widths())
         row = {

@@ -6,7 +6,7 @@
     python3 agent.py layers  --backend openvino --model store/…/probes.onnx
     python3 agent.py pairs   --backend openvino --model A.onnx --other B.onnx --image image.npy --runs 50
     python3 agent.py measure --backend openvino --model A.onnx --image image.npy
-    python3 agent.py predict --backend openvino --model A.onnx --image images.npy --out masks.npy
+    python3 agent.py predict --backend openvino --model A.onnx --image images.npy --out answers.npy
 
 Every job holds a lease, so that two measurements never overlap; waits until the device has cooled down; ends itself after
 its time limit; and keeps its answer under its job's name, so that an answer that a broken connection lost is given again.
@@ -98,11 +98,11 @@ def predict(args):
 
     images = np.load(args.image, allow_pickle=False)
     made = make(args, args.model)
-    masks = np.concatenate([made.predict(np.ascontiguousarray(images[i : i + 1])) for i in range(len(images))])
+    answers = np.concatenate([made.predict(np.ascontiguousarray(images[i : i + 1])) for i in range(len(images))])
     with open(args.out + ".part", "wb") as handle:
-        np.save(handle, masks, allow_pickle=False)
+        np.save(handle, answers, allow_pickle=False)
     os.replace(args.out + ".part", args.out)
-    return {"shape": list(masks.shape)}
+    return {"shape": list(answers.shape)}
 
 
 def given_before(path):

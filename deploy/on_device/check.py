@@ -5,7 +5,7 @@
     python3 check.py --backend onnxruntime --precision f32      a check of the graph where there is no TensorRT
     python3 check.py --signers allowed_signers          only a bundle that one of them signed
 
-Writes result.json and result.zip (with the masks); `edgeprune verify --result result.zip` makes the report of it. The power
+Writes result.json and result.zip (with the answers); `edgeprune verify --result result.zip` makes the report of it. The power
 mode is never changed, and nothing reboots. Exit status: 0 all gates met, 3 a gate failed, 1 an error.
 """
 
@@ -38,10 +38,11 @@ def check(folder, args):
         about = json.load(handle)
     with np.load(os.path.join(folder, "parity.npz"), allow_pickle=False) as kept:
         data = {name: kept[name] for name in kept.files}
+    task = score.TASKS[about["task"]]
     runs, image = args.runs or about["latency_runs"], data["images"][:1]
     with lease(args.wait):
         made = {role: make(folder, role, about, args) for role in ROLES}
-        masks = np.concatenate([made["pruned"].predict(one[None]) for one in data["images"]])
+        answers = np.concatenate([made["pruned"].predict(one[None]) for one in data["images"]])
         with clocks.locked(args.lock_clocks):
             before = measuring.state()
             slow, fast, warm = measuring.pairs(made["dense"].bind(image), made["pruned"].bind(image), runs)
@@ -52,7 +53,7 @@ def check(folder, args):
             }
             device = board.fingerprint()
     latencies = [
-        dict(score.spread(times), boundary="image to mask", warmup=w[0], steady=w[1])
+        dict(score.spread(times), boundary=score.whole(made["pruned"].output), warmup=w[0], steady=w[1])
         for times, w in zip((slow, fast), warm)
     ]
     result = {
@@ -68,11 +69,12 @@ def check(folder, args):
         "bundle": hashlib.sha256(open_bytes(os.path.join(folder, "SHA256SUMS"))).hexdigest(),
         "device": device,
         "during": during,
-        "images": len(masks),
+        "task": about["task"],
+        "images": len(answers),
         "image_sums": [hashlib.sha256(np.ascontiguousarray(one).tobytes()).hexdigest() for one in data["images"]],
-        "pytorch": score.judge(data["labels"], data["pruned_masks"], about["classes"]),
-        "engine": score.judge(data["labels"], masks, about["classes"]),
-        "pixel_agreement": float((masks == data["pruned_masks"]).mean()),
+        "pytorch": task.judge and task.judge(data["labels"], data["pruned_answers"], about["classes"]),
+        "engine": task.judge and task.judge(data["labels"], answers, about["classes"]),
+        task.agreement: task.same(answers, data["pruned_answers"], data),
         "dense_latency": latencies[0],
         "latency": latencies[1],
         "speedup": score.ratio(slow, fast),
@@ -82,7 +84,7 @@ def check(folder, args):
     result["gates"] = score.gates(about["gates"], result)
     judged = {gate["name"] for gate in result["gates"]}
     result["not_judged"] = sorted(n for n, limit in about["gates"].items() if limit is not None and n not in judged)
-    write(args.out, result, masks)
+    write(args.out, result, answers)
     return report(result, args.out)
 
 
@@ -126,8 +128,8 @@ def open_bytes(path):
         return handle.read()
 
 
-def write(out, result, masks):
-    """result.json for people, and beside it result.zip with the masks for `edgeprune verify`."""
+def write(out, result, answers):
+    """result.json for people, and beside it result.zip with the engine's answers for `edgeprune verify`."""
     import numpy as np
 
     text = json.dumps(result, indent=1)
@@ -137,26 +139,29 @@ def write(out, result, masks):
     whole = os.path.splitext(out)[0] + ".zip"
     with zipfile.ZipFile(whole + ".part", "w", zipfile.ZIP_DEFLATED) as handle:
         handle.writestr("result.json", text)
-        with handle.open("masks.npy", "w") as array:
-            np.lib.format.write_array(array, np.ascontiguousarray(masks, dtype=np.uint8), allow_pickle=False)
+        with handle.open("answers.npy", "w") as array:
+            np.lib.format.write_array(array, np.ascontiguousarray(answers), allow_pickle=False)
     os.replace(whole + ".part", whole)
 
 
 def report(result, out):
     """Print it; gives the exit status."""
+    import score
+
     print(
         "%s@%s  %s, asked %s, found %s"
         % (result["recipe"], result["target"], result["backend"], result["precision_asked"], result["precision_found"])
     )
-    device = result["device"]
+    device, task = result["device"], score.TASKS[result["task"]]
     print("%s, L4T %s, power mode %s" % (device["board"] or device["cpu"], device["l4t"], device["power_mode"]))
+    if task.judge:
+        told = (100 * result["pytorch"][task.key], 100 * result["engine"][task.key])
+        print("%s on %d images: PyTorch %.2f, engine %.2f" % ((task.name, result["images"]) + told))
+    print("%s on %d images: %.4f" % (task.agreement.replace("_", " "), result["images"], result[task.agreement]))
     print(
-        "mIoU on %d images: PyTorch %.2f, engine %.2f; pixel agreement %.4f"
-        % (result["images"], 100 * result["pytorch"]["miou"], 100 * result["engine"]["miou"], result["pixel_agreement"])
-    )
-    print(
-        "latency p50 image to mask: dense %.2f ms, pruned %.2f ms; speed-up %.2f [%.2f, %.2f]"
+        "latency p50 %s: dense %.2f ms, pruned %.2f ms; speed-up %.2f [%.2f, %.2f]"
         % (
+            result["latency"]["boundary"],
             result["dense_latency"]["p50"],
             result["latency"]["p50"],
             result["speedup"]["median"],

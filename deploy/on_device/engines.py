@@ -1,13 +1,16 @@
-"""The backends on the device, by name. Each class builds an engine of a graph of uint8 (1, H, W, 3) to uint8 (1, H, W):
+"""The backends on the device, by name. Each class builds an engine of a graph of uint8 (1, H, W, 3) to its first output: uint8
+masks (1, H, W), float32 logits (1, K) or a detector's float32 raw heads (1, N, K + 4).
 
-`backend`, `precision` (as read back), `facts`; `predict(image)` gives the mask; `bind(image)` gives a call from image to
-mask for timing; `boundaries(image)` gives {boundary: call}, where a call that knows better than the clock returns its ms.
+`backend`, `precision` (as read back), `facts`, `output` (its name); `predict(image)` gives the answer; `bind(image)` gives a
+call from image to answer for timing; `boundaries(image)` gives {boundary: call}, where a call that knows better than the
+clock returns its ms.
 """
 
 import functools
 import time
 
 import numpy as np
+import score
 from trt import TensorRT, TensorRTRTX, load
 
 
@@ -37,7 +40,7 @@ class OnnxRuntime:
         binding.bind_cpu_input(self.name, self.image)
         binding.bind_output(self.output)
         alone = functools.partial(self.session.run_with_iobinding, binding)
-        return {"engine": alone, "image to mask": self.bind(image)}
+        return {"engine": alone, score.whole(self.output): self.bind(image)}
 
 
 @functools.lru_cache(maxsize=None)
@@ -77,6 +80,8 @@ class OpenVINO:
         self.request = self.compiled.create_infer_request()
         self.backend = "openvino %s" % ov.__version__.split("-")[0]
         self.precision, self.facts = self._found(), {}
+        names = self.compiled.output(0).get_names()
+        self.output = min(names) if names else ""
 
     def layers(self, runs, warm=2):
         """[name, kind, milliseconds] of every operator, on noise; the lower quartile over at least `runs` runs."""
@@ -126,7 +131,7 @@ class OpenVINO:
         alone.set_input_tensor(ov.Tensor(self.image, shared_memory=True))
         return {
             "engine": alone.infer,
-            "image to mask": lambda: np.array(whole.infer({0: image})[self.compiled.output(0)]),
+            score.whole(self.output): lambda: np.array(whole.infer({0: image})[self.compiled.output(0)]),
         }
 
 

@@ -1,7 +1,7 @@
 """Timing engines: four boundaries, interleaved pairs, a paced run, and what the board did meanwhile. numpy only.
 
 Boundaries: "engine" (inputs and outputs in place, the device's own clock where it has one), "with copies" (host memory to
-host memory, page-locked), "image to mask" (an array of the program's to another one), "paced" (the same, one image each
+host memory, page-locked), "image to mask" (or to logits, to raw heads: an array of the program's to another one), "paced" (the same, one image each
 1/FPS of a second as a camera gives them: a device that idles in between clocks down). Everything that other tools leave to
 defaults, which differ between their versions, is written into the record.
 """
@@ -84,7 +84,8 @@ def measure(engine, image, fps=30.0, settings=None):
         for name, call in calls.items():
             times, warm = series(call, settings)
             records[name] = record(name, times, warm)
-        times, late = paced(calls["image to mask"], fps, settings["seconds"])
+        whole = next(call for name, call in calls.items() if name.startswith("image to "))
+        times, late = paced(whole, fps, settings["seconds"])
     records["paced"] = dict(record("paced", times, (0, True)), fps=fps, late=late)
     if "with copies" in records and records["with copies"]["p50"] > 2 * records["engine"]["p50"]:
         records["with copies"]["warnings"].append("copies take longer than the engine")

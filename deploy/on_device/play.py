@@ -28,6 +28,10 @@ def play(folder, args):
 
     with open(os.path.join(folder, "about.json")) as handle:
         about = json.load(handle)
+    if about["task"] != "segmentation":
+        raise ValueError(
+            "masks are written of segmentation only; this bundle is of %s (./run.sh checks it)" % about["task"]
+        )
     images = frames.frames(args.source)
     show = window() if args.show else None
     made, size = engine(folder, about, args), about["input"]["shape"][1:3]

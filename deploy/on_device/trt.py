@@ -13,6 +13,7 @@ import sys
 import board
 import identity
 import layers
+import score
 from cuda_runtime import Cuda
 
 SHARE_OF_MEMORY = 0.5  # of what is free, for the builder's workspace; the rest of a shared memory is the system's
@@ -89,7 +90,8 @@ class TensorRT:
             if not self.context.set_tensor_address(name, self.address[name]):
                 raise RuntimeError("TensorRT does not take an address for %s" % name)
         self.input = next(n for n in self.host if self.engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT)
-        self.output = "classes" if "classes" in self.host else next(n for n in self.host if n != self.input)
+        others = [n for n in self.host if n != self.input]
+        self.output = next((n for n in score.ANSWERS if n in others), others[0])  # logits may stand behind the classes
         self.events = (self.cuda.event(), self.cuda.event())
 
     def _enqueue(self):
@@ -119,7 +121,7 @@ class TensorRT:
 
     def boundaries(self, image):
         self.predict(image)
-        return {"engine": self._alone, "with copies": self._copied, "image to mask": self.bind(image)}
+        return {"engine": self._alone, "with copies": self._copied, score.whole(self.output): self.bind(image)}
 
 
 class TensorRTRTX(TensorRT):

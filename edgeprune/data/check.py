@@ -1,4 +1,4 @@
-"""Is a data set whole and right? Reads its pairs one by one, counts pixels per class, and keeps every fault that it meets."""
+"""Is a data set whole and right? Reads its images and labels one by one, counts what each class has, and keeps every fault."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from edgeprune.data import open_dataset
-from edgeprune.data.dataset import Dataset, Files
-from edgeprune.data.layout import missing
+from edgeprune.data import missing_in, open_dataset, task_of
+from edgeprune.data.dataset import Dataset
+from edgeprune.data.labels import KINDS, Kind
 from edgeprune.errors import DataError
 from edgeprune.progress import Progress
+from edgeprune.recipe import DRAWN
 
-_STREETS = (256, 512)  # streets have no size of their own
+_SIZE = (256, 512)  # generated sets have no size of their own
 _SHOWN = 10
 
 
@@ -26,17 +27,19 @@ class Split:
     Attributes:
         images: that it names; `read` of them were read and are right.
         faults: one line each, with the file.
-        pixels: (K + 1,) pixels of each class, and last of those not judged.
+        kind: of its labels; says what is counted.
+        counts: (K + 1,) pixels, images or boxes of each class, and last of those not judged.
         holders: (K,) images that hold the class.
         sizes: the (H, W) met, with how many images have it.
     """
 
     name: str
     data: Dataset | None = None
+    kind: Kind = KINDS["segmentation"]
     images: int = 0
     read: int = 0
     faults: list[str] = field(default_factory=list)
-    pixels: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
+    counts: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
     holders: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     sizes: dict[tuple[int, int], int] = field(default_factory=dict)
     good: list[int] = field(default_factory=list, repr=False)
@@ -57,14 +60,14 @@ def check(
     """
     found = Split(split)
     try:
-        data = open_dataset(name, root, split, _STREETS if name == "streets" else None, complete=False, **(args or {}))
+        data = open_dataset(name, root, split, _SIZE if name in DRAWN else None, complete=False, **(args or {}))
     except DataError as error:
         found.faults.append(str(error))
         return found
     k = len(data.classes)
-    found.data, found.images = data, len(data)
-    found.pixels, found.holders = np.zeros(k + 1, np.int64), np.zeros(k, np.int64)
-    lost = missing(data.pairs) if isinstance(data, Files) else {}
+    found.data, found.images, found.kind = data, len(data), KINDS[task_of(name)]
+    found.counts, found.holders = np.zeros(k + 1, np.int64), np.zeros(k, np.int64)
+    lost = missing_in(data)
     found.faults += lost.values()
     count = min(limit or len(data), len(data))
     with Progress(f"reading {split}", count, unit="images") as bar:
@@ -78,17 +81,17 @@ def check(
 
 def _one(found: Split, data: Dataset, index: int) -> None:
     try:
-        _, label = data[index]
+        image, label = data[index]
     except DataError as error:
         found.faults.append(str(error))
         return
     k = len(data.classes)
-    counts = np.bincount(label.ravel(), minlength=256)
+    counts = found.kind.count(label, k)
     found.read += 1
     found.good.append(index)
-    found.pixels += np.append(counts[:k], counts[k:].sum())
+    found.counts += counts
     found.holders += counts[:k] > 0
-    size = (label.shape[0], label.shape[1])
+    size = (image.shape[0], image.shape[1])
     found.sizes[size] = found.sizes.get(size, 0) + 1
 
 
@@ -106,18 +109,18 @@ def _span(sides: np.ndarray) -> str:
 
 
 def table(splits: list[Split]) -> Table:
-    """Each class's share of the judged pixels, and the images that hold it, by split."""
+    """Each class's share of the judged pixels (images, boxes), and the images that hold it, by split."""
     there = [s for s in splits if s.data is not None]
-    shown = Table(title="share of the judged pixels, and images that hold the class")
+    shown = Table(title=f"share of the judged {there[0].kind.unit if there else ''}, and images that hold the class")
     shown.add_column("id", justify="right")
     shown.add_column("class")
     for split in there:
         shown.add_column(split.name, justify="right")
         shown.add_column("images", justify="right")
     for i, name in enumerate(there[0].data.classes if there and there[0].data else []):
-        cells = [(f"{s.pixels[i] / max(s.pixels[:-1].sum(), 1):.3%}", str(s.holders[i])) for s in there]
+        cells = [(f"{s.counts[i] / max(s.counts[:-1].sum(), 1):.3%}", str(s.holders[i])) for s in there]
         shown.add_row(str(i), name, *(c for pair in cells for c in pair))
-    cells = [(f"{s.pixels[-1] / max(s.pixels.sum(), 1):.3%}", "") for s in there]
+    cells = [(f"{s.counts[-1] / max(s.counts.sum(), 1):.3%}", "") for s in there]
     shown.add_section()
     shown.add_row("", "not judged (of all)", *(c for pair in cells for c in pair))
     return shown

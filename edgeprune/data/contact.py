@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -9,19 +10,23 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from edgeprune.data.check import Split
-from edgeprune.data.dataset import IGNORE, Color, Dataset
+from edgeprune.data.dataset import Color, Dataset
+from edgeprune.data.labels import drawn_mask
 from edgeprune.files import replace_with
 
 _CELL = (300, 225)  # (width, height) of a picture
 _GAP, _LINE = 10, 18
 _PAIRS, _LEGEND = 2, 5  # pairs and legend entries in a row
+Draw = Callable[[np.ndarray, np.ndarray, Dataset], np.ndarray]
 _PAPER, _INK, _NOTHING = (255, 255, 255), (30, 30, 30), (255, 255, 255)
 
 
 def write_sheet(path: Path, splits: list[Split], each: int = 6) -> None:
     """A PNG with up to `each` right images of every split, below each other."""
     sheets = [
-        contact_sheet(s.data, spread(s.good, each), f"{s.name}: {s.images} images") for s in splits if s.data and s.good
+        contact_sheet(s.data, spread(s.good, each), f"{s.name}: {s.images} images", s.kind.draw)
+        for s in splits
+        if s.data and s.good
     ]
     whole = Image.new("RGB", (max(s.width for s in sheets), sum(s.height for s in sheets)), _PAPER)
     top = 0
@@ -31,10 +36,12 @@ def write_sheet(path: Path, splits: list[Split], each: int = 6) -> None:
     replace_with(path, lambda beside: whole.save(beside, "PNG"))
 
 
-def contact_sheet(data: Dataset, indices: list[int], title: str) -> Image.Image:
-    """The images of those numbers, each with its label beside it; pixels that are not judged are white."""
-    colors = np.full((256, 3), _NOTHING, np.uint8)
-    colors[: len(data.palette)] = data.palette
+def contact_sheet(data: Dataset, indices: list[int], title: str, draw: Draw = drawn_mask) -> Image.Image:
+    """The images of those numbers, each with its label beside it; what is not judged is white.
+
+    Args:
+        draw: image, label, data set -> a picture of the label (`labels.Kind`).
+    """
     width = _PAIRS * 2 * (_CELL[0] + _GAP) + _GAP
     rows, entries = -(-len(indices) // _PAIRS), -(-(len(data.classes) + 1) // _LEGEND)
     height = 3 * _GAP + _LINE + rows * (_CELL[1] + _LINE + _GAP) + entries * _LINE
@@ -46,7 +53,7 @@ def contact_sheet(data: Dataset, indices: list[int], title: str) -> Image.Image:
         row, column = divmod(place, _PAIRS)
         x, y = _GAP + column * 2 * (_CELL[0] + _GAP), 2 * _GAP + _LINE + row * (_CELL[1] + _LINE + _GAP)
         pen.text((x, y), _fitting(pen, data.name(index), 2 * _CELL[0], font), _INK, font)
-        for beside, picture in enumerate((image, colors[label])):
+        for beside, picture in enumerate((image, draw(image, label, data))):
             kind = Image.Resampling.NEAREST if beside else Image.Resampling.BILINEAR
             _paste(sheet, picture, (x + beside * (_CELL[0] + _GAP), y + _LINE), kind)
     _legend(pen, data, height - _GAP - entries * _LINE, width, font)
@@ -64,7 +71,7 @@ def _paste(sheet: Image.Image, picture: np.ndarray, at: tuple[int, int], kind: I
 def _legend(pen: ImageDraw.ImageDraw, data: Dataset, top: int, width: int, font: ImageFont.FreeTypeFont) -> None:
     entries: list[tuple[str, Color]] = [
         *((f"{i} {name}", color) for i, (name, color) in enumerate(zip(data.classes, data.palette, strict=True))),
-        (f"{IGNORE} not judged", _NOTHING),
+        ("not judged", _NOTHING),
     ]
     across = (width - _GAP) // _LEGEND
     for place, (name, color) in enumerate(entries):

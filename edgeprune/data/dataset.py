@@ -20,7 +20,7 @@ Size = tuple[int, int] | int | None  # (H, W) to resize to; or the short side, t
 
 
 class Dataset(Protocol):
-    """Images (H, W, 3) uint8 RGB with labels (H, W) uint8: 0 to K - 1, or 255 = not judged."""
+    """Images (H, W, 3) uint8 RGB with labels: (H, W) uint8, 0 to K - 1, or 255 = not judged (other tasks: `labels`)."""
 
     classes: list[str]
     palette: list[Color]
@@ -81,11 +81,11 @@ class Files:
             raise DataError(f"{image_path}: image has mode {image.mode}; 8 bits a channel are wanted")
         rgb, label = image.convert("RGB"), self._ids_of(label_path, raw)
         if self.size is not None:
-            rgb = rgb.resize(_resized(rgb, self.size), Image.Resampling.BILINEAR)
+            rgb = rgb.resize(resized(rgb, self.size), Image.Resampling.BILINEAR)
         return np.array(rgb, dtype=np.uint8), label
 
     def _ids_of(self, path: Path, raw: Image.Image) -> np.ndarray:
-        small = raw if self.size is None else raw.resize(_resized(raw, self.size), Image.Resampling.NEAREST)
+        small = raw if self.size is None else raw.resize(resized(raw, self.size), Image.Resampling.NEAREST)
         values = np.asarray(small, dtype=np.uint8)
         label = self.ids[values]
         if (label == UNKNOWN).any():
@@ -98,7 +98,7 @@ class Files:
         return label
 
 
-def _resized(image: Image.Image, size: tuple[int, int] | int) -> tuple[int, int]:
+def resized(image: Image.Image, size: tuple[int, int] | int) -> tuple[int, int]:
     """(width, height), as Pillow wants it."""
     if not isinstance(size, int):
         return size[1], size[0]

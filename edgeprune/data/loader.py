@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,12 @@ from torch.utils.data import Dataset as TorchDataset
 
 from edgeprune.data.balance import Balanced, balanced, focus
 from edgeprune.data.dataset import Dataset
+from edgeprune.data.labels import moved_mask
 from edgeprune.data.transforms import Augment, augmented
 from edgeprune.errors import DataError
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+Move = Callable[[np.ndarray, torch.Tensor, tuple[int, int]], torch.Tensor]
 
 
 @dataclass
@@ -28,6 +30,7 @@ class _Views(TorchDataset[Batch]):
     crop: tuple[int, int]
     seed: int
     balance: Balanced | None = None
+    move: Move = moved_mask
 
     def __getitem__(self, number: int) -> Batch:
         generator = torch.Generator().manual_seed(
@@ -37,10 +40,10 @@ class _Views(TorchDataset[Batch]):
             index, wanted = self.balance.draw(number)
             image, label = self.data[index]
             at = focus(label, wanted, generator)
-            return augmented(image, label, self.augment, self.crop, generator, at)
+            return augmented(image, label, self.augment, self.crop, generator, at, self.move)
         epoch, place = divmod(number, len(self.data))
         index = int(np.random.default_rng([self.seed, epoch]).permutation(len(self.data))[place])
-        return augmented(*self.data[index], self.augment, self.crop, generator)
+        return augmented(*self.data[index], self.augment, self.crop, generator, move=self.move)
 
 
 @dataclass
@@ -68,6 +71,7 @@ class Batches:
         batch: images a batch and process.
         workers: loading processes; 0 loads in this one.
         balance: draws classes equally often; None: every image once an epoch.
+        move: what becomes of a label in a view (`labels.Kind`).
     """
 
     data: Dataset
@@ -77,6 +81,7 @@ class Batches:
     seed: int
     workers: int = 0
     balance: Balanced | None = None
+    move: Move = moved_mask
 
     @property
     def per_epoch(self) -> int:
@@ -84,17 +89,25 @@ class Batches:
         return max(1, round(len(self.data) / self.batch))
 
     def stream(self, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """(B, 3, h, w) float32 and (B, h, w) int64, from batch number `start` on, without end."""
-        views: Any = _Views(self.data, self.augment, self.crop, self.seed, self.balance)
+        """(B, 3, h, w) float32 and labels (masks: (B, h, w) int64), from batch number `start` on, without end."""
+        views: Any = _Views(self.data, self.augment, self.crop, self.seed, self.balance, self.move)
         numbers: Any = _Numbers(self.batch, start, rank, world)
         return iter(DataLoader(views, batch_sampler=numbers, num_workers=self.workers, persistent_workers=False))
 
 
-def train_loader(data: Dataset, cfg: Any, seed: int, workers: int = 0, crop: tuple[int, int] | None = None) -> Batches:
+def train_loader(
+    data: Dataset,
+    cfg: Any,
+    seed: int,
+    workers: int = 0,
+    crop: tuple[int, int] | None = None,
+    move: Move = moved_mask,
+) -> Batches:
     """The batches of a training schedule (`recipe.Train`).
 
     Args:
         crop: (h, w) where `cfg.augment.crop` says none; None: the first image's size.
+        move: what becomes of a label in a view (`labels.Kind`).
 
     Raises:
         DataError: no images, or none to balance.
@@ -102,5 +115,5 @@ def train_loader(data: Dataset, cfg: Any, seed: int, workers: int = 0, crop: tup
     if not len(data):
         raise DataError("data: no training images")
     balance = balanced(data, seed) if cfg.resample == "class_balanced" else None
-    height, width = cfg.augment.crop or crop or data[0][1].shape
-    return Batches(data, cfg.augment, (height, width), cfg.batch, seed, workers, balance)
+    height, width = cfg.augment.crop or crop or data[0][0].shape[:2]
+    return Batches(data, cfg.augment, (height, width), cfg.batch, seed, workers, balance, move)

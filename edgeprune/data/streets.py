@@ -33,20 +33,22 @@ class Scene:
         self.h, self.w, self.rng = size[0] * _FINER, size[1] * _FINER, rng
         self.image, self.label = Image.new("RGB", (self.w, self.h)), Image.new("L", (self.w, self.h), SKY)
         self._pen, self._ids = ImageDraw.Draw(self.image), ImageDraw.Draw(self.label)
+        self.thing = 0  # which thing is being drawn, counted from 1; 0: none
 
-    def _xy(self, points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    def pixels(self, points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+        """From 0 to 1 to pixels."""
         return [(x * self.w, y * self.h) for x, y in points]
 
     def polygon(self, points: list[tuple[float, float]], color: Color, label: int | None) -> None:
-        self._pen.polygon(self._xy(points), fill=color)
+        self._pen.polygon(self.pixels(points), fill=color)
         if label is not None:
-            self._ids.polygon(self._xy(points), fill=label)
+            self._ids.polygon(self.pixels(points), fill=label)
 
     def box(self, x0: float, y0: float, x1: float, y1: float, color: Color, label: int | None) -> None:
         self.polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], color, label)
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, color: Color, label: int | None) -> None:
-        at = self._xy([(x - rx, y - ry), (x + rx, y + ry)])
+        at = self.pixels([(x - rx, y - ry), (x + rx, y + ry)])
         self._pen.ellipse([*at[0], *at[1]], fill=color)
         if label is not None:
             self._ids.ellipse([*at[0], *at[1]], fill=label)
@@ -55,7 +57,7 @@ class Scene:
         return tuple(int(v) for v in np.clip(np.array(base) + self.rng.normal(0, spread, 3), 0, 255))  # type: ignore[return-value]
 
 
-def _sky(s: Scene, horizon: float) -> None:
+def sky(s: Scene, horizon: float) -> None:
     top = np.array(s.color([(90, 140, 210), (170, 175, 180), (200, 150, 120), (120, 125, 135)][s.rng.integers(4)], 18))
     low = np.array(s.color((205, 205, 200), 25))
     for i in range(24):
@@ -66,7 +68,7 @@ def _sky(s: Scene, horizon: float) -> None:
         s.ellipse(x, y, s.rng.uniform(0.03, 0.15), s.rng.uniform(0.01, 0.04), s.color((225, 225, 228), 14), None)
 
 
-def _ground(s: Scene, horizon: float, vanish: float) -> tuple[float, float]:
+def ground(s: Scene, horizon: float, vanish: float) -> tuple[float, float]:
     """Pavement, road, markings, shadows; gives the road's left and right foot."""
     grey = s.rng.uniform(60, 135)
     road, pave = s.color((grey, grey, grey), 9), s.color((grey + s.rng.uniform(5, 45),) * 3, 14)  # type: ignore[arg-type]
@@ -93,7 +95,7 @@ def _ground(s: Scene, horizon: float, vanish: float) -> tuple[float, float]:
     return left, right
 
 
-def _house(s: Scene, x0: float, x1: float, top: float, foot: float) -> None:
+def house(s: Scene, x0: float, x1: float, top: float, foot: float) -> None:
     base = [(150, 120, 100), (175, 170, 160), (120, 130, 145), (95, 105, 85), (185, 150, 110), (80, 80, 85)]
     wall = s.color(base[s.rng.integers(len(base))], 18)
     s.box(x0, top, x1, foot, wall, BUILDING)
@@ -118,7 +120,7 @@ def _house(s: Scene, x0: float, x1: float, top: float, foot: float) -> None:
         )
 
 
-def _tree(s: Scene, x: float, foot: float, depth: float) -> None:
+def tree(s: Scene, x: float, foot: float, depth: float) -> None:
     height, green = 0.65 * depth * s.rng.uniform(0.6, 1.2), [(70, 105, 50), (95, 120, 60), (140, 105, 50), (60, 75, 55)]
     leaf = s.color(green[s.rng.integers(4)], 15)
     s.box(x - 0.012 * depth, foot - height * 0.6, x + 0.012 * depth, foot, s.color((80, 65, 50), 12), TREE)
@@ -134,7 +136,7 @@ def _tree(s: Scene, x: float, foot: float, depth: float) -> None:
         )
 
 
-def _car(s: Scene, x: float, foot: float, depth: float) -> None:
+def car(s: Scene, x: float, foot: float, depth: float) -> None:
     w, h = 0.17 * depth * s.rng.uniform(0.8, 1.5), 0.17 * depth * s.rng.uniform(0.8, 1.15)
     paint = s.color(
         [(160, 30, 30), (40, 60, 120), (190, 190, 190), (45, 45, 48), (120, 125, 110)][s.rng.integers(5)], 18
@@ -153,7 +155,7 @@ def _car(s: Scene, x: float, foot: float, depth: float) -> None:
     s.ellipse(x, foot, w * 0.5, h * 0.05, s.color((35, 35, 38), 8), None)
 
 
-def _person(s: Scene, x: float, foot: float, depth: float) -> None:
+def person(s: Scene, x: float, foot: float, depth: float) -> None:
     h = 0.27 * depth * s.rng.uniform(0.8, 1.15)
     coat, legs = s.color((105, 95, 95), 48), s.color((60, 60, 75), 24)
     w, stride = h * 0.14, s.rng.uniform(0.2, 0.9)
@@ -163,7 +165,7 @@ def _person(s: Scene, x: float, foot: float, depth: float) -> None:
     s.ellipse(x, foot - h * 0.92, w * 0.3, h * 0.08, s.color((175, 135, 110), 25), PERSON)
 
 
-def _post(s: Scene, x: float, foot: float, depth: float) -> None:
+def post(s: Scene, x: float, foot: float, depth: float) -> None:
     h, thick = 0.6 * depth * s.rng.uniform(0.6, 1.1), max(0.006 * depth, 0.003)
     s.box(x - thick, foot - h, x + thick, foot, s.color((110, 110, 112), 28), POLE)
     kind = s.rng.integers(3)
@@ -186,12 +188,23 @@ def _post(s: Scene, x: float, foot: float, depth: float) -> None:
 def draw(size: tuple[int, int], rng: np.random.Generator) -> Pair:
     """One scene: ((H, W, 3), (H, W)) uint8."""
     s = Scene(size, rng)
+    return paint(s), shrunk(s.label, size)
+
+
+def shrunk(ids: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """A map of ids at (H, W)."""
+    return np.array(ids.resize((size[1], size[0]), Image.Resampling.NEAREST))
+
+
+def paint(s: Scene) -> np.ndarray:
+    """Draw a whole street; gives the photograph of it, (H, W, 3) uint8."""
+    rng = s.rng
     horizon, vanish = rng.uniform(0.34, 0.5), rng.uniform(0.3, 0.7)
-    _sky(s, horizon)
+    sky(s, horizon)
     for _ in range(rng.integers(3, 9)):  # houses and woods far away
         x = rng.uniform(-0.1, 1)
-        _house(s, x, x + rng.uniform(0.04, 0.14), horizon - rng.uniform(0.03, 0.16), horizon + 0.01)
-    left, right = _ground(s, horizon, vanish)
+        house(s, x, x + rng.uniform(0.04, 0.14), horizon - rng.uniform(0.03, 0.16), horizon + 0.01)
+    left, right = ground(s, horizon, vanish)
     things: list[tuple[float, int, float]] = []  # (depth, kind, offset over the ground), drawn from far to near
     for kind, least, most in ((0, 5, 10), (1, 1, 7), (2, 1, 7), (3, 2, 9), (4, 2, 7)):
         things += [
@@ -203,24 +216,23 @@ def draw(size: tuple[int, int], rng: np.random.Generator) -> Pair:
         edge = [vanish + (side - vanish) * depth for side in (left, right)]
         side = edge[0] if offset < 0 else edge[1]
         beside = side + np.sign(offset) * depth * (0.05 + 0.3 * abs(offset))
+        s.thing += 1
         if kind == 0:
             far = side + np.sign(offset) * depth * 0.32
             width = depth * rng.uniform(0.2, 0.5) * np.sign(offset)
-            _house(s, min(far, far + width), max(far, far + width), foot - depth * rng.uniform(0.5, 1.2), foot)
+            house(s, min(far, far + width), max(far, far + width), foot - depth * rng.uniform(0.5, 1.2), foot)
         elif kind == 1:
-            _tree(s, beside, foot, depth)
+            tree(s, beside, foot, depth)
         elif kind == 2:
-            _car(s, edge[0] + (edge[1] - edge[0]) * (0.1 + 0.4 * (offset + 1)), foot, depth)
+            car(s, edge[0] + (edge[1] - edge[0]) * (0.1 + 0.4 * (offset + 1)), foot, depth)
         elif kind == 3:
-            _person(s, beside if rng.random() < 0.75 else edge[0] + (edge[1] - edge[0]) * abs(offset), foot, depth)
+            person(s, beside if rng.random() < 0.75 else edge[0] + (edge[1] - edge[0]) * abs(offset), foot, depth)
         else:
-            _post(s, side + np.sign(offset) * depth * 0.04, foot, depth)
-    return _photo(s, horizon), np.asarray(
-        s.label.resize((size[1], size[0]), Image.Resampling.NEAREST), dtype=np.uint8
-    ).copy()
+            post(s, side + np.sign(offset) * depth * 0.04, foot, depth)
+    return photo(s, horizon)
 
 
-def _photo(s: Scene, horizon: float) -> np.ndarray:
+def photo(s: Scene, horizon: float) -> np.ndarray:
     """Haze, light from one side, blur and sensor noise."""
     rng, size = s.rng, (s.w // _FINER, s.h // _FINER)
     soft = s.image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 1.6))))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from edgeprune.data.dataset import IGNORE
+from edgeprune.data.labels import moved_mask
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, on values of 0 to 1
 
@@ -17,6 +18,8 @@ class Augment(Protocol):
 
     @property
     def scale(self) -> tuple[float, float]: ...
+    @property
+    def pad(self) -> int: ...
     @property
     def flip(self) -> float: ...
     @property
@@ -39,8 +42,9 @@ def augmented(
     crop: tuple[int, int],
     generator: torch.Generator,
     at: tuple[int, int] | None = None,
+    move: Callable[[np.ndarray, torch.Tensor, tuple[int, int]], torch.Tensor] = moved_mask,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A random view: (3, h, w) float32 normalised, (h, w) int64.
+    """A random view: (3, h, w) float32 normalised, and the label that `move` makes of it (`labels.Kind`).
 
     The crop lies anywhere, or so that the image's pixel `at` (y, x) is in its middle half, as far as the image's edges allow.
     Colours change first; then one warp scales, crops and flips. What lies outside the image is mean grey and not judged.
@@ -50,12 +54,9 @@ def augmented(
 
     x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
     x = _normal(_recolored(x, cfg.color, generator))
-    y = torch.from_numpy(np.ascontiguousarray(label))[None, None].float() + 1  # so that 0 is "outside"
     matrix = _view(image.shape[:2], crop, cfg, generator, at)
     x = warp_affine(x, matrix, crop, mode="bilinear", padding_mode="zeros", align_corners=True)
-    y = warp_affine(y, matrix, crop, mode="nearest", padding_mode="zeros", align_corners=True)
-    y = y.round().long()[0, 0] - 1
-    return x[0], y.masked_fill(y < 0, IGNORE)
+    return x[0], move(label, matrix, crop)
 
 
 def _uniform(low: float, high: float, generator: torch.Generator) -> float:
@@ -76,7 +77,7 @@ def _view(
         room = (
             want - 1 - scale * (have - 1)
         )  # negative: the crop is a part of the image; else the image lies in the crop
-        least, most = min(room, 0), max(room, 0)
+        least, most = min(room, 0) - cfg.pad, max(room, 0) + cfg.pad
         if at is None:
             shifts.append(_uniform(least, most, generator))
         else:

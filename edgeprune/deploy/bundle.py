@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -41,13 +42,15 @@ def write(
     plan: Path,
     parity: dict[str, np.ndarray],
     about: dict[str, Any],
+    scripts: Sequence[Path] = (),
 ) -> None:
     """Write the bundle's folder: `MANIFEST.json` says what made it, `SHA256SUMS` covers every file of it.
 
     Args:
         graphs: "dense" and "pruned" ONNX files, and those with another precision inside ("dense.f16", "pruned.f16").
         engines: "dense" and "pruned" engines that were built ahead for the device; empty where it builds its own.
-        parity: images (N, H, W, 3), labels, dense_masks, pruned_masks (N, H, W), all uint8.
+        parity: images (N, H, W, 3) uint8, labels (N, ...), dense_answers, pruned_answers (N, ...), and what answers hang on.
+        scripts: further files that the task's check needs.
     """
     if home.exists():
         shutil.rmtree(home)
@@ -59,6 +62,8 @@ def write(
     shutil.copyfile(plan, home / "plan.json")
     for script in SCRIPTS:
         shutil.copyfile(shipped("deploy/on_device") / script, home / script)
+    for path in scripts:
+        shutil.copyfile(path, home / path.name)
     (home / "run.sh").chmod(0o755)
     _arrays(home / "parity.npz", parity)
     write_json(home / "about.json", {"schema": 2, **about})

@@ -1,4 +1,4 @@
-"""Export: the graph that ships, with pre-processing and argmax inside: uint8 images in, uint8 classes out, one file."""
+"""Export: the graph that ships, with pre-processing inside: uint8 images in, classes or a network's raw heads out, one file."""
 
 from __future__ import annotations
 
@@ -18,13 +18,33 @@ from edgeprune.deploy.heads import COARSE, HEADS, argmax, coarsened
 from edgeprune.deploy.pools import with_split_pools
 from edgeprune.errors import ExportError
 from edgeprune.files import replace_with, write_atomic
+from edgeprune.models import logits_of
 
 
-class Shipped(nn.Module):
-    """uint8 (1, H, W, 3) RGB to uint8 (1, H, W) classes, with float32 (1, K, H, W) logits behind it if asked for."""
+class Heads(nn.Module):
+    """uint8 (1, H, W, 3) RGB to the network's own answer as float32, under the name `output`."""
 
     scale: torch.Tensor
     shift: torch.Tensor
+
+    def __init__(self, net: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], output: str) -> None:
+        super().__init__()
+        self.net, self.outputs, self.head = with_split_pools(net.eval()), [output], output
+        self.register_buffer("scale", 1 / (255 * torch.tensor(std)).view(1, 3, 1, 1))
+        self.register_buffer("shift", (-torch.tensor(mean) / torch.tensor(std)).view(1, 3, 1, 1))
+
+    def forward(self, image: torch.Tensor) -> Any:
+        return self.answer(image).to(torch.float32)  # also of a network that computes in another type
+
+    def answer(self, image: torch.Tensor) -> torch.Tensor:
+        """The network's own answer, in the type that it computes in."""
+        # TensorRT takes uint8 at inputs and outputs only, right beside a cast from or to float
+        x = image.to(torch.float32).permute(0, 3, 1, 2) * self.scale + self.shift
+        return logits_of(self.net(x))
+
+
+class Shipped(Heads):
+    """uint8 (1, H, W, 3) RGB to uint8 (1, H, W) classes, with float32 (1, K, H, W) logits behind it if asked for."""
 
     def __init__(
         self,
@@ -34,18 +54,13 @@ class Shipped(nn.Module):
         logits: bool = False,
         head: str = "argmax",
     ) -> None:
-        super().__init__()
-        self.net, self.logits, self.head = with_split_pools(net.eval()), logits, head
-        self.register_buffer("scale", 1 / (255 * torch.tensor(std)).view(1, 3, 1, 1))
-        self.register_buffer("shift", (-torch.tensor(mean) / torch.tensor(std)).view(1, 3, 1, 1))
+        super().__init__(net, mean, std, "classes")
+        self.logits, self.head = logits, head
+        if logits:
+            self.outputs.append("logits")
 
     def forward(self, image: torch.Tensor) -> Any:
-        # TensorRT takes uint8 at inputs and outputs only, right beside a cast from or to float
-        x = image.to(torch.float32).permute(0, 3, 1, 2) * self.scale + self.shift
-        output = self.net(x)
-        logits = (
-            output["out"] if isinstance(output, dict) else output[0] if isinstance(output, (tuple, list)) else output
-        )
+        logits = self.answer(image)
         if logits.shape[-2:] != image.shape[1:3]:
             logits = nn.functional.interpolate(logits, size=image.shape[1:3], mode="bilinear", align_corners=False)
         classes = HEADS.get(self.head, argmax)(logits).to(torch.uint8)
@@ -53,7 +68,7 @@ class Shipped(nn.Module):
 
 
 class Lower(nn.Module):
-    """A network that computes in another float type; what goes in and what is done with its logits stays outside."""
+    """A network that computes in another float type; what goes in and what is done with its answer stays outside."""
 
     def __init__(self, net: nn.Module, kind: torch.dtype) -> None:
         super().__init__()
@@ -66,7 +81,7 @@ class Lower(nn.Module):
 FLOATS = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
 
-def program(shipped: Shipped, size: tuple[int, int], precision: str, device: str) -> torch.export.ExportedProgram:
+def program(shipped: Heads, size: tuple[int, int], precision: str, device: str) -> torch.export.ExportedProgram:
     """`shipped` as PyTorch's own compiler takes it, for (1, H, W, 3) images on `device`, with the precision inside.
 
     Raises:
@@ -86,21 +101,25 @@ def program(shipped: Shipped, size: tuple[int, int], precision: str, device: str
         raise ExportError(f"export: PyTorch cannot capture the network: {line.strip()[:200]}") from error
 
 
-def export(shipped: Shipped, size: tuple[int, int], path: Path, opset: int) -> None:
+def export(shipped: Heads, size: tuple[int, int], path: Path, opset: int) -> None:
     """Write the ONNX file of `shipped` for (1, H, W, 3) images.
 
     Raises:
         ExportError: the exporter does not take the network.
     """
     image = torch.zeros(1, *size, 3, dtype=torch.uint8)
-    names = ["classes", "logits"] if shipped.logits else ["classes"]
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # the exporter and its helpers log what users cannot act on
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                shipped.eval(), (image,), dynamo=True, opset_version=opset, input_names=["image"], output_names=names
+                shipped.eval(),
+                (image,),
+                dynamo=True,
+                opset_version=opset,
+                input_names=["image"],
+                output_names=shipped.outputs,
             )
         replace_with(path, lambda beside: program.save(str(beside), external_data=False))  # type: ignore[union-attr]
         if shipped.head == COARSE:

@@ -11,12 +11,14 @@ from edgeprune.deploy import plots
 
 def row(report: dict[str, Any], status: int) -> dict[str, Any]:
     """What a front needs of a run's report. `ms` is None where nothing was measured."""
-    latency, speed = report["engine"]["latency"], report["speedup"]
+    latency, speed, metric = report["engine"]["latency"], report["speedup"], report["metric"]
+    key, (more, more_name) = metric["key"], metric["more"]
     return {
-        "method": report["method"], "miou": report["engine"]["miou"], "boundary_iou": report["engine"]["boundary_iou"],
+        "method": report["method"], "metric": metric["name"], "score": report["engine"][key], "more": report["engine"][more],
+        "more_name": more_name,
         "ms": latency["p50"] if latency else None, "share": 1 / speed["median"] if speed["median"] else None,
         "macs": report["pruned"]["macs"], "macs_share": report["pruned"]["macs"] / report["dense"]["macs"],
-        "params": report["pruned"]["params"], "dense_miou": report["attribution"][0]["miou"], "met": report["budget"]["met"],
+        "params": report["pruned"]["params"], "dense_score": report["attribution"][0][key], "met": report["budget"]["met"],
         "budget": {k: report["budget"][k] for k in ("kind", "limit", "achieved")}, "status": status,
     }  # fmt: skip
 
@@ -28,7 +30,7 @@ def mark(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         mine = r["share"] if r["share"] is not None else r["macs_share"]
         for other in rows:
             theirs = other["share"] if other["share"] is not None else other["macs_share"]
-            better = other["miou"] >= r["miou"] and theirs <= mine and (other["miou"] > r["miou"] or theirs < mine)
+            better = other["score"] >= r["score"] and theirs <= mine and (other["score"] > r["score"] or theirs < mine)
             if other is not r and better:
                 return True
         return False

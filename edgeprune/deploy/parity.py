@@ -1,4 +1,4 @@
-"""Parity: how the masks of an engine differ from PyTorch's, on the same real images."""
+"""Parity: how the answers of an engine differ from PyTorch's, on the same real images."""
 
 from __future__ import annotations
 
@@ -23,6 +23,15 @@ def parity(reference: Evaluation, engine: Evaluation, classes: list[str]) -> dic
         "pixel_agreement": float((reference.masks == engine.masks).mean()),
         "images": len(reference.masks),
     }
+
+
+def worst(reference: dict[str, float | None], engine: dict[str, float | None]) -> dict[str, Any]:
+    """The class whose figure (0 to 1) differs most, and by how many points; of classes that have one in both."""
+    differences = {
+        name: 100 * (b - a) for name, a in reference.items() if a is not None and (b := engine[name]) is not None
+    }
+    name = max(differences, key=lambda n: abs(differences[n]), default="")
+    return {"worst_class": name, "worst_class_difference": differences.get(name, 0.0)}
 
 
 def agreement_per_image(reference: Evaluation, engine: Evaluation) -> np.ndarray:

@@ -32,16 +32,17 @@ def _axes(width: float, height: float) -> tuple[Any, Any]:
 
 
 def classes(report: dict[str, Any]) -> str:
-    """Bars of IoU per class: dense, pruned, engine."""
+    """Bars of a figure per class (IoU, accuracy, AP): dense, pruned, engine."""
+    metric = report["metric"]
     names, last = report["data"]["classes"], "engine" if report["engine"]["measured"] else "graph in ONNX Runtime"
     figure, axes = _axes(max(6, 0.75 * len(names)), 2.8)
     for k, (role, color) in enumerate((("dense", DENSE), ("pruned", PRUNED), ("engine", ENGINE))):
-        values = [100 * (report[role]["iou_per_class"][n] or 0) for n in names]
+        values = [100 * (report[role][metric["per_class"]][n] or 0) for n in names]
         axes.bar(
             np.arange(len(names)) + 0.27 * (k - 1), values, 0.25, label=role if role != "engine" else last, color=color
         )
     axes.set_xticks(range(len(names)), names, rotation=25, ha="right")
-    axes.set_ylabel("IoU, %")
+    axes.set_ylabel(f"{metric['of_class']}, %")
     axes.set_ylim(0, 100)
     axes.legend(frameon=False, ncol=3, loc="upper right")
     return _svg(figure)
@@ -149,17 +150,17 @@ _MARKS = "osD^vPX*"
 
 
 def front(rows: list[dict[str, Any]]) -> str:
-    """mIoU against the share of the dense engine's latency (of MACs where nothing was measured), a mark a method."""
+    """The metric against the share of the dense engine's latency (of MACs where nothing was measured), a mark a method."""
     figure, axes = _axes(7, 3.8)
-    at = [(r["share"] if r["share"] is not None else r["macs_share"], 100 * r["miou"]) for r in rows]
+    at = [(r["share"] if r["share"] is not None else r["macs_share"], 100 * r["score"]) for r in rows]
     methods = sorted({r["method"] for r in rows})
     for number, method in enumerate(methods):
         mine = [p for p, r in zip(at, rows, strict=True) if r["method"] == method]
         axes.scatter(*zip(*mine, strict=True), marker=_MARKS[number % len(_MARKS)], s=36, label=method, zorder=3)
     best = sorted(p for p, r in zip(at, rows, strict=True) if r["front"])
     axes.plot(*zip(*best, strict=True), color=DENSE, linewidth=1)
-    axes.axhline(100 * rows[0]["dense_miou"], color=DENSE, linestyle=":", linewidth=1, label="dense")
+    axes.axhline(100 * rows[0]["dense_score"], color=DENSE, linestyle=":", linewidth=1, label="dense")
     axes.set_xlabel("latency, share of the dense engine's" if rows[0]["share"] is not None else "MACs, share of dense")
-    axes.set_ylabel("mIoU, %")
+    axes.set_ylabel(f"{rows[0]['metric']}, %")
     axes.legend(frameon=False)
     return _svg(figure)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ _PASSING = {"Cast", "Transpose", "Mul", "Add", "Sub", "Div", "Reshape", "Identit
 class Mixed:
     """A graph in FP16 but for `kept` (names of nodes in FP32, those that prepare the input aside).
 
-    `limit`: the greatest magnitude that FP16 nodes handle; `agreement`: share of the images' pixels with the FP32 class.
+    `limit`: the greatest magnitude that FP16 nodes handle; `agreement`: share of the FP32 graph's answers that it gives, too.
     """
 
     model: onnx.ModelProto
@@ -44,15 +44,26 @@ class Mixed:
     agreement: float
 
 
-def mixed(model: onnx.ModelProto, images: Iterable[np.ndarray], enough: float = 0.995) -> Mixed:
+def same_classes(a: np.ndarray, b: np.ndarray) -> float:
+    """The share of two masks' pixels with the same class."""
+    return float((a == b).mean())
+
+
+def mixed(
+    model: onnx.ModelProto,
+    images: Iterable[np.ndarray],
+    enough: float = 0.995,
+    alike: Callable[[np.ndarray, np.ndarray], float] = same_classes,
+) -> Mixed:
     """Cast to FP16, with as few nodes in FP32 as real images ask for.
 
     A node stays in FP32 if it handles a magnitude beyond a limit. The limit starts at half of FP16's range and falls until
-    the masks agree; where none is enough, the best one is given.
+    the answers agree; where none is enough, the best one is given.
 
     Args:
         images: (H, W, 3) uint8, real ones: noise has other magnitudes.
-        enough: share of pixels that must have the FP32 graph's class.
+        enough: share of the FP32 graph's answers that must stay.
+        alike: (answers, answers) -> that share, for one image; by default of masks.
 
     Raises:
         ExportError: no images, or a graph that cannot be cast.
@@ -60,7 +71,7 @@ def mixed(model: onnx.ModelProto, images: Iterable[np.ndarray], enough: float = 
     model, batch = named(model), [image[None] for image in images]
     if not batch:
         raise ExportError("precision: FP16 wants calibration images; deploy.calibration_images")
-    largest, reference = magnitudes(model, batch), _classes(model, batch)
+    largest, reference = magnitudes(model, batch), _answers(model, batch)
     prepares, best, tried = preparing(model), None, None
     for limit in LIMITS:
         kept = sorted(name for name, value in largest.items() if not value <= limit)
@@ -68,7 +79,7 @@ def mixed(model: onnx.ModelProto, images: Iterable[np.ndarray], enough: float = 
             continue
         tried = kept
         low = to_float16(model, {*kept, *prepares})
-        same = float(np.mean([(a == b).mean() for a, b in zip(reference, _classes(low, batch), strict=True)]))
+        same = float(np.mean([alike(a, b) for a, b in zip(reference, _answers(low, batch), strict=True)]))
         if best is None or same > best.agreement:
             best = Mixed(low, kept, limit, same)
         if same >= enough:
@@ -294,7 +305,7 @@ def _session(model: onnx.ModelProto) -> Any:
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def _classes(model: onnx.ModelProto, batch: list[np.ndarray]) -> list[np.ndarray]:
+def _answers(model: onnx.ModelProto, batch: list[np.ndarray]) -> list[np.ndarray]:
     run = _session(model)
     name = run.get_inputs()[0].name
     return [np.asarray(run.run(None, {name: image})[0]) for image in batch]

@@ -14,8 +14,9 @@ def show(console: Console, report: dict[str, Any], folder: Path) -> None:
     console.print(_networks(report))
     console.print(_classes(report))
     console.print(_gates(report))
+    key = report["metric"]["key"]
     more = report["training_steps"]["prune"] + report["training_steps"]["finetune"]
-    if report["pruned"]["miou"] > report["dense"]["miou"] and more:
+    if report["pruned"][key] > report["dense"][key] and more:
         console.print(
             f"the pruned network was trained {more} steps longer than the dense one: its gain may be that alone"
         )
@@ -81,12 +82,14 @@ def _networks(report: dict[str, Any]) -> Table:
     table = Table(
         title=f"{report['recipe']}@{report['target']}: {report['title']} ({size}, {report['data']['val_images']} images)"
     )
-    for column in ("", "mIoU", "boundary IoU", "parameters", "MACs", "latency p50 (p99)", "FPS"):
+    metric = report["metric"]
+    key, (more, more_name) = metric["key"], metric["more"]
+    for column in ("", metric["name"], more_name, "parameters", "MACs", "latency p50 (p99)", "FPS"):
         table.add_column(column, justify="right" if column else "left")
     for name in ("dense", "pruned"):
         row = report[name]
         table.add_row(
-            f"{name} (PyTorch)", f"{100 * row['miou']:.2f}", f"{100 * row['boundary_iou']:.2f}", f"{row['params'] / 1e6:.3f} M",
+            f"{name} (PyTorch)", f"{100 * row[key]:.2f}", f"{100 * row[more]:.2f}", f"{row['params'] / 1e6:.3f} M",
             f"{row['macs'] / 1e9:.3f} G", "", "",
         )  # fmt: skip
     found = made["precision_found"]
@@ -95,7 +98,7 @@ def _networks(report: dict[str, Any]) -> Table:
     for name, latency in [*rows, (last, made["latency"])]:
         judged = name == last
         table.add_row(
-            name, f"{100 * made['miou']:.2f}" if judged else "", f"{100 * made['boundary_iou']:.2f}" if judged else "", "", "",
+            name, f"{100 * made[key]:.2f}" if judged else "", f"{100 * made[more]:.2f}" if judged else "", "", "",
             f"{latency['p50']:.2f} ({latency['p99']:.2f}) ms" if latency else "not measured",
             f"{1000 / latency['p50']:.1f}" if latency else "",
         )  # fmt: skip
@@ -103,11 +106,12 @@ def _networks(report: dict[str, Any]) -> Table:
 
 
 def _classes(report: dict[str, Any]) -> Table:
-    table = Table(title="IoU per class")
+    metric = report["metric"]
+    table = Table(title=f"{metric['of_class']} per class")
     for column in ("class", "dense", "pruned", "engine" if report["engine"]["measured"] else "graph"):
         table.add_column(column, justify="left" if column == "class" else "right")
     for name in report["data"]["classes"]:
-        rows = (report[r]["iou_per_class"][name] for r in ("dense", "pruned", "engine"))
+        rows = (report[r][metric["per_class"]][name] for r in ("dense", "pruned", "engine"))
         table.add_row(name, *("-" if v is None else f"{100 * v:.1f}" for v in rows))
     return table
 

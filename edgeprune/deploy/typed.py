@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 
-from edgeprune.deploy.precision import mixed, quantised
+from edgeprune.deploy.precision import mixed, quantised, same_classes
 from edgeprune.errors import ExportError
 from edgeprune.files import write_atomic
 
@@ -16,11 +17,18 @@ PRECISIONS = ("f32", "f16", "int8")
 _IMAGES = 8  # that decide about FP16; INT8's steps are taken from all
 
 
-def write(source: Path, target: Path, precision: str, images: list[np.ndarray]) -> dict[str, Any]:
+def write(
+    source: Path,
+    target: Path,
+    precision: str,
+    images: list[np.ndarray],
+    alike: Callable[[np.ndarray, np.ndarray], float] = same_classes,
+) -> dict[str, Any]:
     """Write `source` with its precision inside; gives what was decided: nodes in FP32, agreement with what came before.
 
     Args:
         images: (H, W, 3) uint8, real ones; "f32" needs none.
+        alike: see `precision.mixed`.
 
     Raises:
         ExportError: a precision that is not written into graphs, no images, or a graph that cannot be cast or quantised.
@@ -33,6 +41,6 @@ def write(source: Path, target: Path, precision: str, images: list[np.ndarray]) 
     model = onnx.load(source)
     if precision == "int8":
         model = quantised(model, images)
-    done = mixed(model, images[:: max(1, len(images) // _IMAGES)][:_IMAGES])
+    done = mixed(model, images[:: max(1, len(images) // _IMAGES)][:_IMAGES], alike=alike)
     write_atomic(target, done.model.SerializeToString())
     return {"precision": precision, "f32_nodes": done.kept, "limit": done.limit, "agreement": done.agreement}

@@ -22,34 +22,37 @@ from edgeprune.runtime.engine import Layer
 from edgeprune.target import Target
 
 SCHEMA = 2
+# task -> type and axes of its answers
+_ANSWERS = {"segmentation": (np.uint8, 3), "classification": (np.float32, 2), "detection": (np.float32, 3)}
 _LARGEST = 1 << 31  # bytes of an unpacked part; a zip can claim any size
 
 
 def read(path: Path) -> tuple[dict[str, Any], np.ndarray]:
-    """(result.json, (N, H, W) uint8 masks) of a result.zip.
+    """(result.json, (N, ...) answers: uint8 masks, float32 logits or raw heads) of a result.zip.
 
     Raises:
         EngineError: it is missing, damaged, or no result.
     """
     try:
         with zipfile.ZipFile(path) as whole:
-            if any(whole.getinfo(name).file_size > _LARGEST for name in ("result.json", "masks.npy")):
+            if any(whole.getinfo(name).file_size > _LARGEST for name in ("result.json", "answers.npy")):
                 raise EngineError(f"{path}: its parts are larger than any result")
             told = json.loads(whole.read("result.json"))
-            masks = np.load(io.BytesIO(whole.read("masks.npy")), allow_pickle=False)
+            answers = np.load(io.BytesIO(whole.read("answers.npy")), allow_pickle=False)
     except FileNotFoundError as error:
         raise EngineError(f"{path}: no such file") from error
     except (KeyError, ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
         raise EngineError(f"{path}: no whole result.zip ({error}); copy it again from the device") from error
     if not isinstance(told, dict) or told.get("schema") != SCHEMA:
         raise EngineError(f"{path}: not a result of this program's bundles (schema {SCHEMA}); run the bundle again")
-    if masks.dtype != np.uint8 or masks.ndim != 3 or len(masks) != len(told["image_sums"]):
-        raise EngineError(f"{path}: its masks do not belong to its result; run the bundle again")
-    return told, masks
+    kind = (answers.dtype.type, answers.ndim)
+    if _ANSWERS.get(str(told.get("task"))) != kind or len(answers) != len(told["image_sums"]):
+        raise EngineError(f"{path}: its answers do not belong to its result; run the bundle again")
+    return told, answers
 
 
 class ReplayedEngine:
-    """An engine that ran elsewhere; see `runtime.engine.Engine`. It knows the masks of the bundle's images only."""
+    """An engine that ran elsewhere; see `runtime.engine.Engine`. It knows the answers to the bundle's images only."""
 
     def __init__(self, of: Replay, role: str, path: Path) -> None:
         told = of.told
@@ -60,14 +63,14 @@ class ReplayedEngine:
         self.device = f"{of.target.device} of {board}, brought back"
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """(B, H, W, 3) uint8 to (B, H, W) uint8.
+        """(B, H, W, 3) uint8 to (B, ...) answers.
 
         Raises:
-            EngineError: an image that did not travel, or the dense engine, whose masks do not come back.
+            EngineError: an image that did not travel, or the dense engine, whose answers do not come back.
         """
         if self.role != "pruned":
-            raise EngineError("the dense engine's masks are not brought back; only its times are")
-        return np.stack([self._of.mask(image) for image in images])
+            raise EngineError("the dense engine's answers are not brought back; only its times are")
+        return np.stack([self._of.answer(image) for image in images])
 
     def bind(self, image: np.ndarray) -> Callable[[], Any]:
         raise EngineError("an engine that ran elsewhere is not timed here")
@@ -78,7 +81,7 @@ class Replay:
 
     def __init__(self, target: Target, path: Path) -> None:
         self.target, self.path = target, path
-        self.told, self.masks = read(path)
+        self.told, self.answers = read(path)
         self._at = {digest: i for i, digest in enumerate(self.told["image_sums"])}
 
     def unfit(self, graphs: dict[str, Path], precision: str) -> str | None:
@@ -136,11 +139,11 @@ class Replay:
         """The four boundaries of an engine as they were taken there; None where they were left out."""
         return self.told["boundaries"].get(engine.role)
 
-    def mask(self, image: np.ndarray) -> np.ndarray:
-        """The mask of one (H, W, 3) image."""
+    def answer(self, image: np.ndarray) -> np.ndarray:
+        """The answer to one (H, W, 3) image."""
         digest = hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
         if digest not in self._at:
             raise EngineError(
                 f"{self.path}: an image of this run is not in it; the data has changed, make the bundle again"
             )
-        return self.masks[self._at[digest]]
+        return self.answers[self._at[digest]]

@@ -47,7 +47,7 @@ class SshEngine:
         self.device = f"{host.target.device} of {host.target.host}"
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """(B, H, W, 3) uint8 to (B, H, W) uint8, run on the device."""
+        """(B, H, W, 3) uint8 to (B, ...) answers, run on the device."""
         return self._host.predict(self, images)
 
     def bind(self, image: np.ndarray) -> Callable[[], Any]:

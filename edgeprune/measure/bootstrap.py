@@ -1,4 +1,4 @@
-"""Bootstrap intervals: of a difference of mIoU over the same images, and of a ratio of paired times."""
+"""Bootstrap intervals: of a difference of mIoU or of means over the same images, and of a ratio of paired times."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgeprune.measure.miou import iou, miou
 Interval = tuple[float, float, float]
 
 
-def _weights(count: int, resamples: int, seed: int) -> np.ndarray:
+def drawn_weights(count: int, resamples: int, seed: int) -> np.ndarray:
     """(R, N): how often each image stands in each resample."""
     return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
 
@@ -17,10 +17,17 @@ def _weights(count: int, resamples: int, seed: int) -> np.ndarray:
 def miou_difference(a: np.ndarray, b: np.ndarray, resamples: int = 1000, seed: int = 0) -> Interval:
     """mIoU(b) - mIoU(a) with its 95 % interval, images drawn in pairs. a, b: (N, K, K) counts of the same images."""
     n, k, _ = a.shape
-    w = _weights(n, resamples, seed).astype(float)
+    w = drawn_weights(n, resamples, seed).astype(float)
     drawn = [miou((w @ m.reshape(n, -1)).reshape(-1, k, k)) for m in (a, b)]
     low, high = np.percentile(drawn[1] - drawn[0], [2.5, 97.5])
     return float(miou(b.sum(0)) - miou(a.sum(0))), float(low), float(high)
+
+
+def mean_difference(a: np.ndarray, b: np.ndarray, resamples: int = 1000, seed: int = 0) -> Interval:
+    """mean(b) - mean(a) with its 95 % interval, images drawn in pairs. a, b: (N,) values of the same images."""
+    drawn = drawn_weights(len(a), resamples, seed) @ (b - a) / len(a)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return float(b.mean() - a.mean()), float(low), float(high)
 
 
 def worst_class(a: np.ndarray, b: np.ndarray) -> tuple[int, float]:

@@ -49,6 +49,11 @@ class Evaluation:
     matrices: np.ndarray = field(repr=False)
     masks: np.ndarray = field(repr=False)
 
+    @property
+    def score(self) -> float:
+        """The task's metric."""
+        return self.miou
+
 
 def evaluate(
     predict: Predict, data: Any, batch: int = 4, tick: Callable[[int], None] | None = None, keep: bool = True

@@ -1,4 +1,4 @@
-"""The networks, by the name that a recipe uses. A user's own is built from its import path."""
+"""The networks, by the name that a recipe uses, a table a task. A user's own is built from its import path."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import nn
 from edgeprune.errors import ModelError
 from edgeprune.models import (
     bisenetv2,
+    classifier,
     ddrnet,
     deeplabv3,
     enet,
@@ -22,14 +23,16 @@ from edgeprune.models import (
     pspnet,
     segformer,
     segnet,
+    ssd,
     streetnet,
     unet,
 )
 from edgeprune.models.checkpoint import load_checkpoint
 
-__all__ = ["NETWORKS", "build", "load_checkpoint", "logits_of"]
+__all__ = ["NETWORKS", "SEGMENTATION", "TASK_NETWORKS", "build", "load_checkpoint", "logits_of"]
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {
+Build = Callable[..., nn.Module]
+SEGMENTATION: dict[str, Build] = {
     "bisenetv2": bisenetv2.BiSeNetV2,
     "ddrnet": ddrnet.DDRNet,
     "deeplabv3": deeplabv3.DeepLabV3,
@@ -45,6 +48,10 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "streetnet": streetnet.StreetNet,
     "unet": unet.UNet,
 }
+CLASSIFICATION: dict[str, Build] = {"resnet": classifier.ResNetClassifier}
+DETECTION: dict[str, Build] = {"ssd": ssd.SSD}
+TASK_NETWORKS = {"segmentation": SEGMENTATION, "classification": CLASSIFICATION, "detection": DETECTION}
+NETWORKS: dict[str, Build] = {**SEGMENTATION, **CLASSIFICATION, **DETECTION}
 
 
 def build(network: str | None, args: dict[str, Any], factory: str | None, classes: int) -> nn.Module:

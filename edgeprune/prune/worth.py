@@ -3,9 +3,10 @@
 Scores of different layers rarely share a unit, so two measures are offered:
 
 `sensitivity` (ours, the default): the criterion only orders the channels *inside* a group. What the first k of them are
-worth is measured: the mean KL divergence of the network's own softmax from itself when that group alone is cut to k
-(others whole, no labels), on a few calibration images. One unit for every layer and criterion; costs one forward pass a
-group and share. `stages.recovery` measures what part of each group's loss a short training leaves (`Losses.stays`).
+worth is measured: how far the network's own answers move (mean KL divergence of softmax; for detection see
+`train.boxes.divergence`) when that group alone is cut to k (others whole, no labels), on a few calibration images. One unit
+for every layer and criterion; costs one forward pass a group and share. `stages.recovery` measures what part of each group's
+loss a short training leaves (`Losses.stays`).
 `score`: the kept share of the group's score mass, above its lowest score, times the square root of its size. Within a
 layer this ranks like the score itself; between layers it says "a tenth of this layer's evidence", which is the weakest
 assumption that makes them addable, and the root keeps wide layers from being outvoted by many narrow ones.
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from edgeprune.models import logits_of
 from edgeprune.prune.allocate import Scores, select
 from edgeprune.prune.blocks import Blocks
 from edgeprune.prune.channels import ChannelGraph
@@ -90,11 +92,13 @@ def by_sensitivity(losses: dict[str, dict[int, float]], scores: Scores, widths: 
 
 
 class Yardstick:
-    """How far a network's answers are from those of the dense one: mean KL divergence of softmax, in nats a pixel.
+    """How far a network's answers are from those of the dense one, on average over images.
 
     Args:
         net: the dense network, on the device where all is measured.
         images: batches (B, 3, H, W), normalised; kept in memory with the network's answers.
+        apart: another network's answer, the dense one's -> how far they are apart (segmentation and classification: mean
+            KL divergence of softmax, in nats a pixel or image).
         settle: done to every cut network before it is judged; recalibration, so that a shift which new statistics mend
             is no loss.
     """
@@ -103,20 +107,20 @@ class Yardstick:
         self,
         net: nn.Module,
         images: Iterable[torch.Tensor],
-        logits_of: Callable[[object], torch.Tensor],
+        apart: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
         settle: Callable[[nn.Module], None] = lambda cut: None,
     ) -> None:
         self.device = next(net.parameters()).device
-        self.settle, self._logits_of = settle, logits_of
+        self.settle, self.apart = settle, apart
         self._images = [b.to(self.device) for b in images]
         with torch.no_grad():
-            self._answers = [logits_of(net.eval()(b)).log_softmax(1) for b in self._images]
+            self._answers = [logits_of(net.eval()(b)) for b in self._images]
 
     def loss(self, cut: nn.Module) -> float:
-        """Nats; `cut` is in evaluation mode, on `device`."""
+        """`cut` is in evaluation mode, on `device`."""
         with torch.no_grad():
             pairs = zip(self._answers, self._images, strict=True)
-            return float(np.mean([float(divergence(a, self._logits_of(cut(b)))) for a, b in pairs]))
+            return float(np.mean([float(self.apart(logits_of(cut(b)), a)) for a, b in pairs]))
 
 
 def sensitivity(
@@ -148,8 +152,3 @@ def sensitivity(
         for g in graph.groups
     }
     return Losses(curves, {name: loss(dict.fromkeys(groups, 0)) for name, groups in blocks.items()})
-
-
-def divergence(whole: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """Mean KL over pixels of (B, K, H, W) log-probabilities from the logits' softmax."""
-    return (whole.exp() * (whole - logits.log_softmax(1))).sum(1).mean()

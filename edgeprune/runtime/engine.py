@@ -24,7 +24,7 @@ class Layer(NamedTuple):
 
 
 class Engine(Protocol):
-    """A compiled graph of uint8 (1, H, W, 3) images to uint8 (1, H, W) classes.
+    """A compiled graph of uint8 (1, H, W, 3) images to uint8 (1, H, W) classes, or to float32 logits or raw heads.
 
     `precision` is read back from the engine's own description of its convolutions, not what was asked for.
     """
@@ -35,11 +35,11 @@ class Engine(Protocol):
     path: Path
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """(B, H, W, 3) uint8 to (B, H, W) uint8; images run one by one."""
+        """(B, H, W, 3) uint8 to (B, ...), the graph's first output; images run one by one."""
         ...
 
     def bind(self, image: np.ndarray) -> Callable[[], Any]:
-        """A call that runs one (1, H, W, 3) image from host memory to a mask in host memory, for timing."""
+        """A call that runs one (1, H, W, 3) image from host memory to its answer in host memory, for timing."""
         ...
 
 

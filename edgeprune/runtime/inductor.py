@@ -134,7 +134,7 @@ class InductorEngine:
         self._run = aoti_load_package(str(made.path), run_single_threaded=True)
         self.path, self.precision, self.backend = made.path, made.precision, version()
         self._image = torch.zeros(made.size, dtype=torch.uint8, device=made.device)
-        self._graph, self._classes = None, None
+        self._graph, self._answer = None, None
         if made.device.startswith("cuda"):
             self.device = f"{torch.cuda.get_device_name(made.device)} ({made.device})"
             self._capture()
@@ -153,7 +153,7 @@ class InductorEngine:
         torch.cuda.current_stream().wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
-            self._classes = self._once()
+            self._answer = self._once()
 
     def _once(self) -> Any:
         found = self._run(self._image)
@@ -176,8 +176,8 @@ class InductorEngine:
             if self._graph is not None:
                 self._graph.replay()
             else:
-                self._classes = self._once()
-            return self._classes.cpu().numpy()  # type: ignore[union-attr]
+                self._answer = self._once()
+            return self._answer.cpu().numpy()  # type: ignore[union-attr]
 
         return call
 

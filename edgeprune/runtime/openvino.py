@@ -89,7 +89,7 @@ class OpenVINOEngine:
         return "int8" if most in ("u8", "i8") else most
 
     def _one(self, image: np.ndarray) -> np.ndarray:
-        return np.array(self._request.infer({0: image})[self._compiled.output(0)], dtype=np.uint8)
+        return np.array(self._request.infer({0: image})[self._compiled.output(0)])
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         return one_by_one(self._one, images)

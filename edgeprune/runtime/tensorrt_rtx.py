@@ -164,6 +164,7 @@ class RtxEngine:
             self._host[name] = array = np.zeros(tuple(self._engine.get_tensor_shape(name)), kind)
             self._addresses[name] = self.cuda.allocate(array.nbytes)
             self._context.set_tensor_address(name, self._addresses[name])
+        self._output = next(name for name in self._host if name != "image")  # the first: classes, logits or heads
         self._run()  # compiles the kernels
         if self._cache is not None:
             write_atomic(self._kernels, bytes(self._cache.serialize()))
@@ -184,9 +185,9 @@ class RtxEngine:
         self.cuda.to_device(self._addresses["image"], self._host["image"])
         if not self._context.execute_async_v3(self.cuda.stream):
             raise EngineError(f"TensorRT for RTX did not run {self.path}")
-        self.cuda.to_host(self._host["classes"], self._addresses["classes"])
+        self.cuda.to_host(self._host[self._output], self._addresses[self._output])
         self.cuda.wait()
-        return self._host["classes"]
+        return self._host[self._output]
 
     def _one(self, image: np.ndarray) -> np.ndarray:
         self._host["image"][...] = image

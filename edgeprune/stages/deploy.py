@@ -11,10 +11,9 @@ import numpy as np
 
 from edgeprune.data.dataset import Dataset
 from edgeprune.data.subset import Spread
-from edgeprune.data.transforms import MEAN, STD
 from edgeprune.deploy import bundle as bundling
 from edgeprune.deploy import typed as typing
-from edgeprune.deploy.export import Shipped, program
+from edgeprune.deploy.export import Heads, program
 from edgeprune.deploy.export import export as export_onnx
 from edgeprune.deploy.plain import plain
 from edgeprune.deploy.simplify import simplify as simplify_onnx
@@ -34,10 +33,10 @@ def network(run: Run, role: str) -> Any:
     return load.dense(run) if role == "dense" else pruned(run, "finetune")
 
 
-def whole(run: Run, role: str) -> Shipped:
-    """The network with what ships around it: bytes in, classes out."""
+def whole(run: Run, role: str) -> Heads:
+    """The network with what ships around it: bytes in, the task's answer out."""
     net = plain(network(run, role), load.example(run))
-    return Shipped(net, MEAN, STD, run.recipe.deploy.logits, run.facts["profile"]["head"])
+    return load.task(run).shipped(net, run.facts["profile"]["head"], run.recipe.deploy.logits)
 
 
 def export(run: Run) -> dict[str, Any]:
@@ -80,8 +79,8 @@ def _types_beside(run: Run) -> dict[str, Any]:
         if done is not None:
             facts[f"{role}.{asked}"] = done
             run.console.print(
-                f"{role}: {asked} in the graph, {len(done['f32_nodes'])} nodes kept in f32; {done['agreement']:.4f} of the "
-                "pixels agree with f32 on training images"
+                f"{role}: {asked} in the graph, {len(done['f32_nodes'])} nodes kept in f32; "
+                f"{load.task(run).metric.agreement.replace('_', ' ')} with f32 on training images {done['agreement']:.4f}"
             )
     return facts
 
@@ -91,7 +90,7 @@ def with_types(run: Run, path: Path, images: list[np.ndarray]) -> dict[str, Any]
     asked = precision(run)
     if run.target.backend != "tensorrt" or asked == "f32":
         return None
-    return typing.write(path, path.with_suffix(f".{asked}.onnx"), asked, images)
+    return typing.write(path, path.with_suffix(f".{asked}.onnx"), asked, images, load.task(run).alike)
 
 
 def precision(run: Run) -> str:
@@ -140,7 +139,7 @@ def engine(run: Run, role: str) -> Engine:
     return run.kept[f"engine {role}"]
 
 
-def build(run: Run, source: Path, home: Path, images: Iterable[np.ndarray], shipped: Callable[[], Shipped]) -> Engine:
+def build(run: Run, source: Path, home: Path, images: Iterable[np.ndarray], shipped: Callable[[], Heads]) -> Engine:
     """Compile a graph on the run's device at its precision; `images` calibrate it. `shipped` is what it was exported of."""
     if run.target.backend == "inductor":  # takes networks, and is never given a file: its files are code
         made = program(shipped(), run.recipe.data.size, precision(run), run.target.device)
@@ -154,7 +153,7 @@ def graph_for(run: Run, source: Path, home: Path, images: Iterable[np.ndarray]) 
     if run.target.backend not in TYPED:
         return source
     path = home / "graph.onnx"
-    write_json(home / "graph.json", typing.write(source, path, precision(run), list(images)))
+    write_json(home / "graph.json", typing.write(source, path, precision(run), list(images), load.task(run).alike))
     return path
 
 
@@ -224,6 +223,7 @@ def bundle(run: Run) -> dict[str, Any]:
         plan=run.folder / "finetune" / "plan.json",
         parity=_parity_images(run),
         about=_about(run),
+        scripts=load.task(run).scripts,
     )
     archive = home.with_suffix(".tar.gz")
 
@@ -256,19 +256,20 @@ def _ahead_of(run: Run) -> dict[str, Any]:
 
 
 def _parity_images(run: Run) -> dict[str, np.ndarray]:
-    """The travelling images with their labels and PyTorch's answers."""
-    data = parity_data(run)
+    """The travelling images with PyTorch's answers, and what the task's check wants besides."""
+    data, task = parity_data(run), load.task(run)
     pairs = [data[i] for i in range(len(data))]
     images = np.stack([image for image, _ in pairs])
-    found = {role: load.predictor(network(run, role)) for role in ROLES}
-    masks = {f"{role}_masks": np.concatenate([p(image[None]) for image in images]) for role, p in found.items()}
-    return {"images": images, "labels": np.stack([label for _, label in pairs]), **masks}
+    found = {role: task.predictor(network(run, role)) for role in ROLES}
+    answers = {f"{role}_answers": np.concatenate([p(image[None]) for image in images]) for role, p in found.items()}
+    return {"images": images, **answers, **task.bundled([label for _, label in pairs])}
 
 
 def _about(run: Run) -> dict[str, Any]:
     recipe, engines = run.recipe, _ahead_of(run)
     return {
         "recipe": recipe.name,
+        "task": recipe.task,
         "target": run.target.name,
         "backend": run.target.backend,
         "device": run.target.device,
@@ -278,7 +279,7 @@ def _about(run: Run) -> dict[str, Any]:
         "input": {"name": "image", "shape": [1, *recipe.data.size, 3], "dtype": "uint8", "order": "RGB"},
         "classes": load.dataset(run, "val").classes,
         "palette": np.asarray(load.dataset(run, "val").palette).tolist(),
-        "gates": recipe.deploy.gates.model_dump(mode="json"),
+        "gates": recipe.deploy.gates.of(recipe.task),
         "latency_runs": recipe.deploy.latency_runs,
     }
 

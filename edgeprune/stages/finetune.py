@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from torch import nn
 
@@ -12,7 +13,9 @@ from edgeprune.prune.artefact import restore
 from edgeprune.prune.plan import read_plan, save_plan
 from edgeprune.stages import load
 from edgeprune.stages.run import Run
-from edgeprune.train.loop import Hooks, train
+from edgeprune.train.distill import make_term
+from edgeprune.train.loop import train
+from edgeprune.train.memory import lie
 from edgeprune.train.recalibrate import recalibrate
 
 
@@ -27,24 +30,35 @@ def finetune(run: Run) -> dict[str, Any]:
     recipe, home = run.recipe, run.folder / "finetune"
     cfg = recipe.finetune
     net = pruned(run, "prune")
-    data = load.dataset(run, "train")
+    task = load.task(run)
     loader = load.batches(run, cfg, recipe.seed + 1)
     cut = load.score(run, net)
     if cfg.recalibrate_batches:
         recalibrate(net.to(PartialState().device), loader.stream(), cfg.recalibrate_batches)
     recalibrated = load.score(run, net)
-    run.console.print(f"pruned: mIoU {100 * cut.miou:.2f}, after recalibration {100 * recalibrated.miou:.2f}")
-    teacher = load.dense(run) if cfg.distill else None
+    key, name = task.metric.key, task.metric.name
+    run.console.print(f"pruned: {name} {100 * cut.score:.2f}, after recalibration {100 * recalibrated.score:.2f}")
     train(
-        net, loader, cfg, home, classes=len(data.classes), seed=recipe.seed + 1, title="finetune",
-        hooks=Hooks(teacher=teacher, evaluate=lambda n: load.score(run, n).miou), context=run.key,
+        net, loader, cfg, home, loss=task.loss(cfg.loss, loader.data), seed=recipe.seed + 1, title="finetune",
+        hooks=load.hooks(run, distill=_taught(run) if cfg.distill else None), context=run.key,
     )  # fmt: skip
     found = load.score(run, net)
     plan, network = read_plan(run.folder / "prune" / "plan.json")
     save_tensors(home / "weights.safetensors", dict(net.state_dict()))
     save_plan(home / "plan.json", plan, network)
     facts = load.facts_of(run, net, found)
-    facts["miou_cut"], facts["miou_recalibrated"] = cut.miou, recalibrated.miou
+    facts[f"{key}_cut"], facts[f"{key}_recalibrated"] = cut.score, recalibrated.score
     write_json(home / "pruned.json", facts)
-    run.console.print(f"fine-tuned: mIoU {100 * found.miou:.2f}")
+    run.console.print(f"fine-tuned: {name} {100 * found.score:.2f}")
     return facts
+
+
+def _taught(run: Run) -> Any:
+    """The dense network as teacher, for the training loop's hooks."""
+    teacher, task = load.dense(run), load.task(run)
+
+    def begin(student: nn.Module, device: torch.device, layout: torch.memory_format) -> Any:
+        laid = lie(teacher.to(device), layout)
+        return make_term(run.recipe.finetune.distill, student, laid, len(task.classes), task.apart)
+
+    return begin

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from torch import nn
@@ -13,16 +12,25 @@ from torch import nn
 from edgeprune import models
 from edgeprune.data import open_dataset
 from edgeprune.data.dataset import Size
+from edgeprune.data.labels import KINDS
 from edgeprune.data.loader import Batches, train_loader
-from edgeprune.data.transforms import normalised
 from edgeprune.errors import RecipeError
 from edgeprune.files import load_tensors, save_tensors, write_json
 from edgeprune.measure import protocol
-from edgeprune.measure.miou import Evaluation, evaluate
+from edgeprune.measure.miou import evaluate
 from edgeprune.profile.macs import count_macs, count_params
 from edgeprune.progress import Progress
 from edgeprune.stages.run import Run
+from edgeprune.tasks import TASKS, Task
 from edgeprune.train.loop import Hooks, train
+
+
+def task(run: Run) -> Task:
+    """The recipe's task; made once a process."""
+    if "task" not in run.kept:
+        classes, size = dataset(run, "train").classes, run.recipe.data.size
+        run.kept["task"] = TASKS[run.recipe.task](classes, size, lambda: build(run))
+    return run.kept["task"]
 
 
 def dataset(run: Run, split: str) -> Any:
@@ -43,7 +51,7 @@ def batches(run: Run, cfg: Any, seed: int) -> Batches:
         if "train, own shape" not in run.kept:
             run.kept["train, own shape"] = _opened(run, "train", d.train_short_side)
         data = run.kept["train, own shape"]
-    return train_loader(data, cfg, seed, d.workers, crop=d.size)
+    return train_loader(data, cfg, seed, d.workers, crop=d.size, move=KINDS[run.recipe.task].move)
 
 
 def _opened(run: Run, split: str, size: Size) -> Any:
@@ -72,25 +80,13 @@ def dense(run: Run) -> nn.Module:
     return net.eval()
 
 
-def predictor(net: nn.Module) -> Any:
-    """(B, H, W, 3) uint8 images to (B, H, W) uint8 classes, by PyTorch."""
-    net = net.eval()
-    device = next(net.parameters()).device
-
-    def predict(images: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            return models.logits_of(net(normalised(images).to(device))).argmax(1).to(torch.uint8).cpu().numpy()
-
-    return predict
-
-
-def score(run: Run, net: nn.Module) -> Evaluation:
-    """mIoU, per class, boundary IoU on the validation images, by the protocol `data.evaluate` where there is one."""
+def score(run: Run, net: nn.Module) -> Any:
+    """The task's evaluation on the validation images, by the protocol `data.evaluate` where there is one."""
     cfg, size, before = run.recipe.data.evaluate, run.recipe.data.size, next(net.parameters()).device
     try:
         net.to(PartialState().device)
         if cfg is None:
-            return evaluate(predictor(net), dataset(run, "val"))
+            return task(run).evaluate(task(run).predictor(net), dataset(run, "val"))
         predict = protocol.predictor(net, cfg, size)
         if not cfg.native:
             return evaluate(predict, dataset(run, "val"), keep=False)
@@ -101,14 +97,17 @@ def score(run: Run, net: nn.Module) -> Evaluation:
         net.to(before)
 
 
-def facts_of(run: Run, net: nn.Module, found: Evaluation) -> dict[str, Any]:
+def hooks(run: Run, **more: Any) -> Hooks:
+    """The training loop's hooks, with validations by the task's metric."""
+    return Hooks(evaluate=lambda n: score(run, n).score, metric=task(run).metric.name, **more)
+
+
+def facts_of(run: Run, net: nn.Module, found: Any) -> dict[str, Any]:
     """A network's row of the report; `evaluate` says by which protocol, where it is not the engine's own."""
     cfg = run.recipe.data.evaluate
     return {
         **({} if cfg is None else {"evaluate": cfg.model_dump(mode="json")}),
-        "miou": found.miou,
-        "iou_per_class": found.iou,
-        "boundary_iou": found.boundary_iou,
+        **task(run).row(found),
         "params": count_params(net),
         "macs": count_macs(net, run.recipe.data.size),
         "input": list(run.recipe.data.size),
@@ -141,17 +140,17 @@ def load(run: Run) -> dict[str, Any]:
     elif recipe.train is None:
         raise RecipeError("model.checkpoint and train are both missing: give a checkpoint or a training schedule")
     if recipe.train is not None:
-        data = dataset(run, "train")
         loader = batches(run, recipe.train, recipe.seed)
+        loss = task(run).loss(recipe.train.loss, loader.data)
         train(
-            net, loader, recipe.train, home, classes=len(data.classes), seed=recipe.seed, title="dense",
-            hooks=Hooks(evaluate=lambda n: score(run, n).miou), context=run.key,
+            net, loader, recipe.train, home, loss=loss, seed=recipe.seed, title="dense", hooks=hooks(run),
+            context=run.key,
         )  # fmt: skip
     found = score(run, net)
     save_tensors(home / "weights.safetensors", dict(net.state_dict()))
     facts = facts_of(run, net, found)
     write_json(home / "dense.json", facts)
     run.console.print(
-        f"dense: mIoU {100 * found.miou:.2f}, {facts['params']:,} parameters, {facts['macs'] / 1e9:.3f} GMACs"
+        f"dense: {task(run).metric.name} {100 * found.score:.2f}, {facts['params']:,} parameters, {facts['macs'] / 1e9:.3f} GMACs"
     )
     return facts

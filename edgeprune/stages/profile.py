@@ -14,16 +14,14 @@ from torch import nn
 
 from edgeprune import models
 from edgeprune.data.subset import Spread
-from edgeprune.data.transforms import MEAN, STD
 from edgeprune.deploy import gates as gating
-from edgeprune.deploy.export import Shipped
 from edgeprune.deploy.export import export as export_onnx
 from edgeprune.deploy.heads import COARSE, MOST_CLASSES, Tail, fastest, strides
 from edgeprune.deploy.parity import parity
 from edgeprune.deploy.plain import plain
 from edgeprune.errors import DeviceError, ExportError, RecipeError
 from edgeprune.files import write_json
-from edgeprune.measure.miou import Evaluation, evaluate
+from edgeprune.measure.miou import Evaluation
 from edgeprune.measure.race import race
 from edgeprune.profile import context, roofline
 from edgeprune.profile.predict import Predictor
@@ -44,8 +42,8 @@ _CALIBRATION = 8  # images: an INT8 engine's speed does not depend on its scales
 def profile(run: Run) -> dict[str, Any]:
     """Picks the head; for a latency budget writes `profile/dense.onnx` and `profile/table.json`, too."""
     missing = device(run).why_not()
-    asked = run.recipe.deploy.head
-    head = asked if asked != "auto" else "argmax" if missing else _head(run)
+    asked, heads = run.recipe.deploy.head, load.task(run).heads
+    head = asked if asked != "auto" else heads[0] if missing or len(heads) == 1 else _head(run)
     if run.target.backend in UNTIMED:
         missing = missing or f"{run.target.backend} tells no times by layer"
     if not run.recipe.budget.is_latency:
@@ -83,10 +81,10 @@ def _head(run: Run) -> str:
     net = load.dense(run).eval()
     with torch.no_grad():
         shape = models.logits_of(net(load.example(run))).shape
-    names = ["argmax", *(["chain"] if shape[1] <= MOST_CLASSES else [])]
     step = None if run.target.backend == "inductor" else _coarse_step(run, net)  # it is made in the ONNX graph
-    if step is not None:
-        names.append(COARSE)
+    tried = {"chain": shape[1] <= MOST_CLASSES, COARSE: step is not None}
+    task = load.task(run)
+    names = [name for name in task.heads if tried.get(name, True)]
     if len(names) == 1:
         return names[0]
     tail = Tail(shape[1], step or (max(1, size[0] // shape[2]), max(1, size[1] // shape[3])))
@@ -94,7 +92,7 @@ def _head(run: Run) -> str:
     made = {}
     for name in names:
         path = home / f"head-{name}.onnx"
-        shipped = Shipped(tail, MEAN, STD, head=name)
+        shipped = task.shipped(tail, name)
         export_onnx(shipped, size, path, run.recipe.deploy.opset)
         with_types(run, path, calibration[:1])
         made[name] = build(run, path, home / f"head-{name}", calibration, lambda kept=shipped: kept)
@@ -115,9 +113,9 @@ def _head(run: Run) -> str:
 
 def _coarse_step(run: Run, net: nn.Module) -> tuple[int, int] | None:
     """How much coarser than the image the logits are, if classes taken there pass the gates on training images; else None."""
-    path, size = run.folder / "profile" / "head-coarse.onnx", run.recipe.data.size
+    path, size, task = run.folder / "profile" / "head-coarse.onnx", run.recipe.data.size, load.task(run)
     try:
-        export_onnx(Shipped(plain(net, load.example(run)), MEAN, STD, head=COARSE), size, path, run.recipe.deploy.opset)
+        export_onnx(task.shipped(plain(net, load.example(run)), COARSE), size, path, run.recipe.deploy.opset)
     except ExportError:
         return None  # nothing is resized before the argmax
     made = OnnxRuntimeEngine(path)
@@ -125,7 +123,7 @@ def _coarse_step(run: Run, net: nn.Module) -> tuple[int, int] | None:
     data = load.dataset(run, "train")
     few = Spread(data, min(_COARSE_IMAGES, len(data)))
     passed = coarse_passes(
-        evaluate(load.predictor(net), few), evaluate(made.predict, few), few.classes, run.recipe.deploy.gates
+        task.evaluate(task.predictor(net), few), task.evaluate(made.predict, few), few.classes, run.recipe.deploy.gates
     )
     path.unlink()
     return step if passed else None
@@ -222,7 +220,7 @@ def profiler_of(run: Run) -> Profiler:
 def engine_of(run: Run, net: nn.Module, home: Path, name: str, head: str | None = None) -> Engine:
     """Export a network and compile it, only to be timed: `home/<name>.onnx` and `home/engine-<name>/`."""
     path = home / f"{name}.onnx"
-    shipped = Shipped(plain(net, load.example(run)), MEAN, STD, head=head or run.facts["profile"]["head"])
+    shipped = load.task(run).shipped(plain(net, load.example(run)), head or run.facts["profile"]["head"])
     export_onnx(shipped, run.recipe.data.size, path, run.recipe.deploy.opset)
     images = list(_calibration(run))
     with_types(run, path, images[:2])

@@ -24,7 +24,6 @@ from edgeprune.prune.proof import prove
 from edgeprune.prune.surgery import fold_constants
 from edgeprune.stages import load, scoring, sharing
 from edgeprune.stages.run import Run
-from edgeprune.train.loop import Hooks
 
 
 def prune(run: Run) -> dict[str, Any]:
@@ -118,7 +117,7 @@ def cut_rounds(run: Run, dense: nn.Module, graph: ChannelGraph, spent: scoring.S
         plan = cut if plan is None else compose(dense, graph, plan, cut)
         net = small
         if part.finetune is not None:
-            scoring.teach(run, net, part.finetune, home / "finetune", number, Hooks(), spent, f"round {number}")
+            scoring.teach(run, net, part.finetune, home / "finetune", number, load.hooks(run), spent, f"round {number}")
         achieved = total(terms)(widths) / whole
         facts.append({"limit": part.share, "achieved": achieved})
         run.console.print(f"round {number}: {recipe.budget.kind} {achieved:.3f}x (limit {part.share:.3f}x)")

@@ -9,7 +9,6 @@ from pathlib import Path
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
-from edgeprune import models
 from edgeprune.errors import EdgepruneError
 from edgeprune.files import hash_obj, read_json, write_json
 from edgeprune.progress import Progress
@@ -82,7 +81,8 @@ def healed(
         for name in ["", *whole]:
             if name not in stays.loss:
                 cut = _cut(run, net, graph, scores, {**whole, name: cuts[name]} if name else whole)
-                imitate(cut, net, batches.stream(), steps, run.recipe.finetune, models.logits_of, bar.advance, GENTLE)
+                apart, cfg = load.task(run).apart, run.recipe.finetune
+                imitate(cut, net, batches.stream(), steps, cfg, apart, bar.advance, GENTLE)
                 yard.settle(cut)
                 stays.add(name, yard.loss(cut.eval()))
     drift, narrower = stays.loss[""], {n: k for n, k in cuts.items() if k < whole[n]}
@@ -111,7 +111,8 @@ def contest(
             if name not in notes.loss:
                 cut = _cut(run, net, graph, scores, widths)
                 notes.add(
-                    name, imitate(cut, net, batches.stream(), steps, run.recipe.finetune, models.logits_of, bar.advance)
+                    name,
+                    imitate(cut, net, batches.stream(), steps, run.recipe.finetune, load.task(run).apart, bar.advance),
                 )
         notes.tell(contestants)
     [loss] = broadcast_object_list([notes.loss])  # devices round differently; all processes choose alike

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,14 @@ from edgeprune.files import read_json, sha256, write_atomic, write_json
 from edgeprune.stages import load
 from edgeprune.stages.deploy import precision
 from edgeprune.stages.run import Run
+from edgeprune.tasks import METRICS
 
 
 def report(run: Run) -> dict[str, Any]:
     """Writes `report.json` and `report.html` into the run's folder; `exit_status` is the command's."""
     content = assemble(run)
     write_json(run.folder / "report.json", content)
-    with np.load(run.folder / "verify" / "masks.npz", allow_pickle=False) as kept:
+    with np.load(run.folder / "verify" / "pictures.npz", allow_pickle=False) as kept:
         pictures = {name: kept[name] for name in kept.files}
     data = load.dataset(run, "val")
     write_atomic(run.folder / "report.html", page.render(content, pictures, data.palette))
@@ -48,6 +50,8 @@ def assemble(run: Run) -> dict[str, Any]:
         "target": run.target.name,
         "target_title": run.target.title,
         "seed": run.recipe.seed,
+        "task": run.recipe.task,
+        "metric": asdict(METRICS[run.recipe.task]),
         "data": {
             "name": run.recipe.data.name, "size": list(run.recipe.data.size), "classes": data.classes,
             "train_images": len(load.dataset(run, "train")), "val_images": len(data),

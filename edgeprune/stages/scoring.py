@@ -22,7 +22,6 @@ from edgeprune.recipe import Train
 from edgeprune.stages import load
 from edgeprune.stages.run import Run
 from edgeprune.train.loop import Hooks, train
-from edgeprune.train.losses import class_weights, make_loss, spread_labels
 
 _PARTS = ("before_step", "term", "after_backward", "state", "load_state")
 
@@ -88,13 +87,11 @@ def teach(
     run: Run, net: nn.Module, cfg: Train, home: Path, number: int, hooks: Hooks, spent: Spent, title: str
 ) -> None:
     """Train `net` in place by `cfg` within the prune stage."""
-    data, seed = load.dataset(run, "train"), run.recipe.seed + 2 + 10 * number
+    seed = run.recipe.seed + 2 + 10 * number
     batches = load.batches(run, cfg, seed)
-    hooks.evaluate = lambda n: load.score(run, n).miou
+    loss = load.task(run).loss(cfg.loss, batches.data)
     started = time.perf_counter()
-    train(
-        net, batches, cfg, home, classes=len(data.classes), seed=seed, title=title, hooks=hooks, context=run.key,
-    )  # fmt: skip
+    train(net, batches, cfg, home, loss=loss, seed=seed, title=title, hooks=hooks, context=run.key)
     spent.training += time.perf_counter() - started
     spent.steps += len(hooks.history)
 
@@ -102,7 +99,7 @@ def teach(
 def _teach(run: Run, net: nn.Module, criterion: Criterion, cfg: Train, home: Path, number: int, spent: Spent) -> None:
     """Training that the criterion takes part in; the weights that come of it are the ones that are cut."""
     own: dict[str, Any] = {part: getattr(criterion, part, None) for part in _PARTS}
-    hooks = Hooks(**own)
+    hooks = load.hooks(run, **own)
     teach(run, net, cfg, home, number, hooks, spent, "sparsity" if number == 0 else f"sparsity of round {number}")
     if hooks.state and hooks.load_state:  # each process has seen its own batches
         hooks.load_state(averaged(hooks.state()))
@@ -129,9 +126,8 @@ def _differentiate(run: Run, net: nn.Module, criterion: Any) -> None:
     In evaluation mode: the cut network starts from the norms' running statistics, and in training mode a normalised layer's
     filters have no first-order effect on the loss at all (see `criteria.taylor`).
     """
-    cfg, data, device = run.recipe.finetune.loss, load.dataset(run, "train"), PartialState().device
-    weights = class_weights(cfg.class_weights, spread_labels(data), len(data.classes))
-    loss_of = make_loss(cfg, None if weights is None else weights.to(device))
+    device = PartialState().device
+    loss_of = load.task(run).loss(run.recipe.finetune.loss, load.dataset(run, "train"))
     before = {p: p.grad for p in net.parameters()}
     net.eval().to(device)
     torch.manual_seed(run.recipe.seed)  # a loss may draw

@@ -13,7 +13,6 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
-from edgeprune import models
 from edgeprune.data.transforms import normalised
 from edgeprune.errors import BudgetError
 from edgeprune.files import write_json
@@ -167,7 +166,7 @@ def sensitivity(run: Run, net: nn.Module, graph: ChannelGraph, scores: Scores, b
 
     steps = recovery.steps_each(run, len(graph.groups))
     net = copy.deepcopy(net).to(PartialState().device)
-    yard = worth.Yardstick(net, images, models.logits_of, settle)
+    yard = worth.Yardstick(net, images, load.task(run).apart, settle)
     with Progress("sensitivity", len(worth.SHARES) * len(graph.groups) + len(blocks), unit="cuts") as bar:
         found = worth.sensitivity(net, graph, scores, yard, blocks, bar.move)
     if steps:

@@ -10,12 +10,10 @@ from accelerate import PartialState
 
 from edgeprune.data.dataset import Dataset
 from edgeprune.deploy import gates as gating
-from edgeprune.deploy.parity import agreement_per_image, parity
 from edgeprune.devices import Replay
 from edgeprune.errors import EngineError
 from edgeprune.files import read_json, replace_with, write_json
-from edgeprune.measure.bootstrap import miou_difference, time_ratio
-from edgeprune.measure.miou import Evaluation, evaluate
+from edgeprune.measure.bootstrap import time_ratio
 from edgeprune.measure.race import Race, race
 from edgeprune.measure.timing import measurement
 from edgeprune.profile.explain import explain
@@ -25,19 +23,20 @@ from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
 from edgeprune.stages import latency, load
 from edgeprune.stages.deploy import ROLES, engine, judged_on, network, parity_data, precision, shipped_graph
 from edgeprune.stages.run import Run
+from edgeprune.tasks import Task
 
 
 def verify(run: Run) -> dict[str, Any]:
-    """Writes `verify/{parity,gates}.json` and `verify/masks.npz` (for the report's pictures).
+    """Writes `verify/{parity,gates}.json` and `verify/pictures.npz` (for the report).
 
     Where no engine could be built here, ONNX Runtime runs the very graph that the device will get, and nothing is timed.
     """
-    home, data = run.folder / "verify", _data(run)
+    home, data, task = run.folder / "verify", _data(run), load.task(run)
     here = run.facts["compile"]["why_not"] is None
     device = PartialState().device
     runners: dict[str, Any] = {
-        "dense": load.predictor(network(run, "dense").to(device)),
-        "pruned": load.predictor(network(run, "pruned").to(device)),
+        "dense": task.predictor(network(run, "dense").to(device)),
+        "pruned": task.predictor(network(run, "pruned").to(device)),
         "onnx": OnnxRuntimeEngine(run.folder / "export" / "pruned.onnx").predict,
         "simplified": OnnxRuntimeEngine(run.folder / "simplify" / "pruned.onnx").predict,
     }
@@ -45,17 +44,19 @@ def verify(run: Run) -> dict[str, Any]:
         runners[precision(run)] = OnnxRuntimeEngine(shipped_graph(run, "pruned")).predict
     if here:
         runners["engine"] = engine(run, "pruned").predict
-    found: dict[str, Evaluation] = {}
+    found: dict[str, Any] = {}
     for name, predict in runners.items():
         with Progress(f"judging {name}", len(data), unit="images") as bar:
-            found[name] = evaluate(predict, data, tick=bar.move)
+            found[name] = task.evaluate(predict, data, tick=bar.move)
+    key, more = task.metric.key, task.metric.more[0]
+    rows = {name: task.row(f) for name, f in found.items()}
     last = list(found.values())[-1]
     facts: dict[str, Any] = {
         "measured": here,
-        "attribution": [{"stage": n, "miou": e.miou, "boundary_iou": e.boundary_iou} for n, e in found.items()],
-        "judged": _row(last),
-        "parity": parity(found["pruned"], last, data.classes),
-        "pruning": _interval(found["dense"], found["pruned"]),
+        "attribution": [{"stage": n, key: row[key], more: row[more]} for n, row in rows.items()],
+        "judged": task.row(last),
+        "parity": task.parity(found["pruned"], last),
+        "pruning": _interval(task, found["dense"], found["pruned"]),
     }
     nothing = {
         "latency": None,
@@ -78,19 +79,9 @@ def _data(run: Run) -> Dataset:
     return parity_data(run) if isinstance(judged_on(run), Replay) else load.dataset(run, "val")
 
 
-def _row(e: Evaluation) -> dict[str, Any]:
-    return {
-        "miou": e.miou,
-        "iou_per_class": e.iou,
-        "boundary_iou": e.boundary_iou,
-        "boundary_iou_per_class": e.boundary,
-        "pixel_accuracy": e.pixel_accuracy,
-    }
-
-
-def _interval(a: Evaluation, b: Evaluation) -> dict[str, Any]:
-    difference, low, high = miou_difference(a.matrices, b.matrices)
-    return {"miou_difference": 100 * difference, "ci95": [100 * low, 100 * high]}
+def _interval(task: Task, a: Any, b: Any) -> dict[str, Any]:
+    difference, low, high = task.difference(a, b)
+    return {f"{task.metric.key}_difference": 100 * difference, "ci95": [100 * low, 100 * high]}
 
 
 def _latency(run: Run) -> dict[str, Any]:
@@ -106,10 +97,12 @@ def _latency(run: Run) -> dict[str, Any]:
         pairs=runs,
         most=2000 if run.recipe.budget.is_latency and not isinstance(judged_on(run), Replay) else runs,
     )
-    slow, fast, warm = found.slow, found.fast, found.warm
+    slow, fast, warm, answer = found.slow, found.fast, found.warm, load.task(run).metric.answer
     median, low, high = time_ratio(slow, fast)
     records = [
-        measurement(times, w, backend=e.backend, precision=e.precision, device=e.device).record()
+        measurement(
+            times, w, backend=e.backend, precision=e.precision, device=e.device, boundary=f"image to {answer}"
+        ).record()
         for e, times, w in ((dense, slow, warm[0]), (small, fast, warm[1]))
     ]
     return {
@@ -153,14 +146,9 @@ def _built(path: Path, graph: Path) -> Path:
 
 
 def _gates(run: Run, facts: dict[str, Any]) -> list[gating.Gate]:
-    limits, p, judged = run.recipe.deploy.gates, facts["parity"], facts["judged"]
-    ci = p["miou_difference_ci95"]
-    found = gating.at_most("miou_drop", limits.miou_drop, p["miou_difference"], f"95 % [{ci[0]:+.3f}, {ci[1]:+.3f}]")
-    found += gating.at_most("class_drop", limits.class_drop, p["worst_class_difference"], p["worst_class"])
-    found += gating.at_most("boundary_drop", limits.boundary_drop, p["boundary_difference"])
-    found += gating.at_least("pixel_agreement", limits.pixel_agreement, p["pixel_agreement"])
-    found += gating.no_drop("pruning_drop", limits.pruning_drop, facts["pruning"]["miou_difference"])
-    found += gating.at_least("min_miou", limits.min_miou, 100 * judged["miou"])
+    limits, task = run.recipe.deploy.gates, load.task(run)
+    found = task.gates(limits, facts["parity"], facts["judged"])
+    found += gating.no_drop("pruning_drop", limits.pruning_drop, facts["pruning"][f"{task.metric.key}_difference"])
     if facts["budget"]:
         budget = facts["budget"]
         found.append(
@@ -174,22 +162,24 @@ def _gates(run: Run, facts: dict[str, Any]) -> list[gating.Gate]:
     return found
 
 
-def _keep_pictures(run: Run, found: dict[str, Evaluation], last: Evaluation, count: int = 4) -> None:
-    """Masks of the images where the engine agrees least with the dense network: those are worth looking at."""
-    data = _data(run)
-    order = np.argsort(agreement_per_image(found["dense"], last), kind="stable")
+def _keep_pictures(run: Run, found: dict[str, Any], last: Any, count: int = 4) -> None:
+    """From the image where the engine agrees least with the dense network, which is worth looking at, to the most."""
+    data, task = _data(run), load.task(run)
+    order = np.argsort(task.agreement(found["dense"], last), kind="stable")
     chosen = [int(order[i]) for i in np.linspace(0, len(order) - 1, min(count, len(order))).astype(int)]
+    shown = {"dense": found["dense"], "pruned": found["pruned"], "engine" if "engine" in found else "graph": last}
+    cells = []
+    for i in chosen:
+        image, label = data[i]
+        cells.append([("image", image), *task.pictures(image, label, shown, i, data)])
     arrays = {
         "index": np.array(chosen),
-        "images": np.stack([data[i][0] for i in chosen]),
-        "labels": np.stack([data[i][1] for i in chosen]),
-        "dense": found["dense"].masks[chosen],
-        "pruned": found["pruned"].masks[chosen],
-        "engine": last.masks[chosen],
+        "captions": np.array([[caption for caption, _ in row] for row in cells]),
+        "pictures": np.array([[picture for _, picture in row] for row in cells]),
     }
 
     def save(beside: Any) -> None:
         with open(beside, "wb") as handle:
             np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]
 
-    replace_with(run.folder / "verify" / "masks.npz", save)
+    replace_with(run.folder / "verify" / "pictures.npz", save)

@@ -1,4 +1,4 @@
-"""Distillation from the dense network: its logits, pixel by pixel, and how alike its classes' features are."""
+"""Distillation from the dense network: its answers (pixel by pixel), and how alike its classes' features are."""
 
 from __future__ import annotations
 
@@ -10,14 +10,22 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgeprune.data.dataset import IGNORE
+from edgeprune.models import logits_of
+
+Apart = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
 
 
-def logits_loss(student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
-    """KL(teacher || student) of the classes, mean over judged pixels, times T^2 (Hinton et al., 2015)."""
+def logits_loss(
+    student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor | None = None, temperature: float = 1.0
+) -> torch.Tensor:
+    """KL(teacher || student) of the classes, mean over pixels (images), times T^2 (Hinton et al., 2015).
+
+    With labels only over those that are judged.
+    """
     t = temperature
     log_s, p_t = F.log_softmax(student.float() / t, dim=1), F.softmax(teacher.float() / t, dim=1)
     each = F.kl_div(log_s, p_t, reduction="none").sum(dim=1)
-    judged = labels != IGNORE
+    judged = torch.ones_like(each, dtype=torch.bool) if labels is None else labels != IGNORE
     return (each * judged).sum() / judged.sum().clamp_min(1) * t * t
 
 
@@ -62,19 +70,23 @@ class Tap:
 
 
 def make_term(
-    cfg: Any, student: nn.Module, teacher: nn.Module, classes: int
-) -> tuple[Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor], Callable[[], None]]:
-    """The distillation term of `recipe.Distill`: (images, student's logits, labels) to a scalar; and what ends it."""
+    cfg: Any, student: nn.Module, teacher: nn.Module, classes: int, apart: Apart = logits_loss
+) -> tuple[Callable[[torch.Tensor, Any, torch.Tensor], torch.Tensor], Callable[[], None]]:
+    """The distillation term of `recipe.Distill`: (images, student's output, labels) to a scalar; and what ends it.
+
+    Args:
+        apart: student's answer, teacher's, labels, temperature -> how far they are apart.
+    """
     teacher = teacher.eval()
     taps = (Tap(student, classes), Tap(teacher, classes)) if cfg.features else None
 
-    def term(images: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def term(images: torch.Tensor, output: Any, labels: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            output = teacher(images)
-        taught = output["out"] if isinstance(output, dict) else output
+            taught = logits_of(teacher(images))
+        logits = logits_of(output)
         total = logits.new_zeros(())
         if cfg.logits:
-            total = total + cfg.logits * logits_loss(logits, taught, labels, cfg.temperature)
+            total = total + cfg.logits * apart(logits, taught, labels, cfg.temperature)
         if taps and taps[0].features is not None and taps[1].features is not None:
             total = total + cfg.features * relation_loss(taps[0].features, taps[1].features, labels, classes)
         return total

@@ -14,6 +14,7 @@ from torch import nn
 
 from edgeprune.data.loader import Batch
 from edgeprune.errors import EdgepruneError
+from edgeprune.models import logits_of
 from edgeprune.train.distill import logits_loss
 from edgeprune.train.memory import image_layout, lie
 
@@ -26,19 +27,20 @@ def imitate(
     batches: Iterator[Batch],
     steps: int,
     cfg: Any,
-    logits_of: Callable[[object], torch.Tensor],
+    apart: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = logits_loss,
     tick: Callable[[float], None] = lambda loss: None,
     gentle: float = 1.0,
 ) -> float:
-    """Train `student` in place for `steps` of AdamW, rates falling to zero, on the KL divergence from `teacher`'s softmax.
+    """Train `student` in place for `steps` of AdamW, rates falling to zero, on how far it is from `teacher`.
 
     Args:
         cfg: a schedule (`recipe.Train`): its rate, mixed precision and layout.
+        apart: the student's answer, the teacher's -> how far they are apart; KL divergence of softmax, nats a pixel.
         tick: told of each step's loss.
         gentle: the first rate, as a share of the schedule's.
 
     Returns:
-        The mean loss of the last third of steps, nats a pixel; every batch was new, so it is no memory of them.
+        The mean loss of the last third of steps; every batch was new, so it is no memory of them.
 
     Raises:
         EdgepruneError: the loss is NaN or infinite.
@@ -50,7 +52,7 @@ def imitate(
     optimizer = torch.optim.AdamW(student.parameters(), lr=peak, weight_decay=0.0)
     cast = torch.autocast(device.type, torch.bfloat16) if cfg.autocast != "none" else nullcontext()
     losses = []
-    for step, (images, labels) in enumerate(islice(batches, steps)):
+    for step, (images, _) in enumerate(islice(batches, steps)):
         for group in optimizer.param_groups:
             group["lr"] = peak * (1 - step / steps)
         images = images.to(device, memory_format=layout)
@@ -58,7 +60,7 @@ def imitate(
             with torch.no_grad():
                 taught = logits_of(teacher(images))
             answer = logits_of(student(images))
-        loss = logits_loss(answer, taught, torch.zeros_like(labels).to(device), 1.0)
+        loss = apart(answer, taught)
         losses.append(float(loss.detach()))
         if not math.isfinite(losses[-1]):
             raise EdgepruneError(f"the loss of a short recovery is {losses[-1]} at step {step}; lower finetune.lr")

@@ -20,11 +20,11 @@ from torch import nn
 from edgeprune.errors import EdgepruneError
 from edgeprune.files import hash_obj, replace_with, write_json
 from edgeprune.progress import Progress
-from edgeprune.train.distill import make_term
-from edgeprune.train.losses import class_weights, make_loss, spread_labels
+from edgeprune.train.losses import Loss
 from edgeprune.train.memory import checkpointed, image_layout, lie
 from edgeprune.train.norms import synced
 
+Term = Callable[[torch.Tensor, Any, torch.Tensor], torch.Tensor]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -32,15 +32,16 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class Hooks:
     """What others add to the loop: each may be left out."""
 
-    teacher: nn.Module | None = None
-    before_step: Callable[[int, int, float], None] | None = None  # step, steps, steps an epoch; such as a temperature
-    term: Callable[[torch.Tensor, Any, torch.Tensor], torch.Tensor] | None = (
-        None  # (loss, output, labels) -> added loss
+    distill: Callable[[nn.Module, torch.device, torch.memory_format], tuple[Term, Callable[[], None]]] | None = (
+        None  # student, device, layout -> (images, output, labels) -> added loss; and what ends it
     )
+    before_step: Callable[[int, int, float], None] | None = None  # step, steps, steps an epoch; such as a temperature
+    term: Term | None = None  # (loss, output, labels) -> added loss
     after_backward: Callable[[], None] | None = None  # may change gradients, such as CAP's sparsity term
     state: Callable[[], dict[str, Any]] | None = None  # what the hooks have gathered; it is kept in the checkpoint
     load_state: Callable[[dict[str, Any]], None] | None = None
-    evaluate: Callable[[nn.Module], float] | None = None  # mIoU, 0 to 1
+    evaluate: Callable[[nn.Module], float] | None = None  # the task's metric, 0 to 1
+    metric: str = "mIoU"  # its name
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -50,7 +51,7 @@ def train(
     cfg: Any,
     home: Path,
     *,
-    classes: int,
+    loss: Loss,
     seed: int,
     title: str,
     hooks: Hooks,
@@ -58,8 +59,9 @@ def train(
 ) -> None:
     """Train `net` in place by the schedule `cfg` (`recipe.Train`) on `batches` (`data.loader.Batches`).
 
-    Writes `home/checkpoint.pt` every `cfg.checkpoint_every` steps and `home/history.json` at the end; a checkpoint of the same
-    schedule, start weights and `context` (whatever else the outcome hangs on: data, a criterion's switches) is gone on from.
+    `loss` takes the network's output and the batch's labels. Writes `home/checkpoint.pt` every `cfg.checkpoint_every` steps
+    and `home/history.json` at the end; a checkpoint of the same schedule, start weights and `context` (whatever else the
+    outcome hangs on: data, a criterion's switches) is gone on from.
 
     Raises:
         EdgepruneError: the loss is NaN or infinite.
@@ -70,8 +72,6 @@ def train(
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     per_epoch = batches.per_epoch / (cfg.accumulate * accelerator.num_processes)  # optimiser steps
     steps = total_steps(cfg, per_epoch)
-    weights = class_weights(cfg.loss.class_weights, spread_labels(batches.data), classes)
-    loss_of = make_loss(cfg.loss, None if weights is None else weights.to(accelerator.device))
     key = hash_obj([cfg.model_dump(mode="json"), seed, steps, context, fingerprint(net)])
     layout = image_layout(cfg.channels_last)
     wrapped, optimizer = accelerator.prepare(lie(net, layout), _optimizer(net, cfg))
@@ -79,10 +79,7 @@ def train(
     ema = _ema(net, cfg.ema)
     state = _State(home / "checkpoint.pt", key, net, optimizer, scaler, ema, hooks)
     step = state.load()
-    term, end = (None, None)
-    if hooks.teacher is not None:
-        teacher = lie(hooks.teacher.to(accelerator.device), layout)
-        term, end = make_term(cfg.distill, net, teacher, classes)
+    term, end = hooks.distill(net, accelerator.device, layout) if hooks.distill else (None, None)
     stream = batches.stream(step * cfg.accumulate, accelerator.process_index, accelerator.num_processes)
     bar = Progress(title, steps, step, quiet=not accelerator.is_main_process)
     with bar, synced(net, accelerator.num_processes), checkpointed(net, cfg.checkpoint_blocks):
@@ -94,22 +91,22 @@ def train(
             wrapped.train()
             if hooks.before_step:
                 hooks.before_step(step, steps, per_epoch)
-            loss = 0.0
+            mean = 0.0
             for _ in range(cfg.accumulate):
                 images, labels = (t.to(accelerator.device) for t in next(stream))
                 images = images.to(memory_format=layout)
                 with _autocast(cfg.autocast, accelerator.device.type):
                     output = wrapped(images)
-                    value = loss_of(output, labels)
+                    value = loss(output, labels)
                     if term is not None:
-                        value = value + term(images, output["out"] if isinstance(output, dict) else output, labels)
+                        value = value + term(images, output, labels)
                     if hooks.term:
                         value = value + hooks.term(value, output, labels)
-                loss += float(value.detach()) / cfg.accumulate
+                mean += float(value.detach()) / cfg.accumulate
                 accelerator.backward(scaler.scale(value / cfg.accumulate))
-            loss = _mean(loss)
-            if not math.isfinite(loss):
-                raise EdgepruneError(f"{title}: the loss is {loss} at step {step}; lower lr or set clip_grad")
+            mean = _mean(mean)
+            if not math.isfinite(mean):
+                raise EdgepruneError(f"{title}: the loss is {mean} at step {step}; lower lr or set clip_grad")
             scaler.unscale_(optimizer)
             if hooks.after_backward:
                 hooks.after_backward()
@@ -121,12 +118,12 @@ def train(
             if ema is not None:
                 ema.update_parameters(net)
             step += 1
-            note = {"step": step, "loss": loss, "lr": rate}
+            note = {"step": step, "loss": mean, "lr": rate}
             if _due(round(cfg.val_every * per_epoch), step) and step < steps and hooks.evaluate:
-                note["miou"] = hooks.evaluate(net)
-                bar.say(f"step {step}: mIoU {100 * note['miou']:.2f}")
+                note["score"] = hooks.evaluate(net)
+                bar.say(f"step {step}: {hooks.metric} {100 * note['score']:.2f}")
             hooks.history.append(note)
-            bar.advance(loss)
+            bar.advance(mean)
             if accelerator.is_main_process and _due(cfg.checkpoint_every, step) and step < steps:
                 state.save(step)
     accelerator.wait_for_everyone()

@@ -1,4 +1,4 @@
-"""Losses of segmentation: cross entropy with ignored pixels, OHEM, GSRL, class weights, auxiliary heads."""
+"""Losses of segmentation and classification: cross entropy with ignored labels, OHEM, GSRL, class weights, auxiliary heads."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def spread_labels(data: Any, most: int = 200) -> Iterable[np.ndarray]:
 
 
 def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
-    """Mean over judged pixels; 0 where there are none. (B, K, H, W) logits, (B, H, W) labels."""
+    """Mean over judged pixels (images); 0 where there are none. (B, K, H, W) logits, (B, H, W) labels, or (B, K) and (B,)."""
+    weights = None if weights is None else weights.to(logits.device)
     summed = F.cross_entropy(logits.float(), labels, weights, ignore_index=IGNORE, reduction="sum")
     judged = labels != IGNORE
     total = judged.sum() if weights is None else weights[labels[judged]].sum()
@@ -63,6 +64,7 @@ def ohem(
 
     At least `min_kept` of the judged pixels, the hardest, count (Shrivastava et al., CVPR 2016, as pixel OHEM).
     """
+    weights = None if weights is None else weights.to(logits.device)
     pixels = F.cross_entropy(logits.float(), labels, weights, ignore_index=IGNORE, reduction="none")[labels != IGNORE]
     if not len(pixels):
         return logits.sum() * 0

@@ -23,7 +23,7 @@ def test_pixels_and_images_are_counted(tmp_path):
     trees.voc(tmp_path)
     found = check("voc2012", str(tmp_path), "train")
     assert (found.images, found.read, found.faults, found.sizes) == (2, 2, [], {(6, 8): 2})
-    assert found.pixels[0] == 46 + 47 and found.pixels[15] == found.pixels[20] == found.pixels[-1] == 1
+    assert found.counts[0] == 46 + 47 and found.counts[15] == found.counts[20] == found.counts[-1] == 1
     assert found.holders[0] == 2 and found.holders[15] == 1 and len(found.never) == 18 and "cat" in found.never
     assert summary(found).startswith("train: 2 images, 2 read and right, 6x8; never there: aeroplane, bicycle")
 

@@ -49,7 +49,7 @@ def test_the_bundle_holds_engines_and_the_graphs_they_were_built_of(finished):
     assert about["engines"]["pruned"]["path"] == "pruned.rtx" and about["typed"]["pruned"]["f32_nodes"] == []
     with np.load(home / "parity.npz") as kept:
         masks = OnnxRuntimeEngine(home / "pruned.onnx").predict(kept["images"])
-        assert (masks == kept["pruned_masks"]).mean() > 0.99
+        assert (masks == kept["pruned_answers"]).mean() > 0.99
 
 
 def test_int8_is_built_too(finished, tmp_path):

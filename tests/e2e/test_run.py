@@ -342,7 +342,7 @@ def test_a_comparison_over_seeds(tmp_path: Path):
     assert {r["method"] for r in found["rows"]} == {"l1", "random"} and all(
         r["spread"] is not None for r in found["rows"]
     )
-    assert len({r["dense_miou"] for r in found["runs"]}) == 2, "a dense network a seed, shared by the methods"
+    assert len({r["dense_score"] for r in found["runs"]}) == 2, "a dense network a seed, shared by the methods"
     assert len(list((tmp_path / "runs").glob("*-dense-*"))) == 2
     assert "| quickstart-l1 |" in (tmp_path / "table.md").read_text()
     again = subprocess.run(line, capture_output=True, text=True)

@@ -11,7 +11,7 @@ from edgeprune.data.transforms import STD
 from edgeprune.measure.miou import evaluate
 from edgeprune.measure.protocol import predictor, seen_size, slide
 from edgeprune.recipe import Evaluate
-from edgeprune.stages.load import predictor as plain
+from edgeprune.tasks.segmentation import Segmentation
 
 RNG = np.random.default_rng(0)
 
@@ -48,7 +48,9 @@ def blocks(h: int, w: int, cell: int = 8) -> np.ndarray:
 def test_the_plain_protocol_is_todays():
     net = models.build("streetnet", {}, None, 5)
     images = RNG.integers(0, 255, (2, 64, 96, 3)).astype(np.uint8)
-    np.testing.assert_array_equal(predictor(net, Evaluate(), (64, 96))(images), plain(net)(images))
+    np.testing.assert_array_equal(
+        predictor(net, Evaluate(), (64, 96))(images), Segmentation([], (64, 96), None).predictor(net)(images)
+    )
 
 
 @pytest.mark.parametrize(

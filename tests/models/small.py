@@ -27,7 +27,9 @@ SMALL: dict[str, dict[str, Any]] = {
         "depths": (1, 1, 1, 1),
         "decoder": 16,
     },
+    "resnet": {"depth": 18, "width": 8, "stem": "cifar"},
     "segnet": {"widths": ((4, 4), (8, 8))},
+    "ssd": {"depth": 18, "width": 8, "head": 16, "extra": (16, 8)},
     "streetnet": {"width": 8},
     "unet": {"widths": (4, 8, 16)},
 }

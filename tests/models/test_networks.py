@@ -65,13 +65,13 @@ def test_another_head_is_left_out_only_when_asked(tmp_path):
     models.load_checkpoint(net, tmp_path / "w.safetensors", head=False)
 
 
-@pytest.mark.parametrize("name", models.NETWORKS)
+@pytest.mark.parametrize("name", models.SEGMENTATION)
 def test_logits_have_the_inputs_size(name):
     net = models.build(name, SMALL[name], None, 7).eval()
     assert models.logits_of(net(torch.zeros(1, 3, 48, 80))).shape == (1, 7, 48, 80)
 
 
-@pytest.mark.parametrize("name", models.NETWORKS)
+@pytest.mark.parametrize("name", models.SEGMENTATION)
 def test_the_loss_of_all_heads_reaches_every_weight(name):
     torch.manual_seed(0)
     net = models.build(name, SMALL[name], None, 7).train()
@@ -81,7 +81,7 @@ def test_the_loss_of_all_heads_reaches_every_weight(name):
     assert idle == []
 
 
-@pytest.mark.parametrize("name", models.NETWORKS)
+@pytest.mark.parametrize("name", models.SEGMENTATION)
 def test_distillation_watches_the_main_classifier(name):
     net = models.build(name, SMALL[name], None, 7).eval()
     tap = Tap(net, 7)

@@ -29,7 +29,7 @@ def in_process(source, attempt, seconds):
     return None if good else "not good"
 
 
-@pytest.mark.parametrize("name", sorted(set(models.NETWORKS) - ELSEWHERE))
+@pytest.mark.parametrize("name", sorted(set(models.SEGMENTATION) - ELSEWHERE))
 def test_agrees_with_pytorch(tmp_path, monkeypatch, name):
     torch.manual_seed(0)
     net = models.build(name, SMALL[name], None, 7).eval()

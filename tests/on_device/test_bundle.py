@@ -29,14 +29,15 @@ needs_keygen = pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="skippe
 def made(tmp_path_factory) -> Path:
     home = tmp_path_factory.mktemp("made")
     paths = {"pruned": graphs.write(home), "dense": graphs.write(home, "dense", seed=1, typed=False)}
-    masks = {f"{role}_masks": OnnxRuntimeEngine(path).predict(graphs.IMAGES) for role, path in paths.items()}
+    masks = {f"{role}_answers": OnnxRuntimeEngine(path).predict(graphs.IMAGES) for role, path in paths.items()}
     (home / "plan.json").write_text("{}")
     about = {
-        "recipe": "small", "target": "board", "backend": "tensorrt", "device": "GPU", "precision": "f32", "classes": CLASSES,
+        "recipe": "small", "task": "segmentation", "target": "board", "backend": "tensorrt", "device": "GPU",
+        "precision": "f32", "classes": CLASSES,
         "input": {"name": "image", "shape": [1, 32, 48, 3], "dtype": "uint8", "order": "RGB"}, "palette": PALETTE,
         "gates": {"miou_drop": 0.5, "pixel_agreement": 0.99, "boundary_drop": 1.0}, "latency_runs": 8,
     }  # fmt: skip
-    labels = masks["pruned_masks"].copy()
+    labels = masks["pruned_answers"].copy()
     labels[:, :4] = 255
     bundling.write(
         home / "bundle", graphs={**paths, "pruned.f16": home / "pruned.f16.onnx"}, engines={}, plan=home / "plan.json",
@@ -137,7 +138,7 @@ def test_run_engine_over_a_folder(bundle, tmp_path, cli):
     code, _, err = cli("run-engine", str(bundle), *told)
     assert code == 0, err
     with np.load(bundle / "parity.npz") as kept:
-        masks = kept["pruned_masks"]
+        masks = kept["pruned_answers"]
     for name, mask in (("a", masks[0]), ("c", masks[2])):
         found = Image.open(tmp_path / "masks" / f"{name}.png")
         assert np.array_equal(np.array(found), mask) and found.getpalette()[3:6] == PALETTE[1]

@@ -7,6 +7,7 @@ from torch import nn
 from edgeprune import models
 from edgeprune.recipe import Train
 from edgeprune.train.loop import Hooks, train
+from edgeprune.train.losses import make_loss
 from edgeprune.train.memory import checkpointed
 
 
@@ -27,7 +28,7 @@ def trained(home: Path, **change) -> tuple[dict[str, torch.Tensor], list[float]]
     net = models.build("streetnet", {}, None, 5)
     cfg = Train.model_validate({"steps": 4, "batch": 4, "lr": 0.003, "momentum": 0.9, **change})
     hooks = Hooks()
-    train(net, Batches(), cfg, home, classes=5, seed=0, title="t", hooks=hooks)
+    train(net, Batches(), cfg, home, loss=make_loss(cfg.loss, None), seed=0, title="t", hooks=hooks)
     return net.state_dict(), [note["loss"] for note in hooks.history]
 
 

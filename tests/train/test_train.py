@@ -20,6 +20,7 @@ from edgeprune.train.recalibrate import recalibrate
 
 LOGITS = torch.randn(2, 4, 6, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.randint(0, 4, (2, 6, 8), generator=torch.Generator().manual_seed(1))
+LOSS = make_loss(Loss(), None)
 
 
 def test_cross_entropy_is_torchs_and_survives_nothing_to_judge():
@@ -147,7 +148,7 @@ class Killed(Exception):
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path, optimizer):
     net, batches, cfg = setup(optimizer=optimizer)
-    train(net, batches, cfg, tmp_path / "whole", classes=9, seed=1, title="t", hooks=Hooks())
+    train(net, batches, cfg, tmp_path / "whole", loss=LOSS, seed=1, title="t", hooks=Hooks())
     again, batches, cfg = setup(optimizer=optimizer)
     left = 5
 
@@ -158,9 +159,9 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path, optimizer)
             raise Killed
 
     with pytest.raises(Killed):
-        train(again, batches, cfg, tmp_path / "cut", classes=9, seed=1, title="t", hooks=Hooks(after_backward=kill))
+        train(again, batches, cfg, tmp_path / "cut", loss=LOSS, seed=1, title="t", hooks=Hooks(after_backward=kill))
     fresh, batches, cfg = setup(optimizer=optimizer)
-    train(fresh, batches, cfg, tmp_path / "cut", classes=9, seed=1, title="t", hooks=Hooks())
+    train(fresh, batches, cfg, tmp_path / "cut", loss=LOSS, seed=1, title="t", hooks=Hooks())
     assert fingerprint(fresh) == fingerprint(net)
     steps = [note["step"] for note in json.loads((tmp_path / "cut" / "history.json").read_text())]
     assert steps == [1, 2, 3, 4, 5, 6]
@@ -168,10 +169,10 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path, optimizer)
 
 def test_a_checkpoint_of_another_schedule_or_a_cut_one_is_not_used(tmp_path: Path):
     net, batches, cfg = setup(steps=4)
-    train(net, batches, cfg, tmp_path, classes=9, seed=1, title="t", hooks=Hooks())
+    train(net, batches, cfg, tmp_path, loss=LOSS, seed=1, title="t", hooks=Hooks())
     other, batches, cfg = setup(steps=3)
     (tmp_path / "checkpoint.pt").write_bytes((tmp_path / "checkpoint.pt").read_bytes()[:100])
-    train(other, batches, cfg, tmp_path, classes=9, seed=1, title="t", hooks=Hooks())
+    train(other, batches, cfg, tmp_path, loss=LOSS, seed=1, title="t", hooks=Hooks())
     assert len(json.loads((tmp_path / "history.json").read_text())) == 3
 
 
@@ -188,7 +189,7 @@ def test_a_checkpoint_of_other_data_or_switches_is_not_used(tmp_path: Path):
 
         hooks = Hooks(after_backward=count)
         with pytest.raises(Killed) if most < 6 else contextlib.nullcontext():
-            train(net, batches, cfg, tmp_path, classes=9, seed=1, title="t", hooks=hooks, context=context)
+            train(net, batches, cfg, tmp_path, loss=LOSS, seed=1, title="t", hooks=hooks, context=context)
         return seen
 
     assert cut("one", 5) == 5  # leaves a checkpoint at step 4
@@ -200,7 +201,7 @@ def test_training_learns_and_evaluates(tmp_path: Path):
     net, batches, cfg = setup(steps=30, val_every=6, lr=0.05, ema=None, autocast="bf16", accumulate=2, clip_grad=5.0)
     seen = []
     hooks = Hooks(evaluate=lambda n: seen.append(1) or 0.5)
-    train(net, batches, cfg, tmp_path, classes=9, seed=1, title="t", hooks=hooks)
+    train(net, batches, cfg, tmp_path, loss=LOSS, seed=1, title="t", hooks=hooks)
     losses = [note["loss"] for note in hooks.history]
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5]) and len(seen) == 3
 
@@ -221,7 +222,7 @@ def test_what_hooks_gather_goes_on_from_the_checkpoint(tmp_path: Path):
 
         hooks = Hooks(term=term, state=lambda: {"seen": list(seen)}, load_state=load_state)
         with pytest.raises(Killed) if most < 6 else contextlib.nullcontext():
-            train(net, batches, cfg, tmp_path / home, classes=9, seed=1, title="t", hooks=hooks)
+            train(net, batches, cfg, tmp_path / home, loss=LOSS, seed=1, title="t", hooks=hooks)
         return seen
 
     whole = run("whole", 6)
@@ -232,7 +233,7 @@ def test_what_hooks_gather_goes_on_from_the_checkpoint(tmp_path: Path):
 def test_divergence_is_one_line(tmp_path: Path):
     net, batches, cfg = setup(lr=1e30)
     with pytest.raises(EdgepruneError, match="lower lr"):
-        train(net, batches, cfg, tmp_path, classes=9, seed=1, title="t", hooks=Hooks())
+        train(net, batches, cfg, tmp_path, loss=LOSS, seed=1, title="t", hooks=Hooks())
 
 
 def test_recalibration_is_the_plain_mean_and_leaves_the_rest_alone():

@@ -11,7 +11,10 @@ from edgeprune.data import open_dataset
 from edgeprune.data.loader import train_loader
 from edgeprune.files import save_tensors
 from edgeprune.recipe import Augment, Distill, Finetune, Loss
+from edgeprune.train.distill import make_term
 from edgeprune.train.loop import Hooks, train
+from edgeprune.train.losses import make_loss
+from edgeprune.train.memory import lie
 
 
 def main(home: Path, batch: int) -> None:
@@ -28,8 +31,8 @@ def main(home: Path, batch: int) -> None:
         augment=Augment(scale=(1, 1.5)),
         loss=Loss(class_weights="none"),
     )  # no void, no weights: each process's mean counts alike, as everywhere in data-parallel training
-    hooks = Hooks(teacher=teacher)
-    train(net, train_loader(data, cfg, 1), cfg, home, classes=9, seed=1, title="t", hooks=hooks)
+    hooks = Hooks(distill=lambda student, device, layout: make_term(cfg.distill, student, lie(teacher, layout), 9))
+    train(net, train_loader(data, cfg, 1), cfg, home, loss=make_loss(cfg.loss, None), seed=1, title="t", hooks=hooks)
     if PartialState().is_main_process:
         save_tensors(home / "weights.safetensors", dict(net.state_dict()))
 

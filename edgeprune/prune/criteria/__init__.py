@@ -34,6 +34,7 @@ class Criterion(Protocol):
     needs_gradient: bool  # backward passes of the fine-tuning loss, too; `after_backward` is called behind each
     training: str  # does it take part in `prune.sparsity`'s training: "no", "may", "must"
     clock: Clock  # the seconds that it took for itself
+    # tasks: tuple[str, ...], only where it is not for every task
 
     def attach(self, net: nn.Module, groups: list[Group]) -> None: ...
     def detach(self) -> None: ...

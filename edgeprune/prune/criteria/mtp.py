@@ -60,6 +60,7 @@ class MTP:
     needs_data = False
     needs_gradient = False
     training = "must"
+    tasks = ("segmentation",)  # it reads both tasks' labels off the masks
 
     def __init__(self, alpha: float = 0.5, every: int = 2, decay: float = 0.99, backbone: str = "*") -> None:
         self.alpha, self.every, self.decay, self.backbone = alpha, every, decay, backbone

@@ -1,0 +1,102 @@
+"""`street_boxes`: the drawn scenes of `streets` with a box around the visible part of each car, person, tree and sign.
+
+Boxes with a side under four pixels are "difficult": they are there, but neither learnt nor judged. It is no benchmark.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image, ImageDraw
+from scipy.ndimage import find_objects
+
+from edgeprune.data import streets
+from edgeprune.data.dataset import Color, Pair, Size
+from edgeprune.data.streets import Scene
+from edgeprune.errors import DataError
+
+CLASSES = ["car", "person", "tree", "sign"]
+PALETTE: list[Color] = [(40, 190, 255), (255, 60, 90), (120, 230, 60), (255, 215, 0)]  # bright, for outlines
+_SEEDS = {"train": 4, "val": 5}
+_LEAST = 4  # pixels
+
+
+class Things(Scene):
+    """A scene that knows which pixel is of which thing."""
+
+    def __init__(self, size: tuple[int, int], rng: np.random.Generator) -> None:
+        super().__init__(size, rng)
+        self.things = Image.new("I", (self.w, self.h), 0)
+        self._numbers = ImageDraw.Draw(self.things)
+
+    def polygon(self, points: list[tuple[float, float]], color: Color, label: int | None) -> None:
+        super().polygon(points, color, label)
+        if label is not None:
+            self._numbers.polygon(self.pixels(points), fill=self.thing)
+
+    def ellipse(self, x: float, y: float, rx: float, ry: float, color: Color, label: int | None) -> None:
+        super().ellipse(x, y, rx, ry, color, label)
+        if label is not None:
+            at = self.pixels([(x - rx, y - ry), (x + rx, y + ry)])
+            self._numbers.ellipse([*at[0], *at[1]], fill=self.thing)
+
+
+def draw(size: tuple[int, int], rng: np.random.Generator) -> Pair:
+    """One scene: (H, W, 3) uint8, and its boxes (M, 6) float32."""
+    s = Things(size, rng)
+    photo = streets.paint(s)
+    label, things = streets.shrunk(s.label, size), streets.shrunk(s.things, size).astype(np.int64)
+    rows = []
+    for k, name in enumerate(CLASSES):
+        mine = np.where(label == streets.CLASSES.index(name), things, 0)
+        for found in find_objects(mine):
+            if found is not None:
+                (y0, y1), (x0, x1) = ((part.start, part.stop) for part in found)
+                rows.append([x0, y0, x1, y1, k, float(min(y1 - y0, x1 - x0) < _LEAST)])
+    return photo, np.array(rows, dtype=np.float32).reshape(-1, 6)
+
+
+@dataclass
+class StreetBoxes:
+    """`count` scenes; each is drawn when it is first asked for, from (seed, split, index) alone."""
+
+    split: str
+    size: tuple[int, int]
+    count: int
+    seed: int
+    classes: list[str] = field(default_factory=lambda: list(CLASSES))
+    palette: list[Color] = field(default_factory=lambda: list(PALETTE))
+    _kept: dict[int, Pair] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Pair:
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        if index not in self._kept:
+            rng = np.random.default_rng([self.seed, _SEEDS[self.split], index])
+            self._kept[index] = draw(self.size, rng)
+        return self._kept[index]
+
+    def label(self, index: int) -> np.ndarray:
+        """The boxes alone."""
+        return self[index][1]
+
+    def name(self, index: int) -> str:
+        """Such as val_0003."""
+        return f"{self.split}_{index:04d}"
+
+
+def open_street_boxes(split: str, size: Size, train: int = 400, val: int = 100, seed: int = 0) -> StreetBoxes:
+    """`train` and `val` say how many scenes each split holds.
+
+    Raises:
+        DataError: no size to draw at, or another split.
+    """
+    if not isinstance(size, tuple):
+        raise DataError("data.name: street_boxes are drawn at data.size; they have no size of their own")
+    if split not in _SEEDS:
+        raise DataError(f"street_boxes: no split {split}; there are train and val")
+    return StreetBoxes(split, size, {"train": train, "val": val}[split], seed)
