@@ -111,7 +111,7 @@ def test_the_limit_falls_until_the_masks_agree(model, monkeypatch):
         seen.append(share)
         return [(np.arange(1000) >= share * 1000).astype(np.uint8)] * len(batch)
 
-    monkeypatch.setattr(precision, "_classes", classes)
+    monkeypatch.setattr(precision, "_answers", classes)
     monkeypatch.setattr(
         precision, "magnitudes", lambda m, b: {n.name: 10.0 ** (i % 6) for i, n in enumerate(m.graph.node)}
     )

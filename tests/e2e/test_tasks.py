@@ -66,11 +66,15 @@ def test_every_stage_and_the_report(tmp_path, task, key, words):
     assert page.count("data:image/png;base64") == 4 * 5
 
 
-@pytest.mark.parametrize(("task", "agreement"), [("classification", "top1_agreement"), ("detection", "box_agreement")])
-def test_the_bundle_is_checked_without_edgeprune(tmp_path, task, agreement):
-    done = run(tmp_path, task, "jetson")
+@pytest.mark.parametrize(
+    ("task", "agreement", "answer"),
+    [("classification", "top1_agreement", "logits"), ("detection", "box_agreement", "raw heads")],
+)
+def test_the_bundle_is_checked_without_edgeprune_and_its_result_brought_back(tmp_path, task, agreement, answer, cli):
+    done = run(tmp_path, task, "jetson", "deploy.precision=f32")
     assert done.returncode == 4, done.stderr
-    bundle, out = tmp_path / f"quickstart_{task}@jetson" / "bundle", tmp_path / "r.json"
+    home = tmp_path / f"quickstart_{task}@jetson"
+    bundle, out = home / "bundle", tmp_path / "r.json"
     assert (bundle / "boxes.py").exists() == (task == "detection")
     command = [
         sys.executable,
@@ -83,13 +87,24 @@ def test_the_bundle_is_checked_without_edgeprune(tmp_path, task, agreement):
         "--precision",
         "f32",
     ]
-    checked = subprocess.run([*command, "--runs", "5", "--out", str(out)], capture_output=True, text=True)
+    checked = subprocess.run([*command, "--runs", "5", "--seconds", "0.05", "--out", str(out)], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr + checked.stdout
     r = json.loads(out.read_text())
     assert r[agreement] == 1 and r["images"] == 3 and r["task"] == task
     names = {g["name"] for g in r["gates"]}
     assert names == ({"top1_drop", "class_drop", "top1_agreement"} if task == "classification" else {"box_agreement"})
     assert r["not_judged"] == ([] if task == "classification" else ["class_drop", "map_drop"])
+    code, _, err = cli("verify", "--result", str(tmp_path / "r.zip"), "--runs-dir", str(tmp_path))
+    assert code == 0, err
+    told = json.loads((home / "report.json").read_text())
+    assert told["engine"]["measured"] and told["engine"][agreement] == 1 and told["engine"]["images"] == 3
+    assert told["engine"]["latency"]["boundary"] == r["latency"]["boundary"] == f"image to {answer}"
+    assert set(told["boundaries"]["boundaries"]) == {"engine", f"image to {answer}", "paced"}
+    assert cli("run-engine", str(bundle), "--source", str(tmp_path))[0] == 1
+    played = subprocess.run(
+        [sys.executable, "-B", str(bundle / "play.py"), "--source", str(tmp_path)], capture_output=True, text=True
+    )
+    assert played.returncode == 1 and played.stderr.count("\n") == 1 and f"this bundle is of {task}" in played.stderr
 
 
 _ALONE = """

@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from edgeprune import models
-from edgeprune.deploy import simplify
-from edgeprune.deploy.export import export
+from edgeprune.deploy import simplify, typed
+from edgeprune.deploy.export import export, program
 from edgeprune.runtime import BACKENDS
+from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
 from edgeprune.tasks import METRICS, TASKS
 from tests.models.small import SMALL
 
@@ -64,6 +65,28 @@ def test_engines_agree_with_pytorch(tmp_path, task):
             parity = its.parity(reference, engine)
             assert parity[its.metric.agreement] == 1 and parity[f"{its.metric.key}_difference"] == pytest.approx(0)
             assert its.agreement(reference, engine).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("task", CASES)
+def test_f16_in_the_graph_is_judged_by_the_task(tmp_path, task):
+    net, its = made(task)
+    export(its.shipped(net, its.heads[0]), SIZE, tmp_path / "n.onnx", 18)
+    done = typed.write(tmp_path / "n.onnx", tmp_path / "h.onnx", "f16", list(IMAGES), its.alike)
+    assert done["agreement"] >= 0.995 and done["f32_nodes"] == []  # the logits are not equal, what they say is
+    ours, theirs = (OnnxRuntimeEngine(tmp_path / f"{name}.onnx").predict(IMAGES) for name in "hn")
+    assert ours.dtype == np.float32 and 0 < np.abs(ours - theirs).max() < 0.1
+    assert its.alike(ours, theirs) == 1 and its.alike(np.roll(theirs, 1, axis=-1), theirs) < 0.9
+
+
+@pytest.mark.parametrize("task", CASES)
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_a_program_for_inductor_gives_floats_that_numpy_has(task, precision):
+    net, its = made(task)
+    run = program(its.shipped(net, its.heads[0]), SIZE, precision, "cpu").module()
+    with torch.no_grad():
+        found = run(torch.from_numpy(IMAGES[:1]))
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found.numpy(), its.predictor(net)(IMAGES[:1]), atol=1e-4 if precision == "f32" else 0.5)
 
 
 @pytest.mark.parametrize("task", CASES)
