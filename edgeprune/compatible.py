@@ -14,7 +14,7 @@ from edgeprune.errors import RecipeError
 from edgeprune.models import NETWORKS, TASK_NETWORKS
 from edgeprune.prune.criteria import CRITERIA
 from edgeprune.recipe import TASK_GATES, Gates, Recipe, Train
-from edgeprune.runtime import BACKENDS, UNTIMED
+from edgeprune.runtime import UNTIMED
 from edgeprune.target import Target
 
 STRIDES = {"segnet": 1, "streetnet": 16}
@@ -42,8 +42,6 @@ def check_pair(recipe: Recipe, target: Target) -> None:
     asked = recipe.deploy.precision
     if asked != "auto" and asked not in target.precisions:
         raise RecipeError(f"deploy.precision: {target.name} has {', '.join(target.precisions)}, not {asked}")
-    if asked == "int8" and target.backend not in (*BACKENDS, "tensorrt"):
-        raise RecipeError(f"deploy.precision: int8 cannot be built for {target.backend} yet; use f16")
     figures = target.catalogue is not None and target.catalogue.bandwidth_gb_s
     if target.host and target.backend == "inductor":
         raise RecipeError("target.host: inductor's engines are code, compiled and run on this machine only; no --host")

@@ -57,8 +57,9 @@ def mixed(
 ) -> Mixed:
     """Cast to FP16, with as few nodes in FP32 as real images ask for.
 
-    A node stays in FP32 if it handles a magnitude beyond a limit. The limit starts at half of FP16's range and falls until
-    the answers agree; where none is enough, the best one is given.
+    A node stays in FP32 if it handles a magnitude beyond a limit, which starts at half of FP16's range. Where that is not enough,
+    the last convolution and all behind it stay as well, since a class decides by differences of logits that FP16 rounds
+    away; and the limit falls until the answers agree. Where nothing is enough, the best is given.
 
     Args:
         images: (H, W, 3) uint8, real ones: noise has other magnitudes.
@@ -72,12 +73,14 @@ def mixed(
     if not batch:
         raise ExportError("precision: FP16 wants calibration images; deploy.calibration_images")
     largest, reference = magnitudes(model, batch), _answers(model, batch)
-    prepares, best, tried = preparing(model), None, None
-    for limit in LIMITS:
-        kept = sorted(name for name, value in largest.items() if not value <= limit)
-        if kept == tried:
+    prepares, decides = preparing(model), deciding(model)
+    best: Mixed | None = None
+    tried: list[list[str]] = []
+    for limit, last in ((LIMITS[0], set[str]()), *((limit, decides) for limit in LIMITS)):
+        kept = sorted({name for name, value in largest.items() if not value <= limit} | last)
+        if kept in tried:
             continue
-        tried = kept
+        tried.append(kept)
         low = to_float16(model, {*kept, *prepares})
         same = float(np.mean([alike(a, b) for a, b in zip(reference, _answers(low, batch), strict=True)]))
         if best is None or same > best.agreement:
@@ -227,6 +230,20 @@ def preparing(model: onnx.ModelProto) -> set[str]:
         if held and node.op_type in _PASSING and all(n in reached for n in held):
             found.add(node.name)
             reached.update(node.output)
+    return found
+
+
+def deciding(model: onnx.ModelProto) -> set[str]:
+    """The last convolutions (or matrix products) and the nodes behind them: logits, their resizing, the choice of a class."""
+    before: set[str] = set()  # tensors from which a convolution is reached
+    found = set()
+    for node in reversed(model.graph.node):
+        if not before.isdisjoint(node.output):
+            before.update(node.input)
+            continue
+        found.add(node.name)
+        if node.op_type in _INT8:
+            before.update(node.input)
     return found
 
 

@@ -23,9 +23,9 @@ from edgeprune.stages.run import Run
 from edgeprune.train.imitate import imitate
 from edgeprune.train.loop import fingerprint, total_steps
 
-AT = 0.25  # the share that each group is cut to: deep, so that the loss stands out of the training's own noise
+AT = 0.5  # the share that each group is cut to
 MOST, LEAST = 30, 8  # optimiser steps a group; fewer than the least say nothing
-GENTLE = 0.25  # of the fine-tuning's rate: training's own noise hides small losses
+GENTLE = 0.5  # of the fine-tuning's rate: training's own noise hides small losses
 CONTEST = 150  # optimiser steps a contestant
 
 
@@ -64,7 +64,7 @@ def healed(
 ) -> worth.Losses:
     """`found` with the share of each group's loss that stays (`Losses.stays`).
 
-    Every group is cut alone to a quarter of its width and trained for `steps` on the same batches; the network that nothing
+    Every group is cut alone to half of its width and trained for `steps` on the same batches; the network that nothing
     was cut from is trained, too, and its drift taken off. Where a loss is small beside that drift, its share is drawn to
     that of all groups together. Layers whose loss heals (often late ones, before the head) become
     cheap, those whose loss stays (early ones) dear. The idea of judging after a short fine-tuning is NetAdapt's (Yang et al.,

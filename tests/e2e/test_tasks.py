@@ -87,7 +87,9 @@ def test_the_bundle_is_checked_without_edgeprune_and_its_result_brought_back(tmp
         "--precision",
         "f32",
     ]
-    checked = subprocess.run([*command, "--runs", "5", "--seconds", "0.05", "--out", str(out)], capture_output=True, text=True)
+    checked = subprocess.run(
+        [*command, "--runs", "5", "--seconds", "0.05", "--out", str(out)], capture_output=True, text=True
+    )
     assert checked.returncode == 0, checked.stderr + checked.stdout
     r = json.loads(out.read_text())
     assert r[agreement] == 1 and r["images"] == 3 and r["task"] == task

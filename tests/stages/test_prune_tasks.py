@@ -83,6 +83,7 @@ def test_the_knapsack_measures_how_far_answers_move(tmp_path, task):
         ("classification", "train.loss.kind=gsrl", "classification is learnt by ce, not gsrl"),
         ("classification", "train.resample=class_balanced", "which only segmentation has"),
         ("classification", "finetune.distill.features=1", "finetune.distill.features: is for task: segmentation"),
+        ("classification", "deploy.head=coarse", "deploy.head: is for task: segmentation"),
         ("classification", "deploy.logits=true", "gives its logits anyway"),
         ("classification", "deploy.gates.min_miou=50", "min_miou: not of task: classification, which has top1_drop"),
         ("classification", "model.args.stem=vgg", "stem 'vgg' is neither imagenet nor cifar"),

@@ -39,7 +39,7 @@ def job(folder: Path, *more: str) -> Run:
         "quickstart",
         [
             "model.network=null", "model.args={}", "model.factory=tests.stages.test_recovery:Halves",
-            "data.size=[32,64]", "data.args={train: 8, val: 2}", "finetune.batch=4", "finetune.lr=0.02",
+            "data.size=[32,64]", "data.args={train: 8, val: 2}", "finetune.batch=4", "finetune.lr=0.01",
             "finetune.steps=400", *more,
         ],
     )  # fmt: skip
