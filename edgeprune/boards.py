@@ -165,7 +165,7 @@ def run_engine(
     device: Annotated[str | None, typer.Option(help="the backend's name of the device; default: the bundle's")] = None,
     signers: SignersOpt = None,
 ) -> None:
-    """Run a bundle's pruned engine over images, a video or a camera; write or show the masks, and say how many a second.
+    """Run a bundle of segmentation over images, a video or a camera; write or show the masks, and say how many a second.
 
     A bundle with a changed byte is refused before anything of it runs. The same without edgeprune: python3 play.py in the bundle.
 

@@ -412,7 +412,7 @@ class Deploy(Section):
     opset: Annotated[int, Field(ge=18)] = Field(default=20, description="of the ONNX graph")
     head: Literal["auto", "argmax", "chain", "coarse"] = Field(
         default="auto",
-        description="how logits become classes; auto: the fastest on the device whose masks pass the gates, argmax where the "
+        description="segmentation, how logits become classes; auto: the fastest on the device whose masks pass the gates, argmax where the "
         "device is not at hand",
     )
     logits: bool = Field(default=False, description="the engine gives float32 logits as a second output")

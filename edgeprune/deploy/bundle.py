@@ -25,7 +25,7 @@ _README = """\
     ./run.sh                          builds, checks, measures; writes result.json and result.zip
     ./run.sh --help                   other backends and precisions, locked clocks, signatures
     python3 doctor.py                 what is missing here, in plain words
-    python3 play.py --source FOLDER   runs the engine over images, a video or a camera
+    python3 play.py --source FOLDER   runs the engine over images, a video or a camera (segmentation)
 
 Needs Python 3.8+, numpy and {needs}. Exit status: 0 all gates met, 3 a gate failed, 1 an error.
 Bring result.zip back to the machine that made this bundle: edgeprune verify --result result.zip

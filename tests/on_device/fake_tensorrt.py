@@ -38,7 +38,7 @@ def _module(fake, recorded):
             setattr(module, name, _class(fake, module, name, entry))
     for number, name in enumerate(SEVERITIES):
         setattr(module.ILogger, name, number)
-    module.nptype = lambda kind: {"UINT8": np.uint8}[kind.name]
+    module.nptype = lambda kind: {"UINT8": np.uint8, "FLOAT": np.float32}[kind.name]
     module.init_libnvinfer_plugins = lambda logger, namespace: True
     return module
 
@@ -135,6 +135,7 @@ def _ports(engine):
     return [*session.get_inputs(), *session.get_outputs()]
 
 
+KINDS = {"tensor(uint8)": "UINT8", "tensor(float)": "FLOAT"}
 BEHAVIOUR = {
     ("Builder", "__init__"): lambda f, t, s, logger: object.__setattr__(s, "_logger", logger),
     ("Builder", "num_DLA_cores"): lambda f, t, s: f.dla,
@@ -156,7 +157,9 @@ BEHAVIOUR = {
     ("ICudaEngine", "num_io_tensors"): lambda f, t, s: 2,
     ("ICudaEngine", "get_tensor_name"): lambda f, t, s, i: _ports(s)[i].name,
     ("ICudaEngine", "get_tensor_shape"): lambda f, t, s, n: next(p.shape for p in _ports(s) if p.name == n),
-    ("ICudaEngine", "get_tensor_dtype"): lambda f, t, s, n: t.DataType["UINT8"],
+    ("ICudaEngine", "get_tensor_dtype"): lambda f, t, s, n: t.DataType[
+        KINDS[next(p.type for p in _ports(s) if p.name == n)]
+    ],
     ("ICudaEngine", "get_tensor_mode"): lambda f, t, s, n: t.TensorIOMode["INPUT" if n == "image" else "OUTPUT"],
     ("ICudaEngine", "create_engine_inspector"): lambda f, t, s: t.EngineInspector(),
     ("ICudaEngine", "create_execution_context"): _made(

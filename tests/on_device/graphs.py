@@ -1,4 +1,4 @@
-"""A small graph as it ships (uint8 NHWC in, uint8 classes out), with the f16 one beside it."""
+"""A small graph as it ships (uint8 NHWC in, uint8 classes or float32 logits out), with the f16 one beside it."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from edgeprune.deploy.precision import to_float16
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 48, 3)).astype(np.uint8)
 
 
-def write(home: Path, name: str = "pruned", seed: int = 0, typed: bool = True) -> Path:
-    """`name.onnx`, and with `typed` also `name.f16.onnx`."""
+def write(home: Path, name: str = "pruned", seed: int = 0, typed: bool = True, logits: bool = False) -> Path:
+    """`name.onnx`, and with `typed` also `name.f16.onnx`; with `logits` those of a whole image come out."""
     random = np.random.default_rng(seed)
     weights = {
         "scale": np.array(1 / 64, np.float32), "w0": random.normal(0, 0.3, (8, 3, 3, 3)).astype(np.float32),
@@ -28,9 +28,14 @@ def write(home: Path, name: str = "pruned", seed: int = 0, typed: bool = True) -
         helper.make_node("ArgMax", ["x5"], ["x6"], axis=1, keepdims=0),
         helper.make_node("Cast", ["x6"], ["classes"], to=TensorProto.UINT8),
     ]
+    out = helper.make_tensor_value_info("classes", TensorProto.UINT8, [1, 32, 48])
+    if logits:
+        weights["axes"] = np.array([2, 3], np.int64)
+        nodes[-2:] = [helper.make_node("ReduceMean", ["x5", "axes"], ["logits"], keepdims=0)]
+        out = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 4])
     graph = helper.make_graph(
         nodes, "small", [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 32, 48, 3])],
-        [helper.make_tensor_value_info("classes", TensorProto.UINT8, [1, 32, 48])],
+        [out],
         [numpy_helper.from_array(value, key) for key, value in weights.items()],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)

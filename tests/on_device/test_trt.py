@@ -75,6 +75,17 @@ def test_every_version_builds_runs_and_is_timed(use, graph, tmp_path, version):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+def test_logits_come_out_as_floats(use, tmp_path, version):
+    path = graphs.write(tmp_path, logits=True)
+    use(version)
+    made = trt.TensorRT(str(path), "f16")
+    found = np.concatenate([made.predict(image[None]) for image in graphs.IMAGES])
+    assert found.dtype == np.float32 and found.shape == (3, 4)
+    assert np.array_equal(found, wanted(path if version in FLAGS_ONLY else path.with_suffix(".f16.onnx")))
+    assert np.array_equal(made.boundaries(graphs.IMAGES[:1])["image to logits"](), found[:1])
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_precision_goes_the_way_that_the_version_has(use, graph, version):
     fake = use(version)
     path, way = trt.route(fake.module, str(graph), "f16")
