@@ -6,7 +6,6 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from edgeprune import models
@@ -114,8 +113,7 @@ def contest(
                     name, imitate(cut, net, batches.stream(), steps, run.recipe.finetune, models.logits_of, bar.advance)
                 )
         notes.tell(contestants)
-    [loss] = broadcast_object_list([notes.loss])  # devices round differently; all processes choose alike
-    return loss
+    return notes.loss
 
 
 def _cut(run: Run, net: nn.Module, graph: ChannelGraph, scores: Scores, widths: Widths) -> nn.Module:
