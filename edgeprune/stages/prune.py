@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +15,10 @@ from edgeprune.errors import RecipeError
 from edgeprune.files import write_json
 from edgeprune.profile.macs import count_macs, count_params
 from edgeprune.prune import cost
-from edgeprune.prune.allocate import select
+from edgeprune.prune.allocate import Scores, select
 from edgeprune.prune.artefact import save_pruned
 from edgeprune.prune.channels import ChannelGraph
-from edgeprune.prune.cost import Widths, total
+from edgeprune.prune.cost import Term, Widths, total
 from edgeprune.prune.groups import find_groups
 from edgeprune.prune.plan import Plan, compose, make_plan
 from edgeprune.prune.proof import prove
@@ -37,15 +38,7 @@ def prune(run: Run) -> dict[str, Any]:
     dense, before = net, cut_rounds(run, net, graph, spent)
     net, rest = (before.net, find_groups(before.net, example, recipe.prune.never)) if before else (net, graph)
     scores = scoring.score(run, net, rest, spent, recipe.prune.args, recipe.prune.sparsity)
-    found = [
-        sharing.share_out(run, net, rest, scores, graph)
-        if PartialState().is_main_process or not recipe.budget.is_latency
-        else None
-    ]
-    if recipe.budget.is_latency:  # one process builds and measures, the others cut as it says
-        broadcast_object_list(found)
-    assert found[0] is not None
-    widths, budget = found[0]
+    widths, budget = _by_one(sharing.share_out, run, net, rest, scores, graph)
     plan = make_plan(net, rest, select(scores, widths))
     proof = prove(net, rest, plan, example)
     small, _ = fold_constants(net, rest, plan, example)
@@ -96,6 +89,20 @@ class Cut:
     facts: list[dict[str, float]]
 
 
+def _by_one(work: Callable[..., Any], *args: Any) -> Any:
+    """The first process measures and decides; the others, whose devices may round differently, are told."""
+    found = [work(*args) if PartialState().is_main_process else None]
+    broadcast_object_list(found)
+    return found[0]
+
+
+def _widths(
+    run: Run, net: nn.Module, graph: ChannelGraph, scores: Scores, step: int, terms: list[Term], limit: float
+) -> Widths:
+    """Of a round."""
+    return sharing.allocator(run, net, graph, scores, step, removal=False)(terms, limit)
+
+
 def cut_rounds(run: Run, dense: nn.Module, graph: ChannelGraph, spent: scoring.Spent) -> Cut | None:
     """Score, cut and train for each of `prune.rounds`; None where there are none. `dense` is left as it was."""
     recipe, example = run.recipe, load.example(run)
@@ -110,7 +117,7 @@ def cut_rounds(run: Run, dense: nn.Module, graph: ChannelGraph, spent: scoring.S
         args = recipe.prune.args if part.args is None else part.args
         scores = scoring.score(run, net, rest, spent, args, part.sparsity or recipe.prune.sparsity, home, number)
         terms, limit = terms_of(rest), part.share * whole
-        widths = sharing.allocator(run, net, rest, scores, step, removal=False)(terms, limit)
+        widths = _by_one(_widths, run, net, rest, scores, step, terms, limit)
         cut = make_plan(net, rest, select(scores, widths))
         prove(net, rest, cut, example)
         small, _ = fold_constants(net, rest, cut, example)

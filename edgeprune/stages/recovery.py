@@ -6,7 +6,6 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from edgeprune.errors import EdgepruneError
@@ -115,8 +114,7 @@ def contest(
                     imitate(cut, net, batches.stream(), steps, run.recipe.finetune, load.task(run).apart, bar.advance),
                 )
         notes.tell(contestants)
-    [loss] = broadcast_object_list([notes.loss])  # devices round differently; all processes choose alike
-    return loss
+    return notes.loss
 
 
 def _cut(run: Run, net: nn.Module, graph: ChannelGraph, scores: Scores, widths: Widths) -> nn.Module:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from edgeprune.data.transforms import normalised
@@ -171,6 +170,5 @@ def sensitivity(run: Run, net: nn.Module, graph: ChannelGraph, scores: Scores, b
         found = worth.sensitivity(net, graph, scores, yard, blocks, bar.move)
     if steps:
         found = recovery.healed(run, net, graph, scores, yard, found, steps)
-    [found] = broadcast_object_list([found])  # devices round differently; all processes cut alike
     write_json(run.folder / "prune" / "sensitivity.json", {"recovery_steps": steps} | asdict(found))
     return found

@@ -199,22 +199,26 @@ def test_mtp_scores_on_every_other_step(tmp_path, monkeypatch):
     assert taken == ["seg", "cls", "seg", "cls"]
 
 
+TOGETHER = [
+    sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", "--rdzv_backend", "c10d",
+]  # fmt: skip
+
+
+def together(script: str, *args: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    command = [*TOGETHER, str(Path(__file__).with_name(script)), *args]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_two_processes_score_alike(tmp_path):
     """Each sees its own batches, and both must come to the same channels; every gate has a gradient in every step."""
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--master_port",
-        "0",
-        "--rdzv_backend",
-        "c10d",
-    ]
-    script = [str(Path(__file__).with_name("two_processes.py")), str(tmp_path), "acosp", "cap", "mtp", "dcfp"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*launch, *script], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr[-2000:]
+    together("two_processes.py", str(tmp_path), "acosp", "cap", "mtp", "dcfp")
     one, other = (read_json(tmp_path / f"{rank}.json") for rank in (0, 1))
     assert one["world"] == 2 and one == other
+
+
+def test_of_two_processes_one_shares_the_budget_out(tmp_path):
+    together("two_shares.py", str(tmp_path))
+    one, other = (read_json(tmp_path / f"{rank}.json") for rank in (0, 1))
+    assert one == other and (tmp_path / "run" / "prune" / "contest.json").exists()
