@@ -80,6 +80,7 @@ def assemble(run: Run) -> dict[str, Any]:
         },
         "speedup": {**speedup, "macs_ratio": dense["macs"] / pruned["macs"]},
         "budget": _budget(run),
+        "contest": facts["prune"]["budget"].get("contest"),
         "layers": verified["layers"],
         "boundaries": verified["boundaries"],
         "widths": read_json(run.folder / "prune" / "widths.json"),

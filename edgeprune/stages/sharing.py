@@ -40,7 +40,10 @@ def share_out(
     recipe = run.recipe
     if recipe.budget.is_latency:
         allocate = allocator(run, net, graph, scores, run.facts["profile"]["step"])
-        return latency.meet(run, net, graph, scores, lambda p, limit: allocate([Term(*t) for t in p.terms()], limit))
+        widths, said = latency.meet(
+            run, net, graph, scores, lambda p, limit: allocate([Term(*t) for t in p.terms()], limit)
+        )
+        return widths, said | {"contest": run.kept.get("contest")}
     terms, step = cost.COSTS[recipe.budget.kind](graph), recipe.prune.step or run.target.channel_step
     whole = total(cost.COSTS[recipe.budget.kind](dense))(dense.widths())
     limit = recipe.budget.limit(whole)
@@ -51,7 +54,7 @@ def share_out(
             f"[yellow]widths in steps of {step} leave {1 - price / limit:.1%} of the budget unused; prune.step: 1 "
             "uses all of it[/yellow]"
         )
-    return widths, {"limit": limit, "achieved": price, "dense": whole}
+    return widths, {"limit": limit, "achieved": price, "dense": whole, "contest": run.kept.get("contest")}
 
 
 def allocator(
@@ -112,6 +115,7 @@ def _settle(
 ) -> tuple[Values, Values]:  # fmt: skip
     """The values of the rule whose network heals best in the contest, and their part within a step of that network's widths;
     without a contest those of the first rule, and nothing."""
+    run.kept["contest"] = None
     contestants: dict[str, Widths] = {}
     for name, values in rules.items():
         with suppress(BudgetError):
@@ -129,6 +133,7 @@ def _settle(
         return rules[first], {}
     loss = recovery.contest(run, copy.deepcopy(net).to(PartialState().device), graph, scores, contestants, steps)
     best = min(loss, key=lambda n: loss[n])
+    run.kept["contest"] = {"steps": steps, "winner": best, "loss": loss}
     run.console.print(
         f"contest of {len(loss)} ways to share the budget out, {steps} steps each: {best} wins ("
         + ", ".join(f"{n} {v:.4f}" for n, v in sorted(loss.items(), key=lambda item: item[1]))
