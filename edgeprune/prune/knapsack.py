@@ -18,6 +18,7 @@ from edgeprune.prune.cost import Term, Widths
 
 Values = dict[str, dict[int, float]]  # group -> candidate width -> value of keeping so many
 _FRONT = 500  # pairs that a front may hold; more are thinned to the best of each cost interval
+_ROUNDING = 1e-11
 _OPTIONS = 17  # candidates of a group that one solution looks at; the next one looks closer
 
 
@@ -46,6 +47,7 @@ def knapsack(values: Values, terms: Sequence[Term], limit: float) -> Widths:
     cost = Terms(terms, list(values))
     best = _cheapest(values, cost)
     smallest = cost.total(best)
+    limit += _ROUNDING * max(1.0, abs(limit))  # sums of floats hang on their order
     if smallest > limit:
         raise BudgetError(
             f"budget: {limit:.4g} cannot be reached; the smallest that the widths allow is {smallest:.4g}"
