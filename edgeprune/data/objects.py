@@ -6,13 +6,11 @@ benchmark: numbers on it compare methods with each other and say nothing about r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 
 from edgeprune.data import streets
 from edgeprune.data.dataset import Color, Pair, Size
-from edgeprune.errors import DataError
+from edgeprune.data.drawn import Drawn, checked
 
 CLASSES = ["house", "tree", "car", "person", "sign"]
 PALETTE: list[Color] = [
@@ -60,46 +58,21 @@ def _sign(s: streets.Scene, x: float, foot: float, scale: float) -> None:
         s.box(x - 0.13 * scale, top - 0.1 * scale, x + 0.13 * scale, top + 0.12 * scale, face, streets.SIGN)
 
 
-@dataclass
-class Objects:
-    """`count` pictures; each is drawn when it is first asked for, from (seed, split, index) alone. Classes take turns."""
-
-    split: str
-    size: tuple[int, int]
-    count: int
-    seed: int
-    classes: list[str] = field(default_factory=lambda: list(CLASSES))
-    palette: list[Color] = field(default_factory=lambda: list(PALETTE))
-    _kept: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Pair:
-        if not 0 <= index < self.count:
-            raise IndexError(index)
-        if index not in self._kept:
-            rng = np.random.default_rng([self.seed, _SEEDS[self.split], index])
-            self._kept[index] = draw(self.size, int(self.label(index)), rng)
-        return self._kept[index], self.label(index)
-
-    def label(self, index: int) -> np.ndarray:
-        """The class alone."""
-        return np.asarray(index % len(CLASSES), dtype=np.uint8)
-
-    def name(self, index: int) -> str:
-        """Such as val_0003."""
-        return f"{self.split}_{index:04d}"
+def _class(index: int) -> np.ndarray:
+    """Classes take turns."""
+    return np.asarray(index % len(CLASSES), dtype=np.uint8)
 
 
-def open_objects(split: str, size: Size, train: int = 2000, val: int = 500, seed: int = 0) -> Objects:
+def _pair(size: tuple[int, int], rng: np.random.Generator, index: int) -> Pair:
+    return draw(size, int(_class(index)), rng), _class(index)
+
+
+def open_objects(split: str, size: Size, train: int = 2000, val: int = 500, seed: int = 0) -> Drawn:
     """`train` and `val` say how many pictures each split holds.
 
     Raises:
         DataError: no size to draw at, or another split.
     """
-    if not isinstance(size, tuple):
-        raise DataError("data.name: objects are drawn at data.size; they have no size of their own")
-    if split not in _SEEDS:
-        raise DataError(f"objects: no split {split}; there are train and val")
-    return Objects(split, size, {"train": train, "val": val}[split], seed)
+    count = {"train": train, "val": val}
+    size = checked("objects", split, size, _SEEDS)
+    return Drawn(split, size, count[split], seed, _SEEDS[split], _pair, list(CLASSES), list(PALETTE), _class)

@@ -5,16 +5,14 @@ Boxes with a side under four pixels are "difficult": they are there, but neither
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 from PIL import Image, ImageDraw
 from scipy.ndimage import find_objects
 
 from edgeprune.data import streets
 from edgeprune.data.dataset import Color, Pair, Size
+from edgeprune.data.drawn import Drawn, checked
 from edgeprune.data.streets import Scene
-from edgeprune.errors import DataError
 
 CLASSES = ["car", "person", "tree", "sign"]
 PALETTE: list[Color] = [(40, 190, 255), (255, 60, 90), (120, 230, 60), (255, 215, 0)]  # bright, for outlines
@@ -42,7 +40,7 @@ class Things(Scene):
             self._numbers.ellipse([*at[0], *at[1]], fill=self.thing)
 
 
-def draw(size: tuple[int, int], rng: np.random.Generator) -> Pair:
+def draw(size: tuple[int, int], rng: np.random.Generator, index: int) -> Pair:
     """One scene: (H, W, 3) uint8, and its boxes (M, 6) float32."""
     s = Things(size, rng)
     photo = streets.paint(s)
@@ -57,46 +55,12 @@ def draw(size: tuple[int, int], rng: np.random.Generator) -> Pair:
     return photo, np.array(rows, dtype=np.float32).reshape(-1, 6)
 
 
-@dataclass
-class StreetBoxes:
-    """`count` scenes; each is drawn when it is first asked for, from (seed, split, index) alone."""
-
-    split: str
-    size: tuple[int, int]
-    count: int
-    seed: int
-    classes: list[str] = field(default_factory=lambda: list(CLASSES))
-    palette: list[Color] = field(default_factory=lambda: list(PALETTE))
-    _kept: dict[int, Pair] = field(default_factory=dict, repr=False)
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Pair:
-        if not 0 <= index < self.count:
-            raise IndexError(index)
-        if index not in self._kept:
-            rng = np.random.default_rng([self.seed, _SEEDS[self.split], index])
-            self._kept[index] = draw(self.size, rng)
-        return self._kept[index]
-
-    def label(self, index: int) -> np.ndarray:
-        """The boxes alone."""
-        return self[index][1]
-
-    def name(self, index: int) -> str:
-        """Such as val_0003."""
-        return f"{self.split}_{index:04d}"
-
-
-def open_street_boxes(split: str, size: Size, train: int = 400, val: int = 100, seed: int = 0) -> StreetBoxes:
+def open_street_boxes(split: str, size: Size, train: int = 400, val: int = 100, seed: int = 0) -> Drawn:
     """`train` and `val` say how many scenes each split holds.
 
     Raises:
         DataError: no size to draw at, or another split.
     """
-    if not isinstance(size, tuple):
-        raise DataError("data.name: street_boxes are drawn at data.size; they have no size of their own")
-    if split not in _SEEDS:
-        raise DataError(f"street_boxes: no split {split}; there are train and val")
-    return StreetBoxes(split, size, {"train": train, "val": val}[split], seed)
+    count = {"train": train, "val": val}
+    size = checked("street_boxes", split, size, _SEEDS)
+    return Drawn(split, size, count[split], seed, _SEEDS[split], draw, list(CLASSES), list(PALETTE))

@@ -8,13 +8,11 @@ numbers on it compare methods with each other and say nothing about real images.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from edgeprune.data.dataset import Color, Pair, Size
-from edgeprune.errors import DataError
+from edgeprune.data.drawn import Drawn, checked
 
 CLASSES = ["sky", "building", "road", "pavement", "tree", "car", "person", "pole", "sign"]
 PALETTE: list[Color] = [
@@ -185,7 +183,7 @@ def post(s: Scene, x: float, foot: float, depth: float) -> None:
         )
 
 
-def draw(size: tuple[int, int], rng: np.random.Generator) -> Pair:
+def draw(size: tuple[int, int], rng: np.random.Generator, index: int) -> Pair:
     """One scene: ((H, W, 3), (H, W)) uint8."""
     s = Scene(size, rng)
     return paint(s), shrunk(s.label, size)
@@ -248,46 +246,12 @@ def photo(s: Scene, horizon: float) -> np.ndarray:
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
-@dataclass
-class Streets:
-    """`count` scenes; each is drawn when it is first asked for, from (seed, split, index) alone."""
-
-    split: str
-    size: tuple[int, int]
-    count: int
-    seed: int
-    classes: list[str] = field(default_factory=lambda: list(CLASSES))
-    palette: list[Color] = field(default_factory=lambda: list(PALETTE))
-    _kept: dict[int, Pair] = field(default_factory=dict, repr=False)
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Pair:
-        if not 0 <= index < self.count:
-            raise IndexError(index)
-        if index not in self._kept:
-            rng = np.random.default_rng([self.seed, _SEEDS[self.split], index])
-            self._kept[index] = draw(self.size, rng)
-        return self._kept[index]
-
-    def label(self, index: int) -> np.ndarray:
-        """The label alone."""
-        return self[index][1]
-
-    def name(self, index: int) -> str:
-        """Such as val_0003."""
-        return f"{self.split}_{index:04d}"
-
-
-def open_streets(split: str, size: Size, train: int = 320, val: int = 80, seed: int = 0) -> Streets:
+def open_streets(split: str, size: Size, train: int = 320, val: int = 80, seed: int = 0) -> Drawn:
     """`train` and `val` say how many scenes each split holds.
 
     Raises:
         DataError: no size to draw at, or another split.
     """
-    if not isinstance(size, tuple):
-        raise DataError("data.name: streets are drawn at data.size; they have no size of their own")
-    if split not in _SEEDS:
-        raise DataError(f"streets: no split {split}; there are train and val")
-    return Streets(split, size, {"train": train, "val": val}[split], seed)
+    count = {"train": train, "val": val}
+    size = checked("streets", split, size, _SEEDS)
+    return Drawn(split, size, count[split], seed, _SEEDS[split], draw, list(CLASSES), list(PALETTE))

@@ -187,7 +187,7 @@ def test_drawn_boxes_hold_their_class():
     assert set(labels[:, 4]) == {0, 1, 2, 3} and (labels[:, 2:4] - labels[:, :2] >= 1).all()
     assert ((labels[:, 5] == 1) == ((labels[:, 2:4] - labels[:, :2]).min(1) < 4)).all()
     rng = np.random.default_rng([0, 4, 3])
-    _, mask = streets.draw((96, 192), rng)  # the same scene with its pixels
+    _, mask = streets.draw((96, 192), rng, 0)  # the same scene with its pixels
     for x0, y0, x1, y1, k, _ in data[3][1].astype(int):
         wanted = streets.CLASSES.index(data.classes[k])
         inside = mask[y0:y1, x0:x1] == wanted
