@@ -87,9 +87,11 @@ def allocator(
     rules = {"measured loss": worth.by_sensitivity(found.curves, scores, options)}
     if found.stays:
         higher = worth.candidates(graph.widths(), floors(scores, max(_FLOOR, recipe.prune.min_keep), step), step)
+        wider = worth.candidates(graph.widths(), floors(scores, recipe.prune.min_keep, 2 * step), 2 * step)
         last, short = found.after(found.power), found.after(1.0)
         rules = {
             "loss after fine-tuning": worth.by_sensitivity(last, scores, options),
+            f"loss after fine-tuning, steps of {2 * step}": worth.by_sensitivity(last, scores, wider),
             f"loss after fine-tuning, {_FLOOR:.0%} of each": worth.by_sensitivity(last, scores, higher),
             "loss after recovery": worth.by_sensitivity(short, scores, options),
             f"loss after recovery, {_FLOOR:.0%} of each": worth.by_sensitivity(short, scores, higher),
