@@ -64,6 +64,7 @@ class SIRFP:
         detail_from: "edge" or "gradient" (the second round's).
         detail_where: glob of the modules whose channels get it.
         decay: of the running mean over batches, such as 0.999; null takes the plain mean.
+        pool: maps are averaged over squares of so many pixels first, which gives the method's point away; for ablations.
     """
 
     needs_data = True
@@ -71,8 +72,9 @@ class SIRFP:
 
     def __init__(
         self, scale: str = "l1", normalise: str = "layer", detail: float = 0.0, detail_from: str = "edge",
-        detail_where: str = "*", decay: float | None = None,
+        detail_where: str = "*", decay: float | None = None, pool: int = 1,
     ) -> None:  # fmt: skip
+        self.pool = pool
         self.scale, self.normalise, self.detail, self.where, self.decay = scale, normalise, detail, detail_where, decay
         self.edges = bool(detail) and detail_from == "edge"
         self.needs_gradient = bool(detail) and detail_from == "gradient"
@@ -102,7 +104,8 @@ class SIRFP:
             with self.clock, torch.no_grad(), torch.autocast(maps.device.type, enabled=False):
                 count = self._batches[name] = self._batches.get(name, 0) + 1
                 share = 1 / count if self.decay is None else 1 - self.decay
-                _mix(self._means, name, similarity(maps, self.scale), share)
+                seen = maps if self.pool == 1 else F.avg_pool2d(maps.float(), self.pool, ceil_mode=True)
+                _mix(self._means, name, similarity(seen, self.scale), share)
                 if self.edges:
                     _mix(self._details, name, edge_detail(maps), share)
 

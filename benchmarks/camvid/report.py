@@ -1,0 +1,217 @@
+"""docs/results.md and its figures, from the raw results alone.
+
+    benchmarks/camvid/report [--scale cpu]
+
+The words under *Reading* are those of reading.md beside this file; everything else is counted from results/<scale>/*.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import figures
+import numpy as np
+import study
+
+from edgeprune.deploy import fair
+from edgeprune.files import read_json, write_atomic
+
+HERE = Path(__file__).parent
+DOCS = HERE.parents[1] / "docs"
+Record = dict[str, Any]
+
+
+def read(scale: str) -> list[Record]:
+    """The rows that are there, in the study's order."""
+    known = list(study.rows(study.SCALES[scale], ablations=True))
+    paths = [HERE / "results" / scale / f"{row.name}.json" for row in known]
+    return [read_json(path) for path in paths if path.exists()]
+
+
+def several(records: Sequence[Record]) -> dict[str, Any]:
+    """One line of a table: means over the seeds, the sample's standard deviation, the worst class of any."""
+    row = fair.summary([r["table"] | {"entry": r["entry"]} for r in records])[0]
+    return row | {"title": records[0]["title"], "boundary": row["more"]}
+
+
+def cells(row: dict[str, Any]) -> str:
+    """A line of a table."""
+    spread = "" if row["spread"] is None else f" ± {row['spread']:.2f}"
+    return (
+        f"| {row['title']} | {row['score']:.2f}{spread} | {row['score'] - row['dense_score']:+.2f} | "
+        f"{row['worst_class']} {-row['worst_class_loss']:+.1f} | {row['boundary']:.2f} | {row['macs_share']:.3f}x | "
+        f"{row['params'] / 1e6:.3f} M | {row['ms']:.2f} | {row['share']:.3f}x | {row['seconds'] / 60:.1f} | {row['runs']} |"
+    )
+
+
+HEAD = (
+    "| method | mIoU ± sd | to dense | worst class | boundary IoU | MACs | parameters | ms | of dense | minutes | seeds |\n"
+    "|---" + "|---:" * 10 + "|"
+)
+
+
+def paired(ours: Sequence[Record], theirs: Sequence[Record]) -> tuple[float, float | None, int] | None:
+    """(mean difference of mIoU in points, its standard deviation over seeds, seeds) where both were run."""
+    by_seed = {r["seed"]: r["table"]["score"] for r in theirs}
+    found = [r["table"]["score"] - by_seed[r["seed"]] for r in ours if r["seed"] in by_seed]
+    if not found:
+        return None
+    return float(np.mean(found)), float(np.std(found, ddof=1)) if len(found) > 1 else None, len(found)
+
+
+def glance(pick: Callable[..., list[Record]], networks: Sequence[str]) -> list[str]:
+    """The default against the best of torch-pruning, and against the best of all others."""
+    lines = [
+        "| network | budget | edgeprune's default | torch-pruning's best | difference | best of the others | difference |",
+        "|---" * 7 + "|",
+    ]
+    for network in networks:
+        for budget in study.BUDGETS:
+            ours = pick(network=network, budget=budget, entry="edgeprune")
+            if not ours:
+                continue
+            line = [network, budget, f"{several(ours)['score']:.2f}"]
+            for names in (study.OPPONENTS, [m for m in study.METHODS if m != "edgeprune" and m not in study.OPPONENTS]):
+                rivals = [found for m in names if (found := pick(network=network, budget=budget, entry=m))]
+                if not rivals:
+                    line += ["-", "-"]
+                    continue
+                best = max(rivals, key=lambda rows: several(rows)["score"])
+                difference = paired(ours, best)
+                line.append(f"{several(best)['score']:.2f} ({best[0]['title']})")
+                line.append("-" if difference is None else told(difference))
+            lines.append("| " + " | ".join(line) + " |")
+    return lines
+
+
+def told(difference: tuple[float, float | None, int]) -> str:
+    """A paired difference in words."""
+    mean, spread, seeds = difference
+    return f"{mean:+.2f}" + (f" ± {spread:.2f}, {seeds} seeds" if spread is not None else ", one seed")
+
+
+def page(scale: str, records: list[Record]) -> str:
+    """The page; writes the figures beside it."""
+    good, failed = [r for r in records if "table" in r], [r for r in records if "failed" in r]
+
+    def pick(**wanted: Any) -> list[Record]:
+        return [r for r in good if all(r[k] == v for k, v in wanted.items())]
+
+    cfg = study.SCALES[scale]
+    networks = [n for n in cfg.networks if pick(network=n)]
+    lines = [*_intro(scale, good), "## At a glance", "", *glance(pick, networks), "", *_reading()]
+    for network in networks:
+        lines += _network(network, pick)
+    lines += _ablations(pick, next(iter(cfg.networks)))
+    if failed:
+        lines += [
+            "## What could not be had",
+            "",
+            *[f"- {r['network']} {r['budget']}, {r['entry']}, seed {r['seed']}: {r['failed']}" for r in failed],
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _reading() -> list[str]:
+    path = HERE / "reading.md"
+    return ["## Reading", "", path.read_text().strip(), ""] if path.exists() else []
+
+
+def _network(network: str, pick: Callable[..., list[Record]]) -> list[str]:
+    mine = pick(network=network)
+    dense = {r["seed"]: r for r in mine}.values()
+    scores, first = [r["table"]["dense_score"] for r in dense], next(iter(dense))
+    lines = [
+        f"## {network}", "",
+        f"Dense: {np.mean(scores):.2f}{f' ± {np.std(scores, ddof=1):.2f}' if len(scores) > 1 else ''} mIoU over {len(scores)} "
+        f"seed{'s' if len(scores) > 1 else ''}, {first['dense']['params'] / 1e6:.3f} M parameters, {first['dense']['macs'] / 1e9:.3f} GMACs, "
+        f"{first['dense']['latency']['p50'] if first['dense'].get('latency') else first['table']['ms'] / first['table']['share']:.2f} ms.", "",
+    ]  # fmt: skip
+    points: dict[str, list[tuple[float, float, float]]] = {}
+    for budget in sorted(study.BUDGETS, key=lambda b: -float(b[:-1])):
+        rows = [several(found) for m in study.METHODS if (found := pick(network=network, budget=budget, entry=m))]
+        if not rows:
+            continue
+        lines += [
+            f"### {network} at {budget}",
+            "",
+            HEAD,
+            *(cells(r) for r in sorted(rows, key=lambda r: -r["score"])),
+            "",
+        ]
+        for row in rows:
+            points.setdefault(row["entry"], []).append((row["share"], row["score"], row["spread"] or 0.0))
+    figures.front(DOCS / "results" / f"{network}.svg", points, float(np.mean(scores)), f"{network} on CamVid")
+    lines += [f"![accuracy against measured latency](results/{network}.svg)", ""]
+    shown = {
+        m: pick(network=network, budget="0.5x", entry=m, seed=0)
+        for m in ("edgeprune", "sirfp", "tp_group_norm", "tp_taylor", "random")
+    }
+    shown = {m: found[0] for m, found in shown.items() if found}
+    if shown:
+        columns = {
+            "dense": next(iter(shown.values()))["masks"]["dense"],
+            **{m: r["masks"]["pruned"] for m, r in shown.items()},
+        }
+        figures.masks(
+            DOCS / "results" / f"{network}-masks.svg",
+            columns,
+            f"{network} at 0.5x, seed 0: masks on the first two validation images",
+        )
+        lines += [f"![masks side by side](results/{network}-masks.svg)", ""]
+    return lines
+
+
+def _ablations(pick: Callable[..., list[Record]], network: str) -> list[str]:
+    base = [several(f) for m in ("edgeprune", "sirfp") if (f := pick(network=network, budget="0.5x", entry=m))]
+    rows = [several(found) for m in study.ABLATIONS if (found := pick(network=network, budget="0.5x", entry=m))]
+    return [f"## Ablations, {network} at 0.5x", "", HEAD, *(cells(r) for r in base + rows), ""] if rows else []
+
+
+def _intro(scale: str, good: Sequence[Record]) -> list[str]:
+    cfg = study.SCALES[scale]
+    machines = sorted(
+        {f"{r['machine']['cpu']}, {r['machine']['cores']} core{'s' if r['machine']['cores'] > 1 else ''}" for r in good}
+    )
+    engines = sorted({f"{r['engine']['backend']}, {r['engine']['precision_found']}" for r in good})
+    length = lambda s: f"{s['steps']} steps" if "steps" in s else f"{s['epochs']} epochs"  # noqa: E731
+    return [
+        "# Results on CamVid",
+        "",
+        "*Made by `benchmarks/camvid/report` from the raw results in `benchmarks/camvid/results/`; do not edit.*",
+        "",
+        f"Scale **{scale}**: {cfg.title}; images {cfg.size[0]}x{cfg.size[1]}, 367 for training, 101 validation images for every number, 11 "
+        f"classes, void ignored. Dense networks are trained for {length(cfg.train)} of {cfg.train['batch']} images from scratch, pruned "
+        f"ones fine-tuned for {length(cfg.finetune)} with the dense network as teacher; methods that learn before they score get "
+        f"{length(cfg.sparsity)} more. Everything but the method is the same for all rows of a network and seed.",
+        "",
+        f"Engines: {'; '.join(engines)}. Machines: {'; '.join(machines)}. Every budget is a share of the dense engine's latency, and every engine "
+        "was timed in turn with its dense one; mIoU, boundary IoU and worst class are the built engine's own. `MACs` are fvcore's. "
+        "*minutes* are pruning and fine-tuning.",
+        "",
+        "One row, again, from a clone (`make` first; CamVid's folder as data/README of its source has it, or `train/images`, `train/labels`, …):",
+        "",
+        "    benchmarks/camvid/run --root /data/camvid --network streetnet --budget 0.5x --method sirfp --seed 0 --again",
+        "",
+    ]  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", choices=list(study.SCALES), default="cpu")
+    args = parser.parse_args()
+    records = read(args.scale)
+    if not any("table" in r for r in records):
+        sys.exit(f"no results of scale {args.scale} yet; benchmarks/camvid/run makes them")
+    write_atomic(DOCS / "results.md", page(args.scale, records))
+    print(f"{DOCS / 'results.md'}: {len(records)} rows")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""The study on CamVid: its rows are recipes, its opponents are cut as they say, its page comes from the raw results alone."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from edgeprune import models
+from edgeprune.compatible import check_pair
+from edgeprune.errors import SurgeryError
+from edgeprune.prune.groups import find_groups
+from edgeprune.prune.plan import make_plan
+from edgeprune.prune.surgery import shrink
+from edgeprune.recipe import Recipe
+from edgeprune.target import load_target
+
+HERE = Path(__file__).parents[1] / "benchmarks" / "camvid"
+
+
+@pytest.fixture(scope="module")
+def study() -> Iterator[ModuleType]:
+    sys.path.insert(0, str(HERE))
+    yield importlib.import_module("study")
+    sys.path.remove(str(HERE))
+
+
+def test_every_row_is_a_recipe_that_fits_the_target(study, tmp_path):
+    target = load_target("cpu")
+    for scale in study.SCALES.values():
+        for entry in study.ENTRIES:
+            row = study.Row(next(iter(scale.networks)), "0.5x", entry, 1)
+            recipe = Recipe.model_validate(study.recipe(scale, row, str(tmp_path), "dense.safetensors"))
+            check_pair(recipe, target)
+            assert recipe.train is None and recipe.seed == 1
+
+
+def test_rows_differ_in_nothing_but_the_method(study):
+    scale = study.SCALES["cpu"]
+    made = [
+        study.recipe(scale, study.Row("streetnet", "0.5x", m, 0), "data", "dense")
+        for m in study.METHODS
+        if m != "scratch"
+    ]
+    for part in ("model", "data", "train", "budget", "finetune", "deploy"):
+        assert all(m[part] == made[0][part] for m in made), part
+
+
+@pytest.mark.parametrize("importance", ["group_norm", "taylor"])
+def test_torch_prunings_cut_is_told_as_a_plan(study, importance):
+    opponents = importlib.import_module("opponents")
+    torch.manual_seed(0)
+    net, example = models.build("streetnet", {"width": 16, "blocks": 1}, None, 5).eval(), torch.randn(1, 3, 64, 64)
+    models.logits_of(net(example)).square().mean().backward()
+    graph, small = find_groups(net, example), opponents._copied(net)
+    keep = opponents._prune(opponents._pruner(small, example, importance, True, 0.5, 8), small, graph)
+    told = shrink(net, make_plan(net, graph, keep))
+    told.load_state_dict(small.state_dict())  # shapes are the plan's
+    assert 0 < sum(opponents.widths_of(keep).values()) < sum(graph.widths().values())
+    weight, kept = net.stem[0][0].weight, keep["stem.0.0"]
+    assert torch.equal(small.stem[0][0].weight, weight[kept])  # and so are the channels
+
+
+def test_a_cut_that_tears_channels_apart_is_refused(study):
+    """torch-pruning does not see that unpooling reads the pool's indices."""
+    opponents = importlib.import_module("opponents")
+    torch.manual_seed(0)
+    widths = [[8, 8], [16, 16], *[[16, 16, 16]] * 3]
+    net, example = models.build("segnet", {"widths": widths}, None, 11).eval(), torch.randn(1, 3, 64, 64)
+    graph = find_groups(net, example)
+    with pytest.raises(SurgeryError, match="were not cut together"):
+        opponents._prune(opponents._pruner(net, example, "group_norm", True, 0.5, 8), net, graph)
+
+
+def _record(entry: str, seed: int, score: float) -> dict:
+    table = {
+        "method": "sirfp", "metric": "mIoU", "more_name": "boundary IoU", "score": score, "dense_score": 50.0,
+        "worst_class": "pole", "worst_class_loss": 3.0, "more": 30.0, "params": 1e5, "macs": 1e8, "macs_share": 0.4, "ms": 5.0,
+        "share": 0.49, "met": True, "seconds": 60.0,
+    }  # fmt: skip
+    mask = {"shape": [2, 3], "classes": [0, 3], "lengths": [2, 4]}
+    return {
+        "schema": 1, "network": "streetnet", "budget": "0.5x", "entry": entry, "seed": seed, "title": entry, "table": table,
+        "dense": {"params": 2e5, "macs": 2e8}, "masks": {"dense": [mask], "pruned": [mask]},
+        "machine": {"cpu": "some", "cores": 2}, "engine": {"backend": "OpenVINO", "precision_found": "f32"},
+    }  # fmt: skip
+
+
+def test_the_page_is_counted_from_the_raw_results(study, tmp_path, monkeypatch):
+    report = importlib.import_module("report")
+    monkeypatch.setattr(report, "DOCS", tmp_path)
+    records = [_record("edgeprune", s, 48.0 + s) for s in (0, 1)] + [_record("tp_taylor", s, 46.0) for s in (0, 1)]
+    records.append({**_record("ns", 0, 0.0), "failed": "why it failed"})
+    records[-1].pop("table")
+    page = report.page("cpu", records)
+    assert "48.50 ± 0.71" in page and "+2.50 ± 0.71, 2 seeds" in page and "why it failed" in page
+    for name in ("streetnet.svg", "streetnet-masks.svg"):
+        assert f"results/{name}" in page and (tmp_path / "results" / name).read_text().rstrip().endswith("</svg>")
