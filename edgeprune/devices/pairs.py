@@ -1,17 +1,26 @@
-"""Timing two engines: warmed up until steady, then in interleaved pairs (A B A B …)."""
+"""Timing two engines: warmed up until steady, then in interleaved pairs (A B A B …), without those that were disturbed."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from edgeprune.runtime.quiet import SHARE, undisturbed, waited
+
 Call = Callable[[], Any]
-Pairs = tuple[
-    np.ndarray, np.ndarray, list[tuple[int, bool]]
-]  # milliseconds of each; (calls of warm-up, steady?) of each
+_PATIENCE = 4  # pairs taken for each that is wanted, at most
+
+
+class Pairs(NamedTuple):
+    """Milliseconds of two engines, pair by pair; (calls of warm-up, steady?) of each; pairs left out as disturbed."""
+
+    slow: np.ndarray
+    fast: np.ndarray
+    warm: list[tuple[int, bool]]
+    disturbed: int = 0
 
 
 def warm_up(call: Call, most: int = 60, window: int = 6, spread: float = 0.05) -> tuple[int, bool]:
@@ -33,10 +42,20 @@ def once(call: Call) -> float:
 
 
 def interleaved(a: Call, b: Call, runs: int) -> Pairs:
-    """(runs,) milliseconds of each, measured in turn; which of the two goes first changes every pair."""
+    """Both measured in turn; which of the two goes first changes every pair.
+
+    Pairs in which other programs held the processor are left out and more are taken; where the machine is never quiet for so
+    long, those that waited least are kept, and the count of the disturbed says so.
+    """
     warm = [warm_up(a), warm_up(b)]
-    times: dict[int, list[float]] = {0: [], 1: []}
-    for run in range(runs):
-        for which in (0, 1) if run % 2 == 0 else (1, 0):
+    times: tuple[list[float], list[float]] = ([], [])
+    waits: list[float] = []  # of each pair, the larger share
+    while sum(w <= SHARE for w in waits) < runs and len(waits) < _PATIENCE * runs:
+        worst = 0.0
+        for which in (0, 1) if len(waits) % 2 == 0 else (1, 0):
+            before = waited()
             times[which].append(once((a, b)[which]))
-    return np.array(times[0]), np.array(times[1]), warm
+            worst = max(worst, (waited() - before) / max(times[which][-1], 1e-9))
+        waits.append(worst)
+    clean = undisturbed(np.ones(len(waits)), np.array(waits), runs)
+    return Pairs(np.array(times[0])[clean], np.array(times[1])[clean], warm, sum(w > SHARE for w in waits))

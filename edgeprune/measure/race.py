@@ -15,7 +15,7 @@ from edgeprune.measure.bootstrap import time_ratio
 
 @dataclass(frozen=True)
 class Race:
-    """Milliseconds of both engines, pair by pair, and the 95 % interval of fast / slow."""
+    """Milliseconds of both engines, pair by pair, and the 95 % interval of fast / slow; `disturbed` pairs were left out."""
 
     slow: np.ndarray
     fast: np.ndarray
@@ -23,12 +23,13 @@ class Race:
     share: float
     low: float
     high: float
+    disturbed: int = 0
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
         return {
             "pairs": len(self.slow), "dense_p50": float(np.median(self.slow)), "p50": float(np.median(self.fast)),
-            "share": self.share, "ci95": [self.low, self.high],
+            "share": self.share, "ci95": [self.low, self.high], "disturbed": self.disturbed,
         }  # fmt: skip
 
 
@@ -43,11 +44,11 @@ def race(
         most, seconds: when to stop all the same (four times the seconds where the interval is still very wide).
     """
     started = time.perf_counter()
-    a, b, warm = take(pairs)
+    a, b, warm, disturbed = Pairs(*take(pairs))
     while True:
         median, low, high = time_ratio(b, a)
         patience = seconds if high - low <= 3 * width * median else 4 * seconds  # somebody else is using the machine
         if high - low <= width * median or len(a) >= most or time.perf_counter() - started > patience:
-            return Race(a, b, warm, median, low, high)
-        more_a, more_b, _ = take(min(len(a), most - len(a)))
-        a, b = np.concatenate([a, more_a]), np.concatenate([b, more_b])
+            return Race(a, b, warm, median, low, high, disturbed)
+        more = Pairs(*take(min(len(a), most - len(a))))
+        a, b, disturbed = np.concatenate([a, more.slow]), np.concatenate([b, more.fast]), disturbed + more.disturbed

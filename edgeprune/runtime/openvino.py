@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeprune.errors import EngineError
 from edgeprune.runtime.engine import Layer, enough, middle, noise, one_by_one
+from edgeprune.runtime.quiet import undisturbed, waited
 
 _FLOATS = {"f32": "f32", "f16": "f16", "bf16": "bf16", "int8": "f32"}  # what int8 graphs use between quantised layers
 
@@ -169,17 +170,20 @@ def layers(
     for port in compiled.inputs:
         request.set_tensor(port, ov.Tensor(noise(list(port.shape), port.element_type.to_dtype())))
     rows: list[Any] = []
-    times: list[list[float]] = []
+    times: list[list[float]] = []  # a list a run
+    waits: list[float] = []
     for counts in enough(runs, warm):
+        before = waited()
         request.infer()
         if not counts:
             continue
+        waits.append(waited() - before)
         rows = request.get_profiling_info()
-        times = times or [[] for _ in rows]
-        for kept, row in zip(times, rows, strict=True):
-            kept.append(row.real_time.total_seconds() * 1000)
+        times.append([row.real_time.total_seconds() * 1000 for row in rows])
+    found = np.array(times)
+    found = found[undisturbed(found.sum(1), np.array(waits), runs)]
     names = (row.node_name.removesuffix("/WithoutBiases") for row in rows)
-    return [Layer(n, row.node_type, ms) for n, row, ms in zip(names, rows, middle(times), strict=True)]
+    return [Layer(n, row.node_type, ms) for n, row, ms in zip(names, rows, middle(found.T), strict=True)]
 
 
 def _quantised(model: Any, images: list[np.ndarray]) -> Any:
