@@ -77,18 +77,17 @@ def _pruned_by(entry: study.Entry, scale: study.Scale) -> Iterator[None]:
 
 def record(scale: study.Scale, row: study.Row, report: dict[str, Any], seconds: float) -> dict[str, Any]:
     """What is kept of a run: enough for the page, without the data's pictures."""
-    engine, told = (
-        report["engine"],
-        {k: report[k] for k in ("speedup", "budget", "gates", "scoring", "training_steps", "machine")},
+    engine = {k: v for k, v in report["engine"].items() if not k.endswith(("path", "latency", "why_not"))}
+    dense_latency, latency = (
+        {k: v for k, v in report[role]["latency"].items() if k != "times_ms"} for role in ("dense", "pruned")
     )
+    told = {k: report[k] for k in ("speedup", "budget", "gates", "scoring", "training_steps", "machine")}
     return {
         "schema": SCHEMA, **row._asdict(), "title": study.ENTRIES[row.entry].title, "size": list(scale.size),
-        "edgeprune": report["edgeprune"], "table": fair.row(report), "dense": report["dense"],
-        "pruned": {k: v for k, v in report["pruned"].items() if k != "latency"},
-        "engine": {k: v for k, v in engine.items() if k not in ("path", "dense_latency", "why_not")},
-        **told, "widths": report["widths"]["widths"], "contest": report["contest"],
-        "stages": [{k: s[k] for k in ("name", "seconds")} for s in report["stages"]],
-        "seconds": seconds,
+        "edgeprune": report["edgeprune"], "table": fair.row(report), "dense": {**report["dense"], "latency": dense_latency},
+        "pruned": {**report["pruned"], "latency": latency}, "engine": engine, **told,
+        "widths": {w["group"]: w["after"] for w in report["widths"]["widths"]}, "contest": report["contest"],
+        "stages": [{k: s[k] for k in ("name", "seconds")} for s in report["stages"]], "seconds": seconds,
     }  # fmt: skip
 
 
