@@ -61,7 +61,7 @@ class Table:
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or default_path()
-        with self._readable():
+        with self._in_one_line():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._base = sqlite3.connect(self.path, timeout=60)
             self._base.execute("PRAGMA journal_mode=WAL")
@@ -76,7 +76,7 @@ class Table:
                 self._base.execute(f"PRAGMA user_version={SCHEMA}")
 
     @contextlib.contextmanager
-    def _readable(self) -> Iterator[None]:
+    def _in_one_line(self) -> Iterator[None]:
         """What SQLite and the file system say becomes one line: damaged files are to be deleted, others need a place."""
         try:
             yield
@@ -104,7 +104,7 @@ class Table:
             (where.device, where.backend, where.precision, k.signature.key, k.inputs, k.outputs, ms, time.time())
             for k, ms in times.items()
         ]
-        with self._readable(), self._base:
+        with self._in_one_line(), self._base:
             self._base.execute(
                 "INSERT OR IGNORE INTO devices VALUES (?, ?)",
                 (where.device, json.dumps(where.fingerprint, sort_keys=True)),
@@ -112,7 +112,7 @@ class Table:
             self._base.executemany("INSERT OR REPLACE INTO operators VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def _rows(self, query: str, *values: Any) -> list[Any]:
-        with self._readable():
+        with self._in_one_line():
             return self._base.execute(query, values).fetchall()
 
     def times(self, where: Where, signatures: Iterable[Signature]) -> dict[Key, float]:
@@ -130,7 +130,7 @@ class Table:
         self, where: Where, network: str, widths: dict[str, int], ms: float, dense_ms: float, predicted: float | None
     ) -> None:
         """Keep a measured engine."""
-        with self._readable(), self._base:
+        with self._in_one_line(), self._base:
             self._base.execute(
                 "INSERT OR REPLACE INTO engines VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (

@@ -8,7 +8,7 @@ engines cannot be run here, and `version()`. One that builds engines for devices
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -65,7 +65,7 @@ def enough(runs: int, warm: int, warm_s: float = 0.1, runs_s: float = 0.25, most
         done += 1
 
 
-def middle(times: list[list[float]]) -> list[float]:
+def middle(times: Iterable[Sequence[float] | np.ndarray]) -> list[float]:
     """Of each operator's times the lower quartile, or the least where even that was disturbed.
 
     What disturbs a measurement only ever adds to it. On a busy machine an operator that runs on several cores waits for the

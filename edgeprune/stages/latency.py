@@ -210,7 +210,7 @@ def _profiled(run: Run, number: int) -> context.Context:
 
 def _network(run: Run) -> str:
     m = run.recipe.model
-    return f"{m.network or m.factory} {m.args} {'x'.join(map(str, run.recipe.data.size))}"
+    return f"{m.network or m.factory}{f' {m.args}' if m.args else ''} {'x'.join(map(str, run.recipe.data.size))}"
 
 
 def _facts(run: Run, tried: list[Tried], chosen: Tried) -> dict[str, Any]:

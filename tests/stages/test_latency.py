@@ -13,7 +13,7 @@ from edgeprune.files import read_json
 from edgeprune.measure.race import race
 from edgeprune.profile.context import Context
 from edgeprune.recipe import Budget
-from edgeprune.stages import latency
+from edgeprune.stages import latency, profile
 
 DENSE = 100.0
 
@@ -147,6 +147,15 @@ def test_a_budget_wider_than_the_dense_engine_prunes_nothing_and_says_so(monkeyp
     (widths, said), built = loop(monkeypatch, tmp_path, budget, lambda w: float(w), console=console)
     assert widths == {"a": 100} and built == [100] and said["ci95"][1] <= said["limit"]
     assert "the dense network is within the budget" in console.export_text()
+
+
+@pytest.mark.parametrize(("load", "said"), [(9.0, True), (2.1, False), (None, False)])
+def test_a_device_that_is_busy_with_other_work_is_told_of(monkeypatch, load, said):
+    there = SimpleNamespace(fingerprint=lambda: {"cores": 2, "load_1min": load})
+    monkeypatch.setattr(profile, "device", lambda run: there)
+    console = Console(record=True, file=io.StringIO(), width=300)
+    profile._warn_of_load(SimpleNamespace(console=console))  # type: ignore[arg-type]
+    assert ("the device is busy (load 9.0 on 2 cores)" in console.export_text()) == said
 
 
 def test_a_race_goes_on_until_it_can_tell():
