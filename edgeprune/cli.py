@@ -182,7 +182,8 @@ def profile(
             raise UsageError(
                 f"profile --show: {kept.path} is empty; measure first: edgeprune profile --recipe quickstart"
             )
-        write_atomic(out, staircases.page(str(kept.path), rows, [kept.curve(row) for row in rows]))
+        curves = [kept.curve(row) for row in rows]
+        write_atomic(out, staircases.page(str(kept.path), rows, curves, kept.engines()))
         measured = sum(row["count"] for row in rows)
         Console(stderr=True).print(f"{measured} operators of {len(rows)} signatures: {out}", soft_wrap=True)
 

@@ -24,8 +24,12 @@ NETWORKS: dict[str, tuple[dict[str, Any], list[int]]] = {
 }
 
 
-def make(name: str, precision: str, budget: str, home: Path, target: str = "cpu") -> Run:
-    """A run whose dense network is freshly initialised, with its head chosen and its table profiled."""
+def make(name: str, precision: str, budget: str, home: Path, target: str = "cpu", threads: int = 0) -> Run:
+    """A run whose dense network is freshly initialised.
+
+    Args:
+        threads: of the engines; 0: the target's own.
+    """
     model, size = NETWORKS[name]
     schedule = {"steps": 1, "batch": 2}
     recipe = Recipe.model_validate(
@@ -35,7 +39,9 @@ def make(name: str, precision: str, budget: str, home: Path, target: str = "cpu"
             "budget": {"latency": budget}, "finetune": schedule, "deploy": {"precision": precision},
         }
     )  # fmt: skip
-    run = Run(recipe, load_target(target), home / f"{name}-{precision}", Console(width=140, stderr=True))
+    device = load_target(target)
+    device = device.model_copy(update={"threads": threads or device.threads})
+    run = Run(recipe, device, home / f"{name}-{precision}", Console(width=140, stderr=True))
     weights = run.folder / "load" / "weights.safetensors"
     if not weights.exists():
         torch.manual_seed(0)

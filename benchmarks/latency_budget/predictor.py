@@ -1,8 +1,9 @@
 """The predictor on engines that it has not seen: random widths, before and after learning from a few; resumable.
 
-    python benchmarks/latency_budget/predictor.py [NETWORK …] [--engines 10] [--fit 3]
+    python benchmarks/latency_budget/predictor.py [NETWORK …] [--precision f32] [--engines 10] [--fit 3] [--threads 1] [--out FOLDER]
 
-Writes error.json and error.md beside this file.
+Writes error.json and error.md, beside this file where no other folder is told. Pinned to a core (`taskset -c 1`), give
+--threads 1: an engine that shares one core between two threads waits for itself, and that is what would be measured.
 """
 
 from __future__ import annotations
@@ -29,12 +30,10 @@ from edgeprune.prune.surgery import fold_constants  # noqa: E402
 from edgeprune.stages import load, profile  # noqa: E402
 from edgeprune.stages.deploy import device  # noqa: E402
 
-OUT = HERE / "error.json"
 
-
-def one(name: str, precision: str, home: Path, count: int, fit: int) -> dict[str, Any]:
+def one(name: str, precision: str, home: Path, count: int, fit: int, threads: int) -> dict[str, Any]:
     """Engines of random widths on the device's steps, each group keeping 25 to 100 % around a common share."""
-    run = networks.make(name, precision, "0.5x", home)
+    run = networks.make(name, precision, "0.5x", home, threads=threads)
     networks.profiled(run)
     facts = run.facts["profile"]
     net, graph, scores = networks.parts(run)
@@ -97,16 +96,24 @@ def table(found: dict[str, Any]) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", default=list(networks.NETWORKS))
+    parser.add_argument("--precision", action="append", help="default: f32, bf16 and int8")
     parser.add_argument("--engines", type=int, default=10)
     parser.add_argument("--fit", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=0, help="of the engines; 0: as many as there are cores")
+    parser.add_argument("--out", type=Path, default=HERE)
     args = parser.parse_args()
+    if args.fit >= args.engines:
+        parser.error("--fit: some engines must be held out; more --engines than --fit")
     torch.set_flush_denormal(True)
-    done = read_json(OUT) if OUT.exists() else {}
+    out = args.out / "error.json"
+    done = read_json(out) if out.exists() else {}
     for network in args.networks:
-        for precision in ("f32", "bf16", "int8"):
+        for precision in args.precision or ("f32", "bf16", "int8"):
             if f"{network} {precision}" not in done:
                 with tempfile.TemporaryDirectory() as folder:
-                    done[f"{network} {precision}"] = one(network, precision, Path(folder), args.engines, args.fit)
-                write_json(OUT, done)
-                write_atomic(HERE / "error.md", table(done))
+                    done[f"{network} {precision}"] = one(
+                        network, precision, Path(folder), args.engines, args.fit, args.threads
+                    )
+                write_json(out, done)
+                write_atomic(args.out / "error.md", table(done))
     print(table(done))

@@ -147,6 +147,16 @@ class Predictor:
         left = rows.T @ (weight[:, None] * rows) + _RIDGE * np.eye(3)
         self.weights = np.linalg.solve(left, rows.T @ weight + _RIDGE * np.ones(3))
 
+    def learnt(self) -> dict[str, Any]:
+        """What engines have taught it so far, as JSON."""
+        seen = [{"widths": e.widths, "ms": e.ms} for e in self.seen]
+        return {"ratio": self.ratio, "weights": self.weights.tolist(), "seen": seen}
+
+    def recall(self, learnt: dict[str, Any]) -> None:
+        """Be as the predictor that told `learnt`."""
+        self.ratio, self.weights = dict(learnt["ratio"]), np.array(learnt["weights"])
+        self.seen = [Measured(**e) for e in learnt["seen"]]
+
 
 def errors(predicted: Sequence[float], measured: Sequence[float]) -> dict[str, float]:
     """MAPE (share), the share within 10 %, Spearman's rank correlation; of engines that were not used to fit."""

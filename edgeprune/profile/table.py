@@ -6,11 +6,12 @@ is in WAL mode: several processes may profile at once, and what one has measured
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ class Table:
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or default_path()
-        try:
+        with self._in_one_line():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._base = sqlite3.connect(self.path, timeout=60)
             self._base.execute("PRAGMA journal_mode=WAL")
@@ -73,12 +74,26 @@ class Table:
             with self._base:
                 self._base.executescript(_TABLES)
                 self._base.execute(f"PRAGMA user_version={SCHEMA}")
+
+    @contextlib.contextmanager
+    def _in_one_line(self) -> Iterator[None]:
+        """What SQLite and the file system say becomes one line: damaged files are to be deleted, others need a place."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:  # cannot be opened, read-only, locked, disk full
+            raise EdgepruneError(
+                f"{self.path}: the latency table cannot be used ({error}); set EDGEPRUNE_TABLE to a file that can be written"
+            ) from error
         except sqlite3.DatabaseError as error:
             raise EdgepruneError(
-                f"{self.path}: not a latency table ({error}); delete it, or set EDGEPRUNE_TABLE to another file"
+                f"{self.path}: not a latency table, or a damaged one ({error}); delete it, or set EDGEPRUNE_TABLE to another "
+                "file"
             ) from error
         except OSError as error:
-            raise EdgepruneError(f"{self.path}: cannot be opened ({error.strerror}); set EDGEPRUNE_TABLE") from error
+            raise EdgepruneError(
+                f"{self.path}: the latency table cannot be opened ({error.strerror}); set EDGEPRUNE_TABLE to a file that can "
+                "be written"
+            ) from error
 
     def close(self) -> None:
         self._base.close()
@@ -89,21 +104,25 @@ class Table:
             (where.device, where.backend, where.precision, k.signature.key, k.inputs, k.outputs, ms, time.time())
             for k, ms in times.items()
         ]
-        with self._base:
+        with self._in_one_line(), self._base:
             self._base.execute(
                 "INSERT OR IGNORE INTO devices VALUES (?, ?)",
                 (where.device, json.dumps(where.fingerprint, sort_keys=True)),
             )
             self._base.executemany("INSERT OR REPLACE INTO operators VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
+    def _rows(self, query: str, *values: Any) -> list[Any]:
+        with self._in_one_line():
+            return self._base.execute(query, values).fetchall()
+
     def times(self, where: Where, signatures: Iterable[Signature]) -> dict[Key, float]:
         """Every measured channel count of these signatures."""
         found: dict[Key, float] = {}
         for s in signatures:
-            rows = self._base.execute(
+            rows = self._rows(
                 "SELECT inputs, outputs, ms FROM operators WHERE device=? AND backend=? AND precision=? AND signature=?",
-                (where.device, where.backend, where.precision, s.key),
-            )
+                where.device, where.backend, where.precision, s.key,
+            )  # fmt: skip
             found |= {Key(s, inputs, outputs): ms for inputs, outputs, ms in rows}
         return found
 
@@ -111,7 +130,7 @@ class Table:
         self, where: Where, network: str, widths: dict[str, int], ms: float, dense_ms: float, predicted: float | None
     ) -> None:
         """Keep a measured engine."""
-        with self._base:
+        with self._in_one_line(), self._base:
             self._base.execute(
                 "INSERT OR REPLACE INTO engines VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -120,21 +139,19 @@ class Table:
                 ),
             )  # fmt: skip
 
-    def engines(self, where: Where, network: str) -> list[dict[str, Any]]:
-        """The measured engines of a network, oldest first."""
-        rows = self._base.execute(
-            "SELECT widths, ms, dense_ms, predicted_ms FROM engines "
-            "WHERE device=? AND backend=? AND precision=? AND network=? ORDER BY taken",
-            (where.device, where.backend, where.precision, network),
+    def engines(self) -> list[dict[str, Any]]:
+        """The measured engines, oldest first: fingerprint, backend, precision, network, ms, dense_ms, predicted_ms (by a predictor
+        that had not seen them)."""
+        names = ("backend", "precision", "network", "ms", "dense_ms", "predicted_ms", "fingerprint")
+        rows = self._rows(
+            f"SELECT {', '.join('e.' + n for n in names[:-1])}, d.fingerprint FROM engines e "
+            "LEFT JOIN devices d ON d.device = e.device ORDER BY e.taken"
         )
-        return [
-            {"widths": json.loads(w), "ms": ms, "dense_ms": dense, "predicted_ms": predicted}
-            for w, ms, dense, predicted in rows
-        ]
+        return [dict(zip(names, (*r[:-1], json.loads(r[-1] or "{}")), strict=True)) for r in rows]
 
     def known(self) -> list[dict[str, Any]]:
         """What is in the file: one row a device, backend, precision and signature, with its number of measurements."""
-        rows = self._base.execute(
+        rows = self._rows(
             "SELECT d.fingerprint, o.backend, o.precision, o.signature, COUNT(*), o.device FROM operators o "
             "JOIN devices d ON d.device = o.device GROUP BY o.device, o.backend, o.precision, o.signature"
         )
@@ -143,7 +160,7 @@ class Table:
 
     def curve(self, row: dict[str, Any]) -> list[tuple[int, int, float]]:
         """(inputs, outputs, ms) of one row of `known`."""
-        return self._base.execute(
+        return self._rows(
             "SELECT inputs, outputs, ms FROM operators WHERE device=? AND backend=? AND precision=? AND signature=?",
-            (row["device"], row["backend"], row["precision"], row["signature"]),
-        ).fetchall()
+            row["device"], row["backend"], row["precision"], row["signature"],
+        )  # fmt: skip

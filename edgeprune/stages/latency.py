@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,13 @@ from edgeprune.errors import BudgetError
 from edgeprune.files import write_json
 from edgeprune.measure.race import race
 from edgeprune.profile import context
-from edgeprune.profile.predict import Predictor
+from edgeprune.profile.predict import Predictor, errors
 from edgeprune.prune.allocate import select
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.cost import Widths
 from edgeprune.prune.plan import make_plan
 from edgeprune.prune.surgery import fold_constants
-from edgeprune.stages import load
+from edgeprune.stages import load, notes
 from edgeprune.stages.deploy import device, precision
 from edgeprune.stages.profile import engine_of, predictor_of, profiler_of
 from edgeprune.stages.run import Run
@@ -86,27 +86,27 @@ def meet(
         widths = allocate(predictor, limit)
         return widths, {"estimated": True, "limit": limit, "achieved": predictor(widths), "dense": facts["dense_ms"]}
     _reachable(run, predictor, graph, limit)
-    tried: list[Tried] = []
-    aim, exhausted = AIM * limit, False
-    while len(tried) < ENGINES or (len(tried) < LAST_RESORT and not any(t.met for t in tried)):
+    history = _History(run, net, scores, limit)
+    tried, aim = history.resume(predictor, AIM * limit)
+    exhausted = False
+    while not _enough(tried):
         widths = _next(run, predictor, allocate, aim, [t.widths for t in tried])
         if widths is None:
             exhausted = True
             break
         tried.append(_measure(run, net, graph, scores, widths, predictor(widths), len(tried) + 1))
         now = tried[-1]
-        predictor.learn(widths, now.ms * facts["dense_ms"] / now.record["dense_ms"], _profiled(run, len(tried)))
+        predictor.learn(widths, _profiles(run, now), _profiled(run, len(tried)))
         run.console.print(
             f"engine {len(tried)}: predicted {now.predicted:.3f} ms, measured {now.ms:.3f} [{now.low:.3f}, {now.high:.3f}], "
             f"budget {now.limit:.3f}: {'met' if now.met else 'over'}, {now.used:.1%} used"
         )
-        if now.met and now.used >= USED:
-            break
         spread = (now.high - now.ms) / now.ms
         here = now.limit * facts["dense_ms"] / now.record["dense_ms"]  # the budget in the profile's milliseconds
         aim = here * min(AIM, 1 - spread - 0.003) * (1 + (0.004 if now.met else -0.002) * len(tried))
+        history.keep(tried, predictor, aim)
     chosen = max((t for t in tried if t.met), key=lambda t: t.used, default=None)
-    _keep(run, tried, chosen, limit)
+    history.close(tried, chosen)
     run.kept.pop("timed dense", None)
     shutil.rmtree(run.folder / "prune" / "candidates", ignore_errors=True)  # gigabytes for large networks
     if chosen is None:
@@ -115,12 +115,24 @@ def meet(
             f"budget.{run.recipe.budget.kind}: not met by {len(tried)} engines; the nearest measured {least.ms:.3f} ms "
             f"[{least.low:.3f}, {least.high:.3f}] of {least.limit:.3f}; see {run.folder / 'prune' / 'latency.json'}"
         )
-    if chosen.used < USED:
+    if chosen.widths == graph.widths():
+        run.console.print(
+            f"[yellow]the dense network is within the budget ({chosen.used:.1%} of it used): nothing is pruned[/yellow]"
+        )
+    elif chosen.used < USED:
         why = "no wider network on these steps fits" if exhausted else f"the nearest of {len(tried)} engines"
         run.console.print(
             f"[yellow]{chosen.used:.1%} of the budget is used: {why}; widths step at {facts['step']} channels[/yellow]"
         )
     return chosen.widths, _facts(run, tried, chosen)
+
+
+def _enough(tried: list[Tried]) -> bool:
+    """Is the last engine good enough, or have as many been built as may be?"""
+    if not tried:
+        return False
+    most = ENGINES if any(t.met for t in tried) else LAST_RESORT
+    return (tried[-1].met and tried[-1].used >= USED) or len(tried) >= most
 
 
 def _reachable(run: Run, predictor: Predictor, graph: ChannelGraph, limit: float) -> None:
@@ -198,17 +210,48 @@ def _profiled(run: Run, number: int) -> context.Context:
 
 def _network(run: Run) -> str:
     m = run.recipe.model
-    return f"{m.network or m.factory} {m.args} {'x'.join(map(str, run.recipe.data.size))}"
+    return f"{m.network or m.factory}{f' {m.args}' if m.args else ''} {'x'.join(map(str, run.recipe.data.size))}"
 
 
 def _facts(run: Run, tried: list[Tried], chosen: Tried) -> dict[str, Any]:
     return {
         "estimated": False, "limit": chosen.limit, "achieved": chosen.ms, "ci95": [chosen.low, chosen.high],
         "dense": run.facts["profile"]["dense_ms"], "used": chosen.used, "engines_built": len(tried),
-        "predicted": chosen.predicted,
+        "predicted": chosen.predicted, "prediction": errors([t.predicted for t in tried], [_profiles(run, t) for t in tried]),
     }  # fmt: skip
 
 
-def _keep(run: Run, tried: list[Tried], chosen: Tried | None, limit: float) -> None:
-    rows = [asdict(t) | {"met": t.met, "used": t.used, "chosen": t is chosen} for t in tried]
-    write_json(run.folder / "prune" / "latency.json", {"limit": limit, "engines": rows})
+def _profiles(run: Run, t: Tried) -> float:
+    """An engine's milliseconds at the pace that the machine had while the dense engine was profiled."""
+    return t.ms * run.facts["profile"]["dense_ms"] / t.record["dense_ms"]
+
+
+class _History:
+    """`prune/latency.json`: every engine as soon as it is measured, and what the predictor has learnt from it.
+
+    A loop that was killed goes on with its next engine; one that came to its end is measured anew when it is asked again.
+    """
+
+    def __init__(self, run: Run, net: nn.Module, scores: Any, limit: float) -> None:
+        self._path, self._limit, self._console = run.folder / "prune" / "latency.json", limit, run.console
+        self._key = notes.key_of(run, net, scores, [run.facts["profile"], limit])
+
+    def resume(self, predictor: Predictor, aim: float) -> tuple[list[Tried], float]:
+        """The engines of a loop that did not come to its end, and what to aim at next."""
+        told = notes.told(self._path, self._key)
+        if not told:
+            return [], aim
+        predictor.recall(told["predictor"])
+        tried = [Tried(**{f.name: e[f.name] for f in fields(Tried)}) for e in told["engines"]]
+        self._console.print(f"going on after engine {len(tried)}")
+        return tried, told["aim"]
+
+    def keep(self, tried: list[Tried], predictor: Predictor, aim: float) -> None:
+        self._write(tried, None, {"key": self._key, "aim": aim, "predictor": predictor.learnt()})
+
+    def close(self, tried: list[Tried], chosen: Tried | None) -> None:
+        self._write(tried, chosen, {})
+
+    def _write(self, tried: list[Tried], chosen: Tried | None, more: dict[str, Any]) -> None:
+        rows = [asdict(t) | {"met": t.met, "used": t.used, "chosen": t is chosen} for t in tried]
+        write_json(self._path, {"limit": self._limit, "engines": rows} | more)

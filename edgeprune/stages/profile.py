@@ -36,6 +36,7 @@ from edgeprune.stages.deploy import build, device, precision, with_types
 from edgeprune.stages.run import Run
 
 _COARSE_IMAGES = 8  # that decide whether a coarse head may be tried
+_BUSY = 1.5  # processes a core that want to run; our own training leaves about one
 _CALIBRATION = 8  # images: an INT8 engine's speed does not depend on its scales
 
 
@@ -62,6 +63,7 @@ def fill(run: Run) -> None:
         raise DeviceError(f"profile: {missing or f'{run.target.backend} tells no times by layer'}")
     net = load.build(run).eval()
     graph = find_groups(net, load.example(run), run.recipe.prune.never)
+    _warn_of_load(run)
     profiler = profiler_of(run)
     step = run.recipe.prune.step or profiler.step()
     started = time.perf_counter()
@@ -140,6 +142,7 @@ def coarse_passes(full: Evaluation, coarse: Evaluation, classes: list[str], limi
 
 
 def _measured(run: Run, head: str) -> dict[str, Any]:
+    _warn_of_load(run)
     net = load.dense(run)
     graph = find_groups(net, load.example(run), run.recipe.prune.never)
     home = run.folder / "profile"
@@ -168,6 +171,17 @@ def _measured(run: Run, head: str) -> dict[str, Any]:
     (home / "dense.onnx").unlink()
     write_json(home / "table.json", facts)
     return facts
+
+
+def _warn_of_load(run: Run) -> None:
+    """Engines of several threads wait for their slowest one: on a busy machine times tell of the others' work, too."""
+    told = device(run).fingerprint()
+    busy, cores = told.get("load_1min"), told.get("cores")
+    if busy and cores and busy > _BUSY * cores:
+        run.console.print(
+            f"[yellow]the device is busy (load {busy:.1f} on {cores} cores): milliseconds measured now are not those of a quiet "
+            "one; measure when it is quiet, or with `threads: 1` in the target's file[/yellow]"
+        )
 
 
 def _estimated(run: Run, why: str) -> dict[str, Any]:

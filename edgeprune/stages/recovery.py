@@ -8,8 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from edgeprune.errors import EdgepruneError
-from edgeprune.files import hash_obj, read_json, write_json
+from edgeprune.files import write_json
 from edgeprune.progress import Progress
 from edgeprune.prune import worth
 from edgeprune.prune.allocate import Scores, select
@@ -17,10 +16,10 @@ from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.cost import Widths
 from edgeprune.prune.plan import make_plan
 from edgeprune.prune.surgery import fold_constants
-from edgeprune.stages import load
+from edgeprune.stages import load, notes
 from edgeprune.stages.run import Run
 from edgeprune.train.imitate import imitate
-from edgeprune.train.loop import fingerprint, total_steps
+from edgeprune.train.loop import total_steps
 
 AT = 0.5  # the share that each group is cut to
 MOST, LEAST = 30, 8  # optimiser steps a group; fewer than the least say nothing
@@ -103,18 +102,18 @@ def contest(
     Layers are judged one at a time everywhere else; here whole networks are, as they would be shipped. A killed contest
     goes on with the next contestant; `prune/contest.json` keeps what each kept and lost.
     """
-    notes = _Notes(run, "contest", net, scores, [steps, contestants])
+    lost = _Notes(run, "contest", net, scores, [steps, contestants])
     batches = load.batches(run, run.recipe.finetune, run.recipe.seed + 3)
-    with Progress("contest", steps * len(contestants), steps * len(notes.loss), unit="steps") as bar:
+    with Progress("contest", steps * len(contestants), steps * len(lost.loss), unit="steps") as bar:
         for name, widths in contestants.items():
-            if name not in notes.loss:
+            if name not in lost.loss:
                 cut = _cut(run, net, graph, scores, widths)
-                notes.add(
+                lost.add(
                     name,
                     imitate(cut, net, batches.stream(), steps, run.recipe.finetune, load.task(run).apart, bar.advance),
                 )
-        notes.tell(contestants)
-    return notes.loss
+        lost.tell(contestants)
+    return lost.loss
 
 
 def _cut(run: Run, net: nn.Module, graph: ChannelGraph, scores: Scores, widths: Widths) -> nn.Module:
@@ -130,16 +129,9 @@ class _Notes:
 
     def __init__(self, run: Run, title: str, net: nn.Module, scores: Scores, more: object) -> None:
         self._path: Path = run.folder / "prune" / f"{title}.json"
-        kept = {n: s.tolist() for n, s in scores.items()}
-        about = [fingerprint(net), run.recipe.finetune.model_dump(mode="json"), run.recipe.seed, run.key, kept, more]
-        self._key = hash_obj(about)
-        self.loss: dict[str, float] = {}
-        try:
-            content = read_json(self._path)
-        except EdgepruneError:
-            return
-        if isinstance(content, dict) and content.get("key") == self._key:
-            self.loss = content["loss"]
+        about = [run.recipe.finetune.model_dump(mode="json"), run.recipe.seed, more]
+        self._key = notes.key_of(run, net, scores, about)
+        self.loss: dict[str, float] = notes.told(self._path, self._key).get("loss", {})
 
     def add(self, name: str, loss: float) -> None:
         self.loss[name] = loss

@@ -114,6 +114,7 @@ def _budget(run: Run) -> dict[str, Any]:
         "kind": planned["kind"], "measured": True, "unit": "ms", "engines_built": planned.get("engines_built", 1),
         **verified["budget"],
         "engines": [{k: e[k] for k in ("predicted", "ms", "low", "high", "limit", "met", "chosen")} for e in engines],
+        "prediction": planned.get("prediction"),
     }  # fmt: skip
 
 

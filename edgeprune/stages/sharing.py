@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.cost import Term, Widths, total
 from edgeprune.prune.knapsack import Values, knapsack
 from edgeprune.prune.removal import knapsack_with_removal
-from edgeprune.stages import latency, load, recovery
+from edgeprune.stages import latency, load, notes, recovery
 from edgeprune.stages.run import Run
 from edgeprune.train.recalibrate import recalibrate
 
@@ -116,7 +117,16 @@ def _settle(
     limit: float, step: int,
 ) -> tuple[Values, Values]:  # fmt: skip
     """The values of the rule whose network heals best in the contest, and their part within a step of that network's widths;
-    without a contest those of the first rule, and nothing."""
+    without a contest those of the first rule, and nothing.
+
+    What a contest has decided stays decided (`prune/settled.json`): a loop of engines that was killed goes on with the same
+    network, although its table has grown meanwhile.
+    """
+    path, key = run.folder / "prune" / "settled.json", notes.key_of(run, net, scores, [step, list(rules)])
+    if told := notes.told(path, key):
+        run.kept["contest"] = told["contest"]
+        values = rules.get(told["contest"]["winner"], rules[next(iter(rules))])
+        return values, _near(values, told["widths"], step)
     run.kept["contest"] = None
     contestants: dict[str, Widths] = {}
     for name, values in rules.items():
@@ -130,12 +140,14 @@ def _settle(
             contestants["even cut"] = by_rank(
                 scores, total(terms), limit, how="uniform", min_keep=run.recipe.prune.min_keep, step=step
             )
-    steps = recovery.contest_steps(run, len(contestants)) if len(contestants) > 1 else 0
+    unlike = any(a != b for a, b in pairwise(contestants.values()))
+    steps = recovery.contest_steps(run, len(contestants)) if unlike else 0  # a budget wider than dense leaves no choice
     if not steps:
         return rules[first], {}
     loss = recovery.contest(run, copy.deepcopy(net).to(PartialState().device), graph, scores, contestants, steps)
     best = min(loss, key=lambda n: loss[n])
     run.kept["contest"] = {"steps": steps, "winner": best, "loss": loss}
+    write_json(path, {"key": key, "contest": run.kept["contest"], "widths": contestants[best]})
     run.console.print(
         f"contest of {len(loss)} ways to share the budget out, {steps} steps each: {best} wins ("
         + ", ".join(f"{n} {v:.4f}" for n, v in sorted(loss.items(), key=lambda item: item[1]))

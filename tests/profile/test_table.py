@@ -1,5 +1,6 @@
 """The latency table's file: keys, parallel writers, foreign files, resumed profiling."""
 
+import re
 import sqlite3
 import subprocess
 import sys
@@ -7,12 +8,14 @@ from dataclasses import replace
 
 import pytest
 
+from edgeprune import progress
+from edgeprune.deploy.staircases import judged, page
 from edgeprune.errors import EdgepruneError, EngineError
 from edgeprune.profile import probes
 from edgeprune.profile.probes import REFERENCE, Key
 from edgeprune.profile.profiler import Profiler
 from edgeprune.profile.table import Table, Where, default_path
-from edgeprune.runtime.engine import Layer
+from edgeprune.runtime.engine import Layer, middle
 from edgeprune.runtime.signature import Signature
 
 S = Signature("conv", (3, 3), (1, 1), (1, 1), (1, 1), 1, (32, 64))
@@ -81,6 +84,49 @@ def test_a_file_that_is_no_table_is_refused(tmp_path):
     (tmp_path / "t.sqlite").write_text("not a database, but long enough to be taken for one " * 40)
     with pytest.raises(EdgepruneError, match="not a latency table"):
         Table(tmp_path / "t.sqlite")
+
+
+def test_a_damaged_table_is_one_line_whenever_it_is_noticed(tmp_path):
+    path = tmp_path / "t.sqlite"
+    table = Table(path)
+    table.add(HERE, {Key(S, i, o): 1.0 for i in range(60) for o in range(60)})
+    table.close()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + b"\xa5" * (len(whole) - 4096))
+    with pytest.raises(EdgepruneError, match=r"a damaged one .*delete it"):
+        Table(path).times(HERE, [S])
+
+
+def test_a_table_that_cannot_be_written_is_one_line_that_says_where_to_put_it(tmp_path):
+    (tmp_path / "folder.sqlite").mkdir()
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "folder.sqlite", tmp_path / "file" / "t.sqlite"):
+        with pytest.raises(EdgepruneError, match="EDGEPRUNE_TABLE to a file that can be written"):
+            Table(path)
+
+
+def test_engines_are_kept_with_what_was_predicted_of_them(tmp_path):
+    table = Table(tmp_path / "t.sqlite")
+    table.add(HERE, {Key(S, 16, 32): 1.5})
+    for width, ms, predicted in ((8, 2.0, 2.2), (16, 4.0, 4.0), (24, 5.0, None)):
+        table.add_engine(HERE, "net", {"a": width}, ms, 10.0, predicted)
+    assert [(e["ms"], e["fingerprint"]["cpu"]) for e in table.engines()] == [(2.0, "a"), (4.0, "a"), (5.0, "a")]
+    (row,) = judged(table.engines())
+    assert row["network"] == "net" and row["engines"] == 2 and row["mape"] == pytest.approx(0.05)
+    text = page("t", table.known(), [table.curve(r) for r in table.known()], table.engines())
+    assert "How far predictions were off" in text and "5.0 %" in text
+
+
+def test_profiling_tells_how_long_it_will_take_where_there_is_no_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_PAUSE", 0.0)
+    with progress.Progress("latency table", 40, unit="operators") as bar:
+        bar.move(10)
+    assert re.search(r"latency table: 10 of 40 operators, \d+ s left", capsys.readouterr().err)
+
+
+def test_times_that_were_disturbed_most_of_the_time_give_way_to_the_least():
+    assert middle([[1.0, 1.02, 1.04, 1.1, 9.0]]) == [pytest.approx(1.02)]
+    assert middle([[9.0, 5.0, 1.0, 6.0, 7.0]]) == [1.0]
 
 
 def test_the_file_can_be_told(monkeypatch, tmp_path):

@@ -1,17 +1,19 @@
 """The closed loop on a device of our own making: what it believes, what it builds, when it stops, what it says."""
 
+import io
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from rich.console import Console
+from torch import nn
 
 from edgeprune.errors import BudgetError
 from edgeprune.files import read_json
 from edgeprune.measure.race import race
 from edgeprune.profile.context import Context
 from edgeprune.recipe import Budget
-from edgeprune.stages import latency
+from edgeprune.stages import latency, profile
 
 DENSE = 100.0
 
@@ -29,12 +31,22 @@ class Predictor:
         self.factor = ms / sum(widths.values())
         self.seen.append(ms)
 
+    def learnt(self):
+        return {"factor": self.factor, "seen": self.seen}
 
-def loop(monkeypatch, tmp_path, budget, truth, spread=0.004, options=range(1, 101)):
+    def recall(self, learnt):
+        self.factor, self.seen = learnt["factor"], list(learnt["seen"])
+
+
+def loop(
+    monkeypatch, tmp_path, budget, truth, spread=0.004, options=range(1, 101), killed_at=None, console=None, key="k"
+):
     """Run `meet` where an engine of width w takes truth(w) ms, with an interval of `spread` either way."""
     built = []
 
     def measure(run, net, graph, scores, widths, predicted, number):
+        if number == killed_at:
+            raise KeyboardInterrupt
         ms = truth(widths["a"])
         built.append(widths["a"])
         limit = latency.limit_of(run, DENSE)
@@ -54,10 +66,11 @@ def loop(monkeypatch, tmp_path, budget, truth, spread=0.004, options=range(1, 10
     monkeypatch.setattr(latency, "_measure_exactly", lambda *args: None)
     monkeypatch.setattr(latency, "predictor_of", lambda run, graph: predictor)
     run = SimpleNamespace(
-        recipe=SimpleNamespace(budget=Budget(**budget)), folder=tmp_path, console=Console(quiet=True), kept={},
-        facts={"profile": {"kind": "measured", "dense_ms": DENSE, "step": 1}},
+        recipe=SimpleNamespace(budget=Budget(**budget)), folder=tmp_path, console=console or Console(quiet=True), kept={},
+        key=key, facts={"profile": {"kind": "measured", "dense_ms": DENSE, "step": 1}},
     )  # fmt: skip
-    return latency.meet(run, None, None, None, allocate), built  # type: ignore[arg-type]
+    graph = SimpleNamespace(widths=lambda: {"a": 100})
+    return latency.meet(run, nn.Identity(), graph, {}, allocate), built  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bias", [0.8, 0.95, 1.0, 1.1, 1.3])
@@ -95,6 +108,54 @@ def test_less_than_what_pruning_cannot_touch_is_refused_before_anything_is_built
     with pytest.raises(BudgetError, match=r"5.000 ms of the dense engine's 100.000"):
         loop(monkeypatch, tmp_path, {"latency_ms": 4}, lambda w: float(w))
     assert not (tmp_path / "prune").exists()
+
+
+def test_a_loop_that_was_killed_goes_on_with_its_next_engine(monkeypatch, tmp_path):
+    def truth(w):
+        return 1.3 * w
+
+    with pytest.raises(KeyboardInterrupt):
+        loop(monkeypatch, tmp_path, {"latency_ms": 50}, truth, killed_at=2)
+    first = read_json(tmp_path / "prune" / "latency.json")["engines"]
+    assert len(first) == 1 and not first[0]["met"]
+    (widths, said), built = loop(monkeypatch, tmp_path, {"latency_ms": 50}, truth)
+    assert said["engines_built"] == 1 + len(built) and first[0]["widths"]["a"] not in built
+    engines = read_json(tmp_path / "prune" / "latency.json")["engines"]
+    assert engines[0] == first[0] and engines[-1]["widths"] == widths and engines[-1]["chosen"]
+    (_, whole), _ = loop(monkeypatch, tmp_path / "elsewhere", {"latency_ms": 50}, truth)
+    assert whole == said, "as if it had never been killed"
+
+
+def test_notes_of_another_loop_and_of_one_that_has_ended_are_not_gone_on_from(monkeypatch, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        loop(monkeypatch, tmp_path, {"latency_ms": 50}, lambda w: 1.3 * w, killed_at=2)
+    (_, said), built = loop(monkeypatch, tmp_path, {"latency_ms": 50}, lambda w: 1.3 * w, key="another recipe")
+    assert said["engines_built"] == len(built)
+    _, again = loop(monkeypatch, tmp_path, {"latency_ms": 50}, lambda w: 1.3 * w, key="another recipe")
+    assert again == built, "the machine may be quieter now"
+
+
+def test_it_says_how_far_its_predictions_were_off(monkeypatch, tmp_path):
+    (_, said), _ = loop(monkeypatch, tmp_path, {"latency_ms": 50}, lambda w: 1.25 * w)
+    assert said["prediction"]["engines"] == said["engines_built"]
+    assert said["prediction"]["worst"] == pytest.approx(0.2) and said["prediction"]["mape"] < 0.2
+
+
+@pytest.mark.parametrize("budget", [{"latency_ms": 5000}, {"fps": 0.5}])
+def test_a_budget_wider_than_the_dense_engine_prunes_nothing_and_says_so(monkeypatch, tmp_path, budget):
+    console = Console(record=True, quiet=False, file=io.StringIO(), width=200)
+    (widths, said), built = loop(monkeypatch, tmp_path, budget, lambda w: float(w), console=console)
+    assert widths == {"a": 100} and built == [100] and said["ci95"][1] <= said["limit"]
+    assert "the dense network is within the budget" in console.export_text()
+
+
+@pytest.mark.parametrize(("load", "said"), [(9.0, True), (2.1, False), (None, False)])
+def test_a_device_that_is_busy_with_other_work_is_told_of(monkeypatch, load, said):
+    there = SimpleNamespace(fingerprint=lambda: {"cores": 2, "load_1min": load})
+    monkeypatch.setattr(profile, "device", lambda run: there)
+    console = Console(record=True, file=io.StringIO(), width=300)
+    profile._warn_of_load(SimpleNamespace(console=console))  # type: ignore[arg-type]
+    assert ("the device is busy (load 9.0 on 2 cores)" in console.export_text()) == said
 
 
 def test_a_race_goes_on_until_it_can_tell():

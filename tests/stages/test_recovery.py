@@ -126,6 +126,28 @@ def test_the_contest_decides_between_ways_to_share_out_and_later_limits_stay_nea
     assert sum(far.values()) <= 14 and far["once"] >= found["once"]
 
 
+def test_what_a_contest_has_decided_stays_decided_after_a_kill(tmp_path: Path, monkeypatch):
+    """The loop of engines measures convolutions, so that its predictor, and with it the contestants, would be others now."""
+    run = job(tmp_path, "prune.contest_steps=20", "budget.macs=null", "budget.latency_ms=1", "prune.min_keep=0.1")
+    net = load.dense(run)
+    graph = find_groups(net, load.example(run))
+    found = sharing.allocator(run, net, graph, SCORES, 1)([Term((n,), lambda w, n=n: float(w[n])) for n in SCORES], 8)
+    decided = run.kept.pop("contest")
+    monkeypatch.setattr(recovery, "contest", lambda *args: pytest.fail("the contest is held again"))
+    grown = [Term((n,), lambda w, n=n: 1.07 * w[n]) for n in SCORES]
+    near = sharing.allocator(run, net, graph, SCORES, 1)(grown, 8.7)
+    assert run.kept["contest"] == decided and all(abs(near[n] - found[n]) <= 1 for n in found)
+
+
+def test_a_budget_that_leaves_no_choice_needs_no_contest(tmp_path: Path):
+    run = job(tmp_path, "prune.contest_steps=20", "budget.macs=null", "budget.latency_ms=1", "prune.min_keep=0.1")
+    net = load.dense(run)
+    graph = find_groups(net, load.example(run))
+    terms = [Term((n,), lambda w, n=n: float(w[n])) for n in SCORES]
+    assert sharing.allocator(run, net, graph, SCORES, 1)(terms, 1000) == graph.widths()
+    assert not (tmp_path / "prune" / "contest.json").exists()
+
+
 def test_without_a_contest_the_loss_after_the_fine_tuning_counts(tmp_path: Path):
     run = job(tmp_path, "prune.contest_steps=0")
     net = load.dense(run)
