@@ -61,6 +61,7 @@ def prune(run: Run) -> dict[str, Any]:
         "scoring_seconds": spent.scoring,
         "criterion_seconds": spent.criterion,
         "training_seconds": spent.training,
+        "between_seconds": spent.between,
         "training_steps": spent.steps,
         "rounds": before.facts if before else [],
         "proof": {"silenced": proof.silenced, "folded": proof.folded},
@@ -124,7 +125,9 @@ def cut_rounds(run: Run, dense: nn.Module, graph: ChannelGraph, spent: scoring.S
         plan = cut if plan is None else compose(dense, graph, plan, cut)
         net = small
         if part.finetune is not None:
+            before = spent.training
             scoring.teach(run, net, part.finetune, home / "finetune", number, load.hooks(run), spent, f"round {number}")
+            spent.between += spent.training - before
         achieved = total(terms)(widths) / whole
         facts.append({"limit": part.share, "achieved": achieved})
         run.console.print(f"round {number}: {recipe.budget.kind} {achieved:.3f}x (limit {part.share:.3f}x)")

@@ -32,7 +32,8 @@ class Spent:
 
     scoring: float = 0.0  # all of it
     criterion: float = 0.0  # inside the criterion's own code
-    training: float = 0.0
+    training: float = 0.0  # of them in the criterion's, and between two cuts
+    between: float = 0.0  # in trainings between two cuts, which belong to no scoring
     steps: int = 0
 
 
