@@ -15,7 +15,6 @@ from edgeprune.stages.deploy import precision
 from edgeprune.stages.run import Run
 from edgeprune.tasks import METRICS
 
-
 _SCORING = ("scoring_seconds", "criterion_seconds", "training_seconds", "between_seconds")
 
 

@@ -116,7 +116,7 @@ def _watch(run: Run, net: nn.Module) -> None:
     device = PartialState().device
     net.eval().to(device)
     with torch.no_grad():
-        for images, _ in _batches(run):
+        for images, *_ in _batches(run):
             models.logits_of(net(images.to(device)))
     net.cpu()
 
@@ -133,10 +133,10 @@ def _differentiate(run: Run, net: nn.Module, criterion: Any) -> None:
     net.eval().to(device)
     torch.manual_seed(run.recipe.seed)  # a loss may draw
     try:
-        for images, labels in _batches(run):
+        for images, *labels in _batches(run):
             for p in before:
                 p.grad = None
-            loss_of(net(images.to(device)), labels.to(device)).backward()
+            loss_of(net(images.to(device)), *(t.to(device) for t in labels)).backward()
             criterion.after_backward()
     finally:
         net.cpu()
