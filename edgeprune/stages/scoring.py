@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from edgeprune import models
@@ -41,7 +42,8 @@ def score(
     run: Run, net: nn.Module, graph: ChannelGraph, spent: Spent, args: dict[str, Any], schedule: Train | None,
     home: Path | None = None, number: int = 0,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """group -> (units,) scores; `net` comes out with the weights of the criterion's training, else untouched.
+    """group -> (units,) scores, the first process's in all; `net` comes out with the weights of the criterion's training,
+    else untouched.
 
     Args:
         schedule: the training that the criterion takes part in; with one, no calibration batches are watched.
@@ -64,7 +66,7 @@ def score(
             _watch(run, net)
     finally:
         criterion.detach()
-    scores = criterion.scores()
+    scores = broadcast_object_list([criterion.scores()])[0]  # devices may round differently
     spent.scoring += time.perf_counter() - started
     spent.criterion += criterion.clock.seconds
     return _checked(run, scores)

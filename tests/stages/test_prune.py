@@ -182,10 +182,17 @@ def together(script: str, *args: str) -> None:
 
 
 def test_two_processes_score_alike(tmp_path):
-    """Each sees its own batches, and both must come to the same channels; every gate has a gradient in every step."""
-    together("two_processes.py", str(tmp_path), "acosp", "cap", "mtp", "dcfp")
+    """Each sees its own batches, and both must come to the same channels; every gate has a gradient in every step. What they
+    find is what one process finds with the doubled batch."""
+    from tests.stages.two_processes import scored
+
+    together("two_processes.py", str(tmp_path), *TAUGHT, "sirfp")
     one, other = (read_json(tmp_path / f"{rank}.json") for rank in (0, 1))
     assert one["world"] == 2 and one == other
+    for name, found in one["found"].items():
+        alone = scored(tmp_path / "alone", name, 4)
+        for group, values in alone["scores"].items():
+            np.testing.assert_allclose(found["scores"][group], values, rtol=0.02, atol=1e-4, err_msg=f"{name} {group}")
 
 
 def test_of_two_processes_one_shares_the_budget_out(tmp_path):
