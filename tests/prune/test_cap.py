@@ -52,7 +52,9 @@ def test_a_step_of_several_batches_is_guided_by_all_of_their_images():
         cap.detach()
         assert not cap._guides
     for found, g in pushed.values():
-        torch.testing.assert_close(found, push(norm.weight, g), atol=2e-3, rtol=0)  # the scaling to 0..1 widens rounding
+        torch.testing.assert_close(
+            found, push(norm.weight, g), atol=2e-3, rtol=0
+        )  # the scaling to 0..1 widens rounding
     last = push(norm.weight, guidance(F.relu(gave[-1])))
     assert (pushed["halves"][0] - last).abs().max() > 0.02
 
