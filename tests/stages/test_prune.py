@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from edgeprune import models
 from edgeprune.data.loader import Batches
 from edgeprune.errors import EdgepruneError, RecipeError
 from edgeprune.files import read_json, save_tensors
@@ -20,10 +21,11 @@ from edgeprune.prune.groups import find_groups
 from edgeprune.prune.plan import read_plan, structure_hash
 from edgeprune.recipe import load_recipe
 from edgeprune.stages import finetune, load, scoring
-from edgeprune.stages.prune import prune
+from edgeprune.stages.prune import kept_whole, prune
 from edgeprune.stages.run import Run
 from edgeprune.target import load_target
 from edgeprune.train.loop import fingerprint
+from tests.models.small import SMALL
 
 NETWORKS = {
     "streetnet": ["model.args={width: 8, blocks: 1}"],
@@ -153,6 +155,14 @@ def test_two_rounds_make_one_plan_of_the_dense_network(tmp_path, network):
     assert plan.source == structure_hash(load.dense(run))
     assert count_macs(finetune.pruned(run, "prune"), run.recipe.data.size) == facts["macs"]
     assert not list((tmp_path / "prune").rglob("round*/**/checkpoint.pt"))
+
+
+def test_what_cannot_be_pruned_is_told_with_its_reason():
+    net = models.build("segformer", SMALL["segformer"], None, 7)
+    lines = kept_whole(find_groups(net, torch.zeros(1, 3, 64, 96)))
+    assert len(lines) == 2 and all(line.startswith("kept whole: segformer.encoder.") for line in lines)
+    assert any("more (layer norm: it mixes channels)" in line for line in lines)
+    assert any("attention heads" in line for line in lines)
 
 
 def test_halps_knapsack_adds_up_saliencies(tmp_path):
