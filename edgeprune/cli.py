@@ -108,6 +108,9 @@ def compare(
     host: HostOpt = None,
     runs_dir: RunsOpt = Path("runs"),
     out: Annotated[Path, typer.Option(help="where the table goes: OUT.json and OUT.md")] = Path("comparison"),
+    equal_steps: Annotated[
+        bool, typer.Option("--equal-steps", help="fine-tune longer where others train before they are cut")
+    ] = False,
 ) -> None:
     """Run recipes, or one recipe's methods, and print one fair table: mean mIoU (top-1, mAP) and its spread over seeds, the class that
     loses most, parameters, MACs, measured milliseconds, time spent.
@@ -125,7 +128,7 @@ def compare(
     from edgeprune import compare as comparing
 
     wanted = comparing.entries([r for r, _ in parsed], _names(methods), parsed[0][1])
-    raise typer.Exit(comparing.compare(wanted, parsed[0][1], runs_dir, seeds=numbers, out=out))
+    raise typer.Exit(comparing.compare(wanted, parsed[0][1], runs_dir, seeds=numbers, out=out, equal_steps=equal_steps))
 
 
 def _alone(command: str) -> None:

@@ -54,6 +54,33 @@ def unlike(recipes: Sequence[Recipe]) -> list[str]:
     return [name for name, values in parts.items() if len({hash_obj(v) for v in values}) > 1]
 
 
+def own_steps(recipe: Recipe) -> int:
+    """Optimiser steps of a recipe's pruning stage.
+
+    Raises:
+        RecipeError: a schedule's length is in epochs.
+    """
+    prune = recipe.prune
+    parts = [prune.sparsity, *(s for r in prune.rounds for s in (r.sparsity or prune.sparsity, r.finetune))]
+    if any(s is not None and s.steps is None for s in [*parts, recipe.finetune]):
+        raise RecipeError(f"--equal-steps: {recipe.name} has a schedule in epochs; give prune.* and finetune as steps")
+    return sum(s.steps or 0 for s in parts if s is not None)
+
+
+def with_equal_steps(wanted: dict[str, Recipe]) -> dict[str, Recipe]:
+    """The entries, fine-tuned for as much longer as others train before they are cut.
+
+    Raises:
+        RecipeError: a schedule's length is in epochs.
+    """
+    most = max(own_steps(r) for r in wanted.values())
+    found = {}
+    for name, r in wanted.items():
+        steps = (r.finetune.steps or 0) + most - own_steps(r)
+        found[name] = r.model_copy(update={"finetune": r.finetune.model_copy(update={"steps": steps})})
+    return found
+
+
 @dataclass
 class Found:
     """What a comparison has so far, and where it is written."""
@@ -79,16 +106,22 @@ def compare(
     *,
     seeds: Sequence[int],
     out: Path,
+    equal_steps: bool = False,
     console: Console | None = None,
 ) -> int:
     """Run what has not been run, then print the table and write `<out>.json` and `<out>.md`; gives the exit status: 0, or 3
     where an entry failed.
 
+    Args:
+        equal_steps: lengthen the fine-tuning of entries that train less before they are cut.
+
     Raises:
+        RecipeError: `equal_steps` of schedules in epochs.
         KeyboardInterrupt: it was stopped; the table of what there is has been printed.
     """
     console = console or Console(stderr=True)
     found = Found(out, unlike(list(wanted.values())))
+    wanted = with_equal_steps(wanted) if equal_steps else wanted
     if found.differing:
         console.print(f"[yellow]{fair.told_unlike(found.differing)}[/yellow]")
     try:

@@ -100,6 +100,12 @@ def notes(rows: Sequence[dict[str, Any]]) -> list[str]:
     if len({r["runs"] for r in rows}) > 1:
         short = ", ".join(r["entry"] for r in rows if r["runs"] < max(o["runs"] for o in rows))
         told.append(f"fewer seeds than the others have: {short}; their means are of other dense networks")
+    steps = [r["own_steps"] + r["tuning_steps"] for r in rows]
+    if steps and max(steps) > min(steps):
+        told.append(
+            f"between {min(steps):.0f} and {max(steps):.0f} steps behind the dense network: some were trained for longer "
+            "(--equal-steps fine-tunes the others for longer)"
+        )
     told += [f"{r['entry']}: gates failed: {', '.join(r['gates_failed'])}" for r in rows if r["gates_failed"]]
     if short := [r["entry"] for r in rows if r["met"] < r["runs"]]:
         told.append(f"the budget was not always met, or not measured: {', '.join(short)}")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgeprune.compare import entries, unlike
+from edgeprune.compare import entries, unlike, with_equal_steps
 from edgeprune.deploy import fair
 from edgeprune.errors import RecipeError
 from edgeprune.recipe import load_recipe
@@ -42,6 +42,8 @@ def test_an_entry_that_was_not_always_measured_has_no_milliseconds():
 def test_the_table_tells_what_does_not_compare():
     equal = fair.summary([run("a", 60), run("b", 61)])
     assert len(fair.notes(equal)) == 2, "only what the columns mean"
+    more = fair.summary([run("a", 60), {**run("b", 61), "own_steps": 0}])
+    assert "between 450 and 600 steps behind the dense network" in fair.markdown(more, {})
     rows = fair.summary([run("a", 60), run("a", 61), run("b", 61, met=None, used=0.9, gates=["pixel_agreement"])])
     told = fair.markdown(rows, {}, ["finetune", "prune.allocate"])
     for part in (
@@ -63,6 +65,16 @@ def test_what_a_comparison_must_have_in_common_is_told():
     assert unlike([a, load_recipe("quickstart", ["prune.allocate=uniform", "prune.args={detail: 0.4}"])]) == [
         "prune.allocate"
     ]
+
+
+def test_equal_steps_lengthen_the_fine_tuning_of_those_that_train_less():
+    rounds = "prune.rounds=[{keep: 0.7x, finetune: {steps: 7}}]"
+    recipe = load_recipe("quickstart", ["prune.method=ns", "prune.sparsity.steps=30", "finetune.steps=50", rounds])
+    made = with_equal_steps(entries([recipe], ["ns", "l1"], load_target("cpu")))
+    assert {n: r.finetune.steps for n, r in made.items()} == {"quickstart-ns": 50, "quickstart-l1": 110}
+    in_epochs = load_recipe("quickstart", ["finetune.steps=null", "finetune.epochs=2"])
+    with pytest.raises(RecipeError, match="quickstart has a schedule in epochs"):
+        with_equal_steps({"a": in_epochs})
 
 
 def test_recipes_of_one_name_are_not_taken_for_each_other():
