@@ -125,8 +125,8 @@ def compare(
     if found.differing:
         console.print(f"[yellow]{fair.told_unlike(found.differing)}[/yellow]")
     try:
-        for report, name, seed in _runs(wanted, target, runs_dir, seeds, found.failed, console):
-            found.runs.append(fair.row(report) | {"entry": name, "seed": seed})
+        for row in _runs(wanted, target, runs_dir, seeds, found.failed, console):
+            found.runs.append(row)
             found.write()  # there to be read while the rest runs
     finally:  # also behind Ctrl-C
         rows = found.write() if found.runs or found.failed else []
@@ -137,8 +137,8 @@ def compare(
 def _runs(
     wanted: dict[str, Recipe], target: Target, runs_dir: Path, seeds: Sequence[int], failed: dict[str, str],
     console: Console,
-) -> Iterator[tuple[dict[str, Any], str, int]]:  # fmt: skip
-    """(report, entry, seed) of every run, in order; those that fail are told of in `failed`."""
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """`fair.row` of every run with its entry and seed, in order; those that fail are told of in `failed`."""
     order = [(name, seed) for seed in seeds for name in wanted]
     open_ = [not (runs_dir / f"{name}-seed{seed}@{target.name}" / "report.json").exists() for name, seed in order]
     took: list[float] = []
@@ -150,6 +150,7 @@ def _runs(
         console.rule(f"run {number + 1} of {len(order)}: {made.name}{left}")
         try:
             report = _one(made, target, runs_dir, broken, console)
+            row = fair.row(report) | {"entry": name, "seed": seed}
         except EdgepruneError as error:
             failed[made.name] = str(error)
         except Exception as error:  # one entry's surprise is no reason to lose the others
@@ -157,7 +158,7 @@ def _runs(
             failed[made.name] = f"unexpected {type(error).__name__}: {line}; `edgeprune --debug run` shows the trace"
         else:
             took.append(sum(s["seconds"] for s in report["stages"]))
-            yield report, name, seed
+            yield row
             continue
         console.print(f"{made.name}: {failed[made.name]}", style="red", markup=False, soft_wrap=True)
 
