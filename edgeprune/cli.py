@@ -89,6 +89,7 @@ def search(
     parsed, device = _checked(recipe, target, set, host)
     if find_spec("optuna") is None:
         raise UsageError("search: Optuna is missing; pip install 'edgeprune[search]'")
+    _alone("search")
     from edgeprune import search as searching
 
     names = _names(methods) or [parsed.prune.method]
@@ -107,22 +108,34 @@ def compare(
     host: HostOpt = None,
     runs_dir: RunsOpt = Path("runs"),
     out: Annotated[Path, typer.Option(help="where the table goes: OUT.json and OUT.md")] = Path("comparison"),
+    equal_steps: Annotated[
+        bool, typer.Option("--equal-steps", help="fine-tune longer where others train before they are cut")
+    ] = False,
 ) -> None:
     """Run recipes, or one recipe's methods, and print one fair table: mean mIoU (top-1, mAP) and its spread over seeds, the class that
     loses most, parameters, MACs, measured milliseconds, time spent.
 
     Same budget, data and fine-tuning for all, or the table says in what they differ. Each dense network is trained once a
-    seed. A comparison that was killed goes on when the same command is given again.
+    seed. A comparison that was stopped shows what it has, and goes on when the same command is given again. Ends with status
+    3 where an entry failed.
 
     edgeprune compare quickstart --methods sirfp,l1,taylor,random --seeds 3 --set budget.latency=0.5x
     edgeprune compare segnet_cap segnet_sirfp --set data.root=/data/camvid
     """
     parsed = [_checked(name, target, set, host) for name in recipes]
     numbers = _seeds(seeds)
+    _alone("compare")
     from edgeprune import compare as comparing
 
     wanted = comparing.entries([r for r, _ in parsed], _names(methods), parsed[0][1])
-    raise typer.Exit(comparing.compare(wanted, parsed[0][1], runs_dir, seeds=numbers, out=out))
+    raise typer.Exit(comparing.compare(wanted, parsed[0][1], runs_dir, seeds=numbers, out=out, equal_steps=equal_steps))
+
+
+def _alone(command: str) -> None:
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UsageError(
+            f"{command}: its runs are one process each; start it without accelerate (edgeprune run trains by several)"
+        )
 
 
 def _names(text: str) -> list[str]:

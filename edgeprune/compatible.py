@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError, create_model
 
 from edgeprune.data import TASK_SETS, task_of
 from edgeprune.devices import device_of
@@ -125,13 +125,21 @@ def _schedule(recipe: Recipe, name: str, schedule: Train) -> None:
 
 
 def _arguments(recipe: Recipe) -> None:
-    """The criterion's switches, by its constructor."""
-    takes: dict[str, Any] = dict(inspect.signature(CRITERIA[recipe.prune.method]).parameters)
+    """The criterion's switches and their values, by its constructor."""
+    takes = inspect.signature(CRITERIA[recipe.prune.method], eval_str=True).parameters
+    fields: Any = {name: (p.annotation, p.default) for name, p in takes.items()}
+    values = create_model("values", __config__=ConfigDict(strict=True), **fields)
     for n, args in enumerate([recipe.prune.args, *(r.args or {} for r in recipe.prune.rounds)]):
         place = "prune.args" if n == 0 else f"prune.rounds.{n - 1}.args"
         for key in args:
             if key not in takes:
                 raise RecipeError(f"{place}.{key}: {recipe.prune.method} has no such switch; {hint(key, list(takes))}")
+        try:
+            values(**args)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            key, said = ".".join(map(str, fault["loc"])), fault["msg"][0].lower() + fault["msg"][1:]
+            raise RecipeError(f"{place}.{key}: {said}, not {fault['input']!r}") from error
 
 
 def _training(recipe: Recipe) -> None:

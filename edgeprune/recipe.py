@@ -152,7 +152,8 @@ class Loss(Section):
     ohem_min_kept: Share = Field(default=0.0625, description="the least share of pixels that counts as hard")
     gsrl_class: Literal["drawn", "rarest"] = Field(
         default="drawn",
-        description="the class that pixel weights refer to: one of the image's at random, or its rarest",
+        description="the class that pixel weights refer to: the one that resample drew the image for (without resample: one of "
+        "the image's at random), or its rarest",
     )
     aux_weight: NotNegative = Field(default=0.4, description="weight of the auxiliary head's loss")
     focal_gamma: NotNegative = Field(default=2.0, description="how much focal loss leaves out what is easy")

@@ -17,7 +17,7 @@ from edgeprune.data.labels import moved_mask
 from edgeprune.data.transforms import Augment, augmented
 from edgeprune.errors import DataError
 
-Batch = tuple[torch.Tensor, torch.Tensor]
+Batch = tuple[torch.Tensor, ...]  # images and labels; where classes are balanced also the class that each was drawn for
 Move = Callable[[np.ndarray, torch.Tensor, tuple[int, int]], torch.Tensor]
 
 
@@ -40,7 +40,8 @@ class _Views(TorchDataset[Batch]):
             index, wanted = self.balance.draw(number)
             image, label = self.data[index]
             at = focus(label, wanted, generator)
-            return augmented(image, label, self.augment, self.crop, generator, at, self.move)
+            view = augmented(image, label, self.augment, self.crop, generator, at, self.move)
+            return *view, torch.tensor(wanted)
         epoch, place = divmod(number, len(self.data))
         index = int(np.random.default_rng([self.seed, epoch]).permutation(len(self.data))[place])
         return augmented(*self.data[index], self.augment, self.crop, generator, move=self.move)
@@ -89,7 +90,10 @@ class Batches:
         return max(1, round(len(self.data) / self.batch))
 
     def stream(self, start: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-        """(B, 3, h, w) float32 and labels (masks: (B, h, w) int64), from batch number `start` on, without end."""
+        """(B, 3, h, w) float32 and labels (masks: (B, h, w) int64), from batch number `start` on, without end.
+
+        With `balance` also the (B,) int64 classes that the images were drawn for.
+        """
         views: Any = _Views(self.data, self.augment, self.crop, self.seed, self.balance, self.move)
         numbers: Any = _Numbers(self.batch, start, rank, world)
         return iter(DataLoader(views, batch_sampler=numbers, num_workers=self.workers, persistent_workers=False))

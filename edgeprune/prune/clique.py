@@ -12,18 +12,20 @@ from itertools import combinations
 import numpy as np
 
 
-def eliminate(redundancy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def eliminate(redundancy: np.ndarray, diagonal: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Greedy elimination of every channel.
 
     Args:
-        redundancy: (C, C) symmetric, non-negative; the diagonal is ignored (paper's Algorithm 1).
+        redundancy: (C, C) symmetric, non-negative.
+        diagonal: count a channel's redundancy to itself (the released code); the paper's Algorithm 1 does not.
 
     Returns:
         (order, q): channels in removal order, and for each *channel* its sum at the moment of removal. q is
         non-increasing along the order, so thresholding -q removes a prefix of it.
     """
     r = np.array(redundancy, dtype=np.float64)
-    np.fill_diagonal(r, 0.0)
+    if not diagonal:
+        np.fill_diagonal(r, 0.0)
     count = len(r)
     sums = r.sum(axis=1)
     order, q = np.empty(count, dtype=np.int64), np.empty(count)

@@ -34,6 +34,8 @@ def prune(run: Run) -> dict[str, Any]:
     graph = find_groups(net, example, recipe.prune.never)
     if not graph.groups:
         raise RecipeError("prune.never: leaves no channel that can be pruned")
+    for line in kept_whole(graph):
+        run.console.print(line, style="dim", markup=False, soft_wrap=True)
     spent = scoring.Spent()
     dense, before = net, cut_rounds(run, net, graph, spent)
     net, rest = (before.net, find_groups(before.net, example, recipe.prune.never)) if before else (net, graph)
@@ -61,10 +63,23 @@ def prune(run: Run) -> dict[str, Any]:
         "scoring_seconds": spent.scoring,
         "criterion_seconds": spent.criterion,
         "training_seconds": spent.training,
+        "between_seconds": spent.between,
         "training_steps": spent.steps,
         "rounds": before.facts if before else [],
         "proof": {"silenced": proof.silenced, "folded": proof.folded},
     }
+
+
+def kept_whole(graph: ChannelGraph) -> list[str]:
+    """One line a reason for which channels cannot be pruned; the classifiers' are no news."""
+    reasons: dict[str, list[str]] = {}
+    for module, reason in graph.unprunable.items():
+        if reason != "an output of the network":
+            reasons.setdefault(reason, []).append(module)
+    return [
+        f"kept whole: {modules[0]}{f' and {len(modules) - 1} more' if modules[1:] else ''} ({reason})"
+        for reason, modules in reasons.items()
+    ]
 
 
 def _write_widths(run: Run, graph: ChannelGraph, widths: Widths, small: nn.Module) -> None:
@@ -124,7 +139,9 @@ def cut_rounds(run: Run, dense: nn.Module, graph: ChannelGraph, spent: scoring.S
         plan = cut if plan is None else compose(dense, graph, plan, cut)
         net = small
         if part.finetune is not None:
+            before = spent.training
             scoring.teach(run, net, part.finetune, home / "finetune", number, load.hooks(run), spent, f"round {number}")
+            spent.between += spent.training - before
         achieved = total(terms)(widths) / whole
         facts.append({"limit": part.share, "achieved": achieved})
         run.console.print(f"round {number}: {recipe.budget.kind} {achieved:.3f}x (limit {part.share:.3f}x)")

@@ -15,6 +15,8 @@ from edgeprune.stages.deploy import precision
 from edgeprune.stages.run import Run
 from edgeprune.tasks import METRICS
 
+_SCORING = ("scoring_seconds", "criterion_seconds", "training_seconds", "between_seconds")
+
 
 def report(run: Run) -> dict[str, Any]:
     """Writes `report.json` and `report.html` into the run's folder; `exit_status` is the command's."""
@@ -57,7 +59,7 @@ def assemble(run: Run) -> dict[str, Any]:
             "train_images": len(load.dataset(run, "train")), "val_images": len(data),
         },
         "method": run.recipe.prune.method,
-        "scoring": {k: facts["prune"][k] for k in ("scoring_seconds", "criterion_seconds", "training_seconds")},
+        "scoring": {k: facts["prune"].get(k, 0.0) for k in _SCORING},
         "training_steps": {
             "load": _steps(run, "load"), "prune": facts["prune"]["training_steps"], "finetune": _steps(run, "finetune"),
         },  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from edgeprune import models
@@ -32,7 +33,8 @@ class Spent:
 
     scoring: float = 0.0  # all of it
     criterion: float = 0.0  # inside the criterion's own code
-    training: float = 0.0
+    training: float = 0.0  # of them in the criterion's, and between two cuts
+    between: float = 0.0  # in trainings between two cuts, which belong to no scoring
     steps: int = 0
 
 
@@ -40,7 +42,8 @@ def score(
     run: Run, net: nn.Module, graph: ChannelGraph, spent: Spent, args: dict[str, Any], schedule: Train | None,
     home: Path | None = None, number: int = 0,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """group -> (units,) scores; `net` comes out with the weights of the criterion's training, else untouched.
+    """group -> (units,) scores, the first process's in all; `net` comes out with the weights of the criterion's training,
+    else untouched.
 
     Args:
         schedule: the training that the criterion takes part in; with one, no calibration batches are watched.
@@ -63,7 +66,7 @@ def score(
             _watch(run, net)
     finally:
         criterion.detach()
-    scores = criterion.scores()
+    scores = broadcast_object_list([criterion.scores()])[0]  # devices may round differently
     spent.scoring += time.perf_counter() - started
     spent.criterion += criterion.clock.seconds
     return _checked(run, scores)
@@ -115,7 +118,7 @@ def _watch(run: Run, net: nn.Module) -> None:
     device = PartialState().device
     net.eval().to(device)
     with torch.no_grad():
-        for images, _ in _batches(run):
+        for images, *_ in _batches(run):
             models.logits_of(net(images.to(device)))
     net.cpu()
 
@@ -132,10 +135,10 @@ def _differentiate(run: Run, net: nn.Module, criterion: Any) -> None:
     net.eval().to(device)
     torch.manual_seed(run.recipe.seed)  # a loss may draw
     try:
-        for images, labels in _batches(run):
+        for images, *labels in _batches(run):
             for p in before:
                 p.grad = None
-            loss_of(net(images.to(device)), labels.to(device)).backward()
+            loss_of(net(images.to(device)), *(t.to(device) for t in labels)).backward()
             criterion.after_backward()
     finally:
         net.cpu()

@@ -17,6 +17,9 @@ the shaping falls linearly to 0 over the first half of the training, the L0 term
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +92,9 @@ class Gating:
 
     def __init__(self, net: nn.Module, places: list[Place], shaping: float = 1.0, l0: float = 0.5) -> None:
         self.net, self.places, self.shaping, self.l0 = net, places, shaping, l0
+        self.seconds = (
+            0.0  # of forward passes through the gates and of the added loss; their backward passes are not among these
+        )
         self.masks: dict[str, torch.Tensor] = {}  # group -> (B, C) of the last batch
         self._probabilities: dict[str, torch.Tensor] = {}
         self._done = 0.0
@@ -104,15 +110,23 @@ class Gating:
 
     def _look(self, place: Place, gate: nn.Module) -> Any:
         def hook(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            self._probabilities[place.group], self.masks[place.group] = gate(args[0])
+            with self._timed():
+                self._probabilities[place.group], self.masks[place.group] = gate(args[0])
 
         return hook
 
     def _switch(self, place: Place) -> Any:
         def hook(module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
-            return output * self.masks[place.group][:, :, None, None]
+            with self._timed():
+                return output * self.masks[place.group][:, :, None, None]
 
         return hook
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds += time.perf_counter() - started
 
     def before_step(self, step: int, steps: int, per_epoch: float) -> None:
         """Where the training is: shaping first, sparsity then (for `train.loop.Hooks`)."""
@@ -121,11 +135,12 @@ class Gating:
     def term(self, value: torch.Tensor, output: Any, labels: torch.Tensor) -> torch.Tensor:
         """What is added to the loss (for `train.loop.Hooks`)."""
         shaping, l0 = self.shaping * max(0.0, 1 - 2 * self._done), self.l0 * max(0.0, 2 * self._done - 1)
-        added = value.new_zeros(())
-        for p in self._probabilities.values():
-            added = added + shaping * batch_shaping(p).sum() / len(self.places)
-        on = torch.cat([p.float().mean(dim=0) for p in self._probabilities.values()])
-        return added + l0 * on.mean()
+        with self._timed():
+            added = value.new_zeros(())
+            for p in self._probabilities.values():
+                added = added + shaping * batch_shaping(p).sum() / len(self.places)
+            on = torch.cat([p.float().mean(dim=0) for p in self._probabilities.values()])
+            return added + l0 * on.mean()
 
     def macs(self) -> int:
         """Multiply-adds of the gates' own linear layers, an image."""

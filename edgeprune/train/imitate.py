@@ -52,7 +52,7 @@ def imitate(
     optimizer = torch.optim.AdamW(student.parameters(), lr=peak, weight_decay=0.0)
     cast = torch.autocast(device.type, torch.bfloat16) if cfg.autocast != "none" else nullcontext()
     losses = []
-    for step, (images, _) in enumerate(islice(batches, steps)):
+    for step, (images, *_) in enumerate(islice(batches, steps)):
         for group in optimizer.param_groups:
             group["lr"] = peak * (1 - step / steps)
         images = images.to(device, memory_format=layout)

@@ -59,7 +59,7 @@ def train(
 ) -> None:
     """Train `net` in place by the schedule `cfg` (`recipe.Train`) on `batches` (`data.loader.Batches`).
 
-    `loss` takes the network's output and the batch's labels. Writes `home/checkpoint.pt` every `cfg.checkpoint_every` steps
+    `loss` takes the network's output, the batch's labels and, where they are balanced, its drawn classes. Writes `home/checkpoint.pt` every `cfg.checkpoint_every` steps
     and `home/history.json` at the end; a checkpoint of the same schedule, start weights and `context` (whatever else the
     outcome hangs on: data, a criterion's switches) is gone on from.
 
@@ -93,11 +93,11 @@ def train(
                 hooks.before_step(step, steps, per_epoch)
             mean = 0.0
             for _ in range(cfg.accumulate):
-                images, labels = (t.to(accelerator.device) for t in next(stream))
+                images, labels, *drawn = (t.to(accelerator.device) for t in next(stream))
                 images = images.to(memory_format=layout)
                 with _autocast(cfg.autocast, accelerator.device.type):
                     output = wrapped(images)
-                    value = loss(output, labels)
+                    value = loss(output, labels, *drawn)
                     if term is not None:
                         value = value + term(images, output, labels)
                     if hooks.term:

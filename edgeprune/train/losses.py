@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from edgeprune.data.dataset import IGNORE
 
-Loss = Callable[[Any, torch.Tensor], torch.Tensor]
+Loss = Callable[..., torch.Tensor]  # network output, labels and, where resampling drew for classes, those: a scalar
 
 
 def class_weights(kind: str, labels: Iterable[np.ndarray], classes: int) -> torch.Tensor | None:
@@ -77,16 +77,25 @@ def ohem(
     return pixels[hard].mean()
 
 
-def rarity(labels: torch.Tensor, classes: int, refer: str = "drawn", beta: float = 0.9999) -> torch.Tensor:
+def rarity(
+    labels: torch.Tensor,
+    classes: int,
+    refer: str = "drawn",
+    drawn: torch.Tensor | None = None,
+    beta: float = 0.9999,
+) -> torch.Tensor:
     """(B, H, W) weights of GSRL's pixels, 0 to 1: (1 - beta^n*) / (1 - beta^n), n the image's pixels of the pixel's class.
 
-    n* belongs to the class that the release's class-balanced resampling drew the image for. Our reading, where nothing is
-    resampled: one of the image's classes at random ("drawn") or its rarest ("rarest"). Ignored pixels weigh 0.
+    n* belongs to the (B,) classes `drawn` that class-balanced resampling drew the images for, as released. Our readings: where
+    nothing was resampled, or nothing of the class is left in the view, it is one of the image's classes at random; or, with
+    `refer="rarest"`, always its rarest. Ignored pixels weigh 0.
     """
     known = torch.where((labels >= 0) & (labels < classes), labels, classes)
     counts = torch.stack([torch.bincount(k, minlength=classes + 1)[:classes] for k in known.flatten(1)]).double()
     there = counts > 0
     order = torch.rand(counts.shape).to(counts) if refer == "drawn" else -counts
+    if drawn is not None and refer == "drawn":
+        order = order.scatter(1, drawn[:, None], 2.0)  # before all others, if it is there
     chosen = torch.where(there, order, -torch.inf).argmax(dim=1, keepdim=True)
     effective = 1 + 1e-8 - beta**counts
     weights = (effective.gather(1, chosen) / effective).clamp(0, 1)
@@ -109,7 +118,8 @@ def gsrl(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> t
 
 
 def make_loss(cfg: Any, weights: torch.Tensor | None) -> Loss:
-    """The loss of `recipe.Loss`: (network output, labels) to a scalar. The dict's other heads count `aux_weight`."""
+    """The loss of `recipe.Loss`: (network output, labels, drawn classes or nothing) to a scalar. The dict's other heads
+    count `aux_weight`."""
 
     def sized(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         if logits.shape[-2:] == labels.shape[-2:]:
@@ -121,13 +131,13 @@ def make_loss(cfg: Any, weights: torch.Tensor | None) -> Loss:
             return ohem(logits, labels, weights, cfg.ohem_threshold, cfg.ohem_min_kept)
         return cross_entropy(logits, labels, weights)
 
-    def loss(output: Any, labels: torch.Tensor) -> torch.Tensor:
+    def loss(output: Any, labels: torch.Tensor, drawn: torch.Tensor | None = None) -> torch.Tensor:
         heads = [output] if isinstance(output, torch.Tensor) else output
         if isinstance(output, dict):
             heads = [output["out"], *(v for k, v in output.items() if k != "out")]
         heads = [sized(h, labels) for h in heads]
         if cfg.kind == "gsrl":  # the main head's doubt weighs the pixels of all heads
-            pixels = gsrl_weights(heads[0], rarity(labels, heads[0].shape[1], cfg.gsrl_class))
+            pixels = gsrl_weights(heads[0], rarity(labels, heads[0].shape[1], cfg.gsrl_class, drawn))
             losses = [gsrl(h, labels, pixels) for h in heads]
         else:
             losses = [one(h, labels) for h in heads]

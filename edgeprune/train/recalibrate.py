@@ -22,7 +22,7 @@ def recalibrate(net: nn.Module, batches: Iterable[tuple[torch.Tensor, Any]], cou
         norm.train()
     try:
         with torch.no_grad():
-            for images, _ in islice(batches, count):
+            for images, *_ in islice(batches, count):
                 net(images.to(device))
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):

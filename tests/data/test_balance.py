@@ -90,7 +90,8 @@ def test_the_crop_holds_the_class_drawn():
     assert loader.balance is not None
     for n in range(45):
         _, wanted = loader.balance.draw(n)
-        assert (next(stream)[1] == wanted).any(), n
+        _, label, drawn = next(stream)
+        assert drawn.tolist() == [wanted] and (label == wanted).any(), n
 
 
 def test_rare_classes_fill_more_of_the_batches():

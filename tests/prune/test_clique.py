@@ -22,16 +22,34 @@ def test_vector_a_unpooled_maps_tell_channels_apart_that_pooling_cannot():
     cosine = similarity(f, "cosine")
     assert abs(cosine[0, 2] - 0.8321) < 1e-4 and abs(cosine[2, 3] - 0.3922) < 1e-4
     assert keep_greedy(cosine.abs().numpy(), 3).tolist() == [0, 1, 3]
+    assert f.mean(dim=(2, 3)).tolist() == [[0.25] * 4]  # a pooled measure sees four times the same
+    pooled = similarity(f.mean(dim=(2, 3), keepdim=True))
+    assert torch.allclose(pooled, torch.ones(4, 4), atol=1e-3)
+
+
+def once(redundancy, keep):
+    """The channels of the lowest sums, sorted once: not the paper's algorithm."""
+    return np.sort(np.argsort(redundancy.sum(1), kind="stable")[:keep])
+
+
+def test_the_diagonal_counts_where_asked():
+    r = np.array([[9.0, 1, 0], [1, 0, 2], [0, 2, 0]])
+    assert eliminate(r)[0].tolist() == [1, 0, 2]
+    order, q = eliminate(r, diagonal=True)
+    assert order.tolist() == [0, 1, 2] and q.tolist() == [10, 2, 0]
 
 
 def test_vector_b_greedy_is_not_optimal():
     assert keep_greedy(B, 3).tolist() == [0, 2, 3] and cost(B, np.array([0, 2, 3])) == 3
     assert keep_exact(B, 3).tolist() == [1, 2, 4] and cost(B, np.array([1, 2, 4])) == 2
     assert eliminate(B)[1][[4, 1]].tolist() == [11, 7]
+    assert once(B, 3).tolist() == [1, 2, 3] and cost(B, once(B, 3)) == 5
 
 
 def test_vector_c_the_update_matters():
     assert keep_greedy(C, 2).tolist() == [0, 1] and eliminate(C)[1][[3, 2]].tolist() == [9, 4]
+    assert cost(C, np.array([0, 1])) == 0 == cost(C, keep_exact(C, 2))
+    assert once(C, 2).tolist() == [1, 2] and cost(C, once(C, 2)) == 2
 
 
 def test_incremental_equals_naive_masks_are_nested_and_q_falls():

@@ -114,7 +114,7 @@ def test_scores_move_with_their_channels(name, seed):
 
 def test_fpgm_drops_the_filter_that_the_others_stand_in_for():
     d = fpgm.distances(torch.tensor([[0.0], [1], [2], [4], [10]]))
-    assert d.tolist() == [17, 14, 13, 15, 33]
+    assert d.tolist() == [17, 14, 13, 15, 33] and d.argmin() == 2  # L1 and L2 would drop the first
     left = fpgm.distances(torch.tensor([[0.0], [1], [2], [4], [10]]), norm_rate=0.6)  # 2, 4, 10 are left
     assert left[2:].tolist() == [10, 8, 14] and (left[:2] < 0).all() and left[0] < left[1]
 
@@ -148,6 +148,8 @@ def test_ns_keeps_exactly_half():
     widths = allocate(scores, lambda w: float(sum(w.values())), 3, min_keep=0.1)
     kept = select(scores, widths)
     assert kept["l1"].tolist() == [0, 2] and kept["l2"].tolist() == [2]
+    everything = np.sort(np.concatenate(list(scores.values())))
+    assert (everything > everything[int(0.5 * 6)]).sum() == 2  # the trap of the public code: one too few
 
 
 def test_ns_adds_the_sign_of_each_scale_and_bn_scale_reads_it():
@@ -241,6 +243,12 @@ def test_eic_counts_only_gradients_that_shrink_the_scale():
         seen.append(float(e))
     assert seen == [0.5, 0.5, 1.75]
     assert float(dcfp.eic(torch.zeros(1), torch.tensor([-2.0]), torch.tensor([-4.0]), 0.5)) == 2.0
+
+
+def test_a_gradient_that_overflowed_does_not_stay_in_the_running_mean():
+    """The first steps of fp16 training overflow as a rule; the loss scaler skips them."""
+    seen = dcfp.eic(torch.ones(3), torch.ones(3), torch.tensor([torch.inf, torch.nan, 3.0]), 0.5)
+    assert seen.tolist() == [1, 1, 2]
 
 
 # group norm

@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from edgeprune import models
 from edgeprune.data.loader import Batches
 from edgeprune.errors import EdgepruneError, RecipeError
 from edgeprune.files import read_json, save_tensors
@@ -20,10 +21,11 @@ from edgeprune.prune.groups import find_groups
 from edgeprune.prune.plan import read_plan, structure_hash
 from edgeprune.recipe import load_recipe
 from edgeprune.stages import finetune, load, scoring
-from edgeprune.stages.prune import prune
+from edgeprune.stages.prune import kept_whole, prune
 from edgeprune.stages.run import Run
 from edgeprune.target import load_target
 from edgeprune.train.loop import fingerprint
+from tests.models.small import SMALL
 
 NETWORKS = {
     "streetnet": ["model.args={width: 8, blocks: 1}"],
@@ -155,6 +157,14 @@ def test_two_rounds_make_one_plan_of_the_dense_network(tmp_path, network):
     assert not list((tmp_path / "prune").rglob("round*/**/checkpoint.pt"))
 
 
+def test_what_cannot_be_pruned_is_told_with_its_reason():
+    net = models.build("segformer", SMALL["segformer"], None, 7)
+    lines = kept_whole(find_groups(net, torch.zeros(1, 3, 64, 96)))
+    assert len(lines) == 2 and all(line.startswith("kept whole: segformer.encoder.") for line in lines)
+    assert any("more (layer norm: it mixes channels)" in line for line in lines)
+    assert any("attention heads" in line for line in lines)
+
+
 def test_halps_knapsack_adds_up_saliencies(tmp_path):
     facts = prune(job(tmp_path, "prune.method=halp", "prune.allocate=knapsack", "prune.worth=sum"))
     assert 0.9 * facts["budget"]["limit"] < facts["macs"] <= facts["budget"]["limit"]
@@ -182,10 +192,17 @@ def together(script: str, *args: str) -> None:
 
 
 def test_two_processes_score_alike(tmp_path):
-    """Each sees its own batches, and both must come to the same channels; every gate has a gradient in every step."""
-    together("two_processes.py", str(tmp_path), "acosp", "cap", "mtp", "dcfp")
+    """Each sees its own batches, and both must come to the same channels; every gate has a gradient in every step. What they
+    find is what one process finds with the doubled batch."""
+    from tests.stages.two_processes import scored
+
+    together("two_processes.py", str(tmp_path), *TAUGHT, "sirfp")
     one, other = (read_json(tmp_path / f"{rank}.json") for rank in (0, 1))
     assert one["world"] == 2 and one == other
+    for name, found in one["found"].items():
+        alone = scored(tmp_path / "alone", name, 4)
+        for group, values in alone["scores"].items():
+            np.testing.assert_allclose(found["scores"][group], values, rtol=0.02, atol=1e-4, err_msg=f"{name} {group}")
 
 
 def test_of_two_processes_one_shares_the_budget_out(tmp_path):

@@ -1,5 +1,7 @@
 """Scores of methods that train, by every process of `torch.distributed.run`: FOLDER METHOD…; one JSON a process."""
 
+from __future__ import annotations
+
 import json
 import sys
 from pathlib import Path
@@ -9,18 +11,22 @@ from accelerate import PartialState
 from edgeprune.prune.groups import find_groups
 from edgeprune.stages import load, scoring
 from edgeprune.train.loop import fingerprint
-from tests.stages.test_prune import job, method
+from tests.stages.test_prune import job
+
+
+def scored(folder: Path, name: str, batch: int) -> dict:
+    """Scores and weights after three steps; every pixel is judged, so that each process's mean counts alike."""
+    schedule = f"{{steps: 3, batch: {batch}, lr: 0.01, augment: {{scale: [1.0, 1.5]}}}}"
+    with PartialState(cpu=True).main_process_first():
+        run = job(folder / name, f"prune.method={name}", f"prune.sparsity={schedule}")
+    net, p = load.dense(run), run.recipe.prune
+    scores = scoring.score(run, net, find_groups(net, load.example(run)), scoring.Spent(), p.args, p.sparsity)
+    return {"scores": {n: s.tolist() for n, s in scores.items()}, "weights": fingerprint(net)}
+
 
 if __name__ == "__main__":
-    team, folder, found = PartialState(cpu=True), Path(sys.argv[1]), {}
-    for name in sys.argv[2:]:
-        home = folder / name
-        with team.main_process_first():
-            run = job(home, *method(name))
-        net = load.dense(run)
-        p = run.recipe.prune
-        scores = scoring.score(run, net, find_groups(net, load.example(run)), scoring.Spent(), p.args, p.sparsity)
-        found[name] = {"scores": {n: s.tolist() for n, s in scores.items()}, "weights": fingerprint(net)}
+    team, folder = PartialState(cpu=True), Path(sys.argv[1])
+    found = {name: scored(folder, name, 2) for name in sys.argv[2:]}
     (folder / f"{team.process_index}.json").write_text(json.dumps({"world": team.num_processes, "found": found}))
     team.wait_for_everyone()
     team.destroy_process_group()

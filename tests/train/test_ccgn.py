@@ -7,7 +7,9 @@ from scipy.stats import beta
 
 from edgeprune.prune import cost
 from edgeprune.prune.groups import find_groups
+from edgeprune.recipe import Train
 from edgeprune.train.ccgn import BetaCDF, Gate, Gating, batch_shaping
+from edgeprune.train.loop import Hooks, train
 from tests.prune import nets
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "methods" / "ccgn.py"
@@ -79,3 +81,34 @@ def test_open_gates_change_nothing_and_closed_ones_save_macs():
     assert float(late) == pytest.approx(0.5 * float(on)) and float(early) > 0
     gating.remove()
     assert not any("ccgn" in n for n, _ in net.named_parameters())
+
+
+def test_a_killed_training_goes_on_to_the_same_gates(tmp_path):
+    class Batches:
+        per_epoch, left = 4, 99
+
+        def stream(self, first: int = 0, rank: int = 0, world: int = 1):
+            for n in range(first, 4):
+                self.left -= 1
+                if self.left == 0:
+                    raise KeyboardInterrupt
+                draw = torch.Generator().manual_seed(n)
+                yield torch.randn(4, 3, 32, 32, generator=draw), torch.randint(0, 5, (4,), generator=draw)
+
+    def gated(home: Path, left: int = 99) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        net = nets.Residual()
+        gating = Gating(net, benchmark().places(net, find_groups(net, torch.zeros(1, 3, 32, 32))))
+        hooks = Hooks(before_step=gating.before_step, term=gating.term)
+        batches, cfg = Batches(), Train.model_validate({"steps": 4, "batch": 4, "checkpoint_every": 1})
+        batches.left = left
+        train(net, batches, cfg, home, loss=lambda out, labels: out.square().mean(), seed=0, title="t", hooks=hooks)
+        assert gating.seconds > 0
+        return net.state_dict()
+
+    expected = gated(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        gated(tmp_path / "cut", left=3)
+    found = gated(tmp_path / "cut")
+    assert any("ccgn_gates" in name for name in found)
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())

@@ -72,6 +72,25 @@ def test_gsrl_rarity_is_the_ratio_of_effective_numbers():
     assert rarity(nothing, 4).tolist() == [[[0, 0], [0, 0]]]
 
 
+def test_gsrl_rarity_refers_to_the_class_that_was_drawn():
+    labels = torch.tensor([[[0, 0, 0, 1], [0, 0, 2, 255]]] * 3)
+    expected = (1 + 1e-8 - 0.9) / (1 + 1e-8 - 0.9**5)
+    for _ in range(5):
+        found = rarity(labels, 4, "drawn", torch.tensor([1, 0, 2]), beta=0.9)
+        assert found[:, 0, 0].tolist() == pytest.approx([expected, 1, expected])
+    gone = {round(float(rarity(labels[:1], 4, "drawn", torch.tensor([3]), beta=0.9)[0, 0, 0]), 4) for _ in range(30)}
+    assert gone == {round(expected, 4), 1.0}  # of what the view has lost nothing is known: any that is there
+    wide = torch.zeros(1, 60, 60, dtype=torch.int64)
+    wide[0, :5, :5] = 1
+    logits = torch.randn(1, 4, 60, 60, generator=torch.Generator().manual_seed(2))
+    loss, found = make_loss(Loss(kind="gsrl"), None), []
+    for c in (0, 1):
+        pixels = gsrl_weights(logits, rarity(wide, 4, "drawn", torch.tensor([c])))
+        found.append(loss(logits, wide, torch.tensor([c])))
+        torch.testing.assert_close(found[-1], gsrl(logits, wide, pixels))
+    assert abs(float(found[0] - found[1])) > 1e-3
+
+
 def test_gsrl_widens_weights_and_doubts():
     logits = torch.zeros(1, 2, 11, 11)
     logits[0, 0, 0, 0] = 100.0  # sure there, in doubt elsewhere

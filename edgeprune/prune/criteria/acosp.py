@@ -21,7 +21,7 @@ had silenced, so choose `keep` no smaller than the budget needs.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -91,7 +91,8 @@ class ACoSP:
 
     def __init__(
         self, keep: float = 0.5, start: float = 0.0, end: float = 0.25, first: float = 1.0, last: float = 1e-3,
-        update: str = "step", least: int = 8, after_bn: bool = False, learnable: bool = True, seed: int = 0,
+        update: Literal["step", "epoch"] = "step", least: int = 8, after_bn: bool = False, learnable: bool = True,
+        seed: int = 0,
     ) -> None:  # fmt: skip
         self.keep, self.start, self.end, self.first, self.last = keep, start, end, first, last
         self.update, self.least, self.after_bn, self.learnable, self.seed = update, least, after_bn, learnable, seed

@@ -6,14 +6,17 @@ over |gamma|, at least 10 % of every layer kept.
 
 Everything else is our reading, with a switch each, and no reproduction is claimed:
     A = F reshaped to (C, N);  E = A A^T / sqrt(N);  X = row softmax of E   (affinity="danet": of rowmax(E) - E)
-    g_i = mean_j X_ji   (columns: how strongly the others attend to i; the row sums are 1 and say nothing)
-    L = L_seg + strength * sum_i (1 - g_i) |gamma_i|, g min-max scaled to [0, 1] and taken as constant,
-applied as a subgradient on gamma after the backward pass (`after_backward`); score = |gamma|.
+    g_i = mean_j X_ji   (columns: how strongly the others attend to i; the row sums are 1 and say nothing; reduce="max": max_j)
+    L = L_seg + strength * sum_i (1 - g_i) |gamma_i|   (mode="follow": strength / 2 * sum_i (|gamma_i| - g_i)^2)
+with g averaged over a step's images, those of all processes, then min-max scaled to [0, 1] and taken as constant; applied as a
+subgradient on gamma after the backward pass (`after_backward`); score = |gamma|. The activation is a ReLU for every norm,
+whatever the network has behind it. Residual groups take the highest of their norms, the union of masks. The floor of a tenth is
+`prune.min_keep: 0.1`, and lies within the budget here: other layers give way for it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,9 +39,17 @@ def affinity(maps: torch.Tensor, kind: str = "softmax", scaled: bool = True) -> 
     return e.softmax(dim=2)  # torch subtracts the row maximum, so nothing overflows
 
 
-def guidance(maps: torch.Tensor, kind: str = "softmax", scaled: bool = True) -> torch.Tensor:
-    """g of a batch: (C,), the columns' mean over channels and images."""
-    return affinity(maps, kind, scaled).mean(dim=(0, 1))
+def guidance(maps: torch.Tensor, kind: str = "softmax", scaled: bool = True, reduce: str = "mean") -> torch.Tensor:
+    """g of a batch: (C,), the columns' mean (or greatest) over channels, mean over images."""
+    x = affinity(maps, kind, scaled)
+    return x.mean(dim=(0, 1)) if reduce == "mean" else x.amax(dim=1).mean(dim=0)
+
+
+def push(gamma: torch.Tensor, g: torch.Tensor, mode: str = "sparsity") -> torch.Tensor:
+    """(C,) what is added to the gradient of `gamma`, for strength 1; g is (C,), not scaled yet."""
+    g = (g - g.min()) / (g.max() - g.min()).clamp_min(1e-12)
+    gamma = gamma.detach()
+    return ((1 - g) if mode == "sparsity" else gamma.abs() - g) * gamma.sign()
 
 
 class CAP:
@@ -48,16 +59,22 @@ class CAP:
         strength: of the sparsity term (1e-5 to 1e-4 is usual for L1 on BN scales).
         cagm_affinity: "softmax" or "danet" (rowmax - E).
         cagm_scaled: divide E by sqrt(N) first.
+        cagm_reduce: "mean" or "max" of the affinity's columns.
+        cags_mode: "sparsity", or "follow": scales are pulled towards the guidance.
     """
 
     needs_data = False
     needs_gradient = False
     training = "must"
 
-    def __init__(self, strength: float = 1e-4, cagm_affinity: str = "softmax", cagm_scaled: bool = True) -> None:
-        self.strength, self.kind, self.scaled = strength, cagm_affinity, cagm_scaled
+    def __init__(
+        self, strength: float = 1e-4, cagm_affinity: Literal["softmax", "danet"] = "softmax", cagm_scaled: bool = True,
+        cagm_reduce: Literal["mean", "max"] = "mean", cags_mode: Literal["sparsity", "follow"] = "sparsity",
+    ) -> None:  # fmt: skip
+        self.strength, self.mode = strength, cags_mode
+        self.reading = (cagm_affinity, cagm_scaled, cagm_reduce)
         self.clock = Clock()
-        self._guides: dict[str, torch.Tensor] = {}
+        self._guides: dict[str, list[torch.Tensor]] = {}  # of the batches since the last step
         self._norms: dict[str, nn.Module] = {}
         self._hooks: list[Any] = []
         self._groups: list[Group] = []
@@ -73,18 +90,19 @@ class CAP:
         def hook(module: nn.Module, args: Any, output: torch.Tensor) -> None:
             if module.training and output.ndim == 4:
                 with self.clock, torch.no_grad(), torch.autocast(output.device.type, enabled=False):
-                    g = guidance(F.relu(output), self.kind, self.scaled)
-                    self._guides[name] = (g - g.min()) / (g.max() - g.min()).clamp_min(1e-12)
+                    self._guides.setdefault(name, []).append(guidance(F.relu(output), *self.reading))
 
         return hook
 
     def after_backward(self) -> None:
         """Add the sparsity subgradient to the scales' gradients."""
         with self.clock:
-            for name, g in averaged(self._guides).items():  # each process saw other images
+            seen = {name: torch.stack(parts).mean(dim=0) for name, parts in self._guides.items()}
+            self._guides = {}
+            for name, g in averaged(seen).items():  # each process saw other images
                 gamma = self._norms[name].weight
                 if isinstance(gamma, nn.Parameter) and gamma.grad is not None:
-                    gamma.grad += self.strength * (1 - g) * gamma.detach().sign()
+                    gamma.grad += self.strength * push(gamma, g, self.mode)
 
     def detach(self) -> None:
         """Take the hooks off."""

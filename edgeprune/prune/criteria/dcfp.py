@@ -7,7 +7,8 @@ With g = dL/dgamma of one optimiser step:
 Exact (after the released code): the score, its start at 0, r = 0.999 as its training script passes it (the class has 0.99). Ratios
 there are found a pool (backbone, the rest); here one ranking or the allocator shares out the budget. Residual groups take the
 highest of their norms, as its union of masks does. Its fine-tuning loss is `loss.kind: gsrl` and serves every method.
-Gradients are read behind the loss scaler's unscaling and, over several processes, after they were averaged.
+Gradients are read behind the loss scaler's unscaling and, over several processes, after they were averaged; one that
+overflowed (fp16: the scaler skips that step) moves nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from edgeprune.prune.criteria.members import Clock, from_norms, norms_of
 
 def eic(before: torch.Tensor, gamma: torch.Tensor, gradient: torch.Tensor, decay: float) -> torch.Tensor:
     """The next e of (C,) scales."""
-    shrinks = gradient * gamma > 0
+    shrinks = (gradient * gamma > 0) & gradient.isfinite()
     return decay * before + (1 - decay) * torch.where(shrinks, gradient.abs(), before)
 
 

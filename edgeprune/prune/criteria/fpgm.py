@@ -14,6 +14,7 @@ raw D scales with the layer's width and fan-in, which explains its collapse in C
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import torch
@@ -48,7 +49,7 @@ class FPGM:
     needs_gradient = False
     training = "no"
 
-    def __init__(self, norm_rate: float = 1.0, normalise: str = "layer") -> None:
+    def __init__(self, norm_rate: float = 1.0, normalise: Literal["layer", "none"] = "layer") -> None:
         self.norm_rate, self.normalise = norm_rate, normalise
         self.clock = Clock()
         self._found: dict[str, np.ndarray] = {}

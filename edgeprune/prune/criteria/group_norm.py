@@ -12,6 +12,8 @@ the root); `norms=False` leaves the scales out; `consumers=False` leaves the rea
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import nn
@@ -44,7 +46,9 @@ class GroupNorm:
     needs_gradient = False
     training = "no"
 
-    def __init__(self, normalise: str = "layer", norms: bool = True, consumers: bool = True) -> None:
+    def __init__(
+        self, normalise: Literal["layer", "none"] = "layer", norms: bool = True, consumers: bool = True
+    ) -> None:
         self.normalise = normalise
         self.kinds = {"out", *(["norm"] if norms else []), *(["in"] if consumers else [])}
         self.clock = Clock()

@@ -12,11 +12,13 @@ the last pruning step); one cut and not thirty (`prune.rounds` adds more); no wh
 
 from __future__ import annotations
 
+from typing import Literal
+
 from edgeprune.prune.criteria.taylor import Taylor
 
 
 class HALP(Taylor):
     """|Taylor of scale and shift|, averaged over batches."""
 
-    def __init__(self, normalise: str = "none") -> None:
+    def __init__(self, normalise: Literal["layer", "none"] = "none") -> None:
         super().__init__("norm", 1, normalise)

@@ -6,6 +6,8 @@ groups with several producers add theirs up.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from torch import nn
 
@@ -25,7 +27,7 @@ class Magnitude:
     needs_gradient = False
     training = "no"
 
-    def __init__(self, power: int = 1, normalise: str = "layer") -> None:
+    def __init__(self, power: int = 1, normalise: Literal["layer", "none"] = "layer") -> None:
         self.power, self.normalise = power, normalise
         self.clock = Clock()
         self._found: dict[str, np.ndarray] = {}
@@ -51,12 +53,12 @@ class Magnitude:
 class L1(Magnitude):
     """Sum of absolute weights."""
 
-    def __init__(self, normalise: str = "layer") -> None:
+    def __init__(self, normalise: Literal["layer", "none"] = "layer") -> None:
         super().__init__(1, normalise)
 
 
 class L2(Magnitude):
     """Euclidean norm of the weights."""
 
-    def __init__(self, normalise: str = "layer") -> None:
+    def __init__(self, normalise: Literal["layer", "none"] = "layer") -> None:
         super().__init__(2, normalise)

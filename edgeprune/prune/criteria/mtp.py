@@ -29,6 +29,7 @@ from torch import nn
 from edgeprune.prune.channels import Group
 from edgeprune.prune.criteria.members import Clock, taps
 from edgeprune.prune.criteria.taylor import products, signed
+from edgeprune.prune.ranks import averaged
 
 
 def combined(seg: np.ndarray, cls: np.ndarray, alpha: float) -> np.ndarray:
@@ -45,6 +46,13 @@ def presence(labels: torch.Tensor, classes: int) -> torch.Tensor:
     """(B, K) 1 where a class stands anywhere in the mask; (B, H, W) labels, others than 0..K-1 ignored."""
     known = torch.where((labels >= 0) & (labels < classes), labels, classes).flatten(1)
     return torch.zeros(len(known), classes + 1, device=labels.device).scatter_(1, known, 1.0)[:, :classes]
+
+
+def over_processes(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Products of the gradients that all processes' batches have together, so that squares are taken of those."""
+    whole = averaged(torch.from_numpy(np.concatenate(list(found.values())))).numpy()
+    ends = np.cumsum([len(v) for v in found.values()])[:-1]
+    return dict(zip(found, np.split(whole, ends), strict=True))
 
 
 class MTP:
@@ -95,7 +103,7 @@ class MTP:
         parameters = [p for layer in self._layers.values() for p in layer.parameters(recurse=False) if p.requires_grad]
         gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
         of: dict[torch.Tensor, torch.Tensor | None] = dict(zip(parameters, gradients, strict=True))
-        found = {name: products(layer, lambda p: of.get(p)) for name, layer in self._layers.items()}
+        found = over_processes({name: products(layer, lambda p: of.get(p)) for name, layer in self._layers.items()})
         kept = self._importance[task]
         for g in self._groups:
             new = torch.from_numpy(signed(g, found, "norm") ** 2)

@@ -4,7 +4,8 @@ For each norm layer, on its output before the activation, at full resolution:
     f_i  = vec(F[b, i]);  fh_i = f_i / (||f_i||_1 + 1e-5);  S = mean_b Fh Fh^T;  r_ij = |S_ij|
 and the channels are eliminated greedily by their redundancy to the living ones (`clique.eliminate`); score = -q.
 
-Exact (after the authors' released code): the tap, the L1 scale, the absolute value *after* averaging, the greedy.
+Exact (after the authors' released code): the tap, the L1 scale, the absolute value *after* averaging, the greedy. Paper and
+code differ in whether a channel is redundant to itself: `diagonal=True` is the code's.
 Our readings, each with a switch: statistics are taken over calibration batches and their mean is plain; with
 `prune.sparsity` they are taken during that training, as released, and `decay=0.999` makes the mean the released EMA (it starts
 at 0; its bias is the same for all layers);
@@ -20,7 +21,7 @@ Groups with several norms (residual sums) take the highest of their scores, whic
 from __future__ import annotations
 
 import fnmatch
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -64,6 +65,7 @@ class SIRFP:
         detail_from: "edge" or "gradient" (the second round's).
         detail_where: glob of the modules whose channels get it.
         decay: of the running mean over batches, such as 0.999; null takes the plain mean.
+        diagonal: count each channel's redundancy to itself (released code; the paper's algorithm does not).
         pool: maps are averaged over squares of so many pixels first, which gives the method's point away; for ablations.
     """
 
@@ -71,11 +73,12 @@ class SIRFP:
     training = "may"
 
     def __init__(
-        self, scale: str = "l1", normalise: str = "layer", detail: float = 0.0, detail_from: str = "edge",
-        detail_where: str = "*", decay: float | None = None, pool: int = 1,
+        self, scale: Literal["l1", "cosine"] = "l1", normalise: Literal["layer", "none"] = "layer", detail: float = 0.0,
+        detail_from: Literal["edge", "gradient"] = "edge", detail_where: str = "*", decay: float | None = None, diagonal: bool = False,
+        pool: int = 1,
     ) -> None:  # fmt: skip
-        self.pool = pool
-        self.scale, self.normalise, self.detail, self.where, self.decay = scale, normalise, detail, detail_where, decay
+        self.scale, self.normalise, self.pool = scale, normalise, pool
+        self.detail, self.where, self.decay, self.diagonal = detail, detail_where, decay, diagonal
         self.edges = bool(detail) and detail_from == "edge"
         self.needs_gradient = bool(detail) and detail_from == "gradient"
         self.clock = Clock()
@@ -147,7 +150,7 @@ class SIRFP:
         redundancy = self._means[tap.module].abs().cpu().numpy().astype(np.float64)
         blocks = tap.index.reshape(len(tap.index), -1)
         part = sum(redundancy[np.ix_(blocks[:, k], blocks[:, k])] for k in range(blocks.shape[1]))
-        _, q = eliminate(np.asarray(part))
+        _, q = eliminate(np.asarray(part), self.diagonal)
         score = -relative(q) if self.normalise == "layer" else -q
         if tap.module in details and fnmatch.fnmatch(tap.module, self.where):
             score = score + self.detail * over_units(details[tap.module], tap)

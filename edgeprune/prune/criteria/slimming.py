@@ -13,6 +13,8 @@ removes one too many); weight decay never acts on gamma here.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from torch import nn
 
@@ -31,7 +33,7 @@ class BNScale:
     needs_gradient = False
     training = "no"
 
-    def __init__(self, combine: str = "max") -> None:
+    def __init__(self, combine: Literal["max", "mean"] = "max") -> None:
         self.combine = combine
         self.clock = Clock()
         self._groups: list[Group] = []
@@ -60,7 +62,7 @@ class NS(BNScale):
 
     training = "must"
 
-    def __init__(self, strength: float = 1e-4, combine: str = "max") -> None:
+    def __init__(self, strength: float = 1e-4, combine: Literal["max", "mean"] = "max") -> None:
         super().__init__(combine)
         self.strength = strength
 

@@ -16,6 +16,7 @@ and the running statistics are what the cut network starts from. A group without
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -64,7 +65,12 @@ class Taylor:
     needs_gradient = True
     training = "no"
 
-    def __init__(self, variant: str = "weight", power: int = 2, normalise: str = "none") -> None:
+    def __init__(
+        self,
+        variant: Literal["weight", "norm"] = "weight",
+        power: Literal[1, 2] = 2,
+        normalise: Literal["layer", "none"] = "none",
+    ) -> None:
         self.variant, self.power, self.normalise = variant, power, normalise
         self.clock = Clock()
         self._groups: list[Group] = []
