@@ -36,11 +36,12 @@ def cool_down(below, most=180):
     return board.hottest()
 
 
-def make(args, model, **more):
+def make(args, model, precision=None):
     import engines
 
     home = os.path.join(HOME, os.path.basename(os.path.dirname(os.path.abspath(model))))
-    return engines.BACKENDS[args.backend](model, args.precision, None, args.device, args.threads, home=home, **more)
+    precision = precision or args.precision
+    return engines.BACKENDS[args.backend](model, precision, None, args.device, args.threads, home=home)
 
 
 def hello(args):
@@ -79,7 +80,7 @@ def pairs(args):
 
     image = np.load(args.image, allow_pickle=False)
     before = measuring.state()
-    calls = [make(args, model).bind(image) for model in (args.model, args.other)]
+    calls = [make(args, args.model).bind(image), make(args, args.other, args.other_precision).bind(image)]
     a, b, warm = measuring.pairs(calls[0], calls[1], args.runs)
     during = measuring.verdict(before, measuring.state(), None)
     return {"a": a, "b": b, "warm": warm, "during": during, "fingerprint": board.fingerprint()}
@@ -128,6 +129,7 @@ def main(argv=None):
     parser.add_argument("--image")
     parser.add_argument("--out")
     parser.add_argument("--precision", default="f32")
+    parser.add_argument("--other_precision", help="of the other model; default: the same")
     parser.add_argument("--device", default="CPU")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--runs", type=int, default=50)
