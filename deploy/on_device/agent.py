@@ -36,12 +36,11 @@ def cool_down(below, most=180):
     return board.hottest()
 
 
-def make(args, model, precision=None):
+def make(args, model, **more):
     import engines
 
     home = os.path.join(HOME, os.path.basename(os.path.dirname(os.path.abspath(model))))
-    precision = precision or args.precision
-    return engines.BACKENDS[args.backend](model, precision, None, args.device, args.threads, home=home)
+    return engines.BACKENDS[args.backend](model, args.precision, None, args.device, args.threads, home=home, **more)
 
 
 def hello(args):
@@ -80,7 +79,8 @@ def pairs(args):
 
     image = np.load(args.image, allow_pickle=False)
     before = measuring.state()
-    calls = [make(args, args.model).bind(image), make(args, args.other, args.other_precision).bind(image)]
+    other = argparse.Namespace(**dict(vars(args), precision=args.other_precision or args.precision))
+    calls = [make(args, args.model).bind(image), make(other, args.other).bind(image)]
     a, b, warm = measuring.pairs(calls[0], calls[1], args.runs)
     during = measuring.verdict(before, measuring.state(), None)
     return {"a": a, "b": b, "warm": warm, "during": during, "fingerprint": board.fingerprint()}

@@ -27,7 +27,10 @@ def _breaks(net: nn.Module) -> bool:
         return False
     block = 16 if "AVX512" in torch.backends.cpu.get_cpu_capability() else 8
     return any(
-        isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) and m.stride != (1, 1) and m.in_channels // m.groups < block
+        isinstance(m, nn.Conv2d)
+        and m.kernel_size == (1, 1)
+        and m.stride != (1, 1)
+        and m.in_channels // m.groups < block
         for m in net.modules()
     )
 

@@ -96,11 +96,15 @@ def test_a_fast_one_that_fails_a_gate_does_not_ship(monkeypatch, tmp_path):
         monkeypatch, tmp_path, {"f32": engine("a", "f32", 4.0), "int8": engine("c", "int8", 2.0, wrong=0.25)}
     )
     assert facts["chosen"] == "f32" and not rows["int8"]["passed"]
-    assert "pixel_agreement (0.75, limit 0.98)" in rows["int8"]["verdict"] and "faster than f32" in rows["int8"]["verdict"]
+    assert (
+        "pixel_agreement (0.75, limit 0.98)" in rows["int8"]["verdict"] and "faster than f32" in rows["int8"]["verdict"]
+    )
 
 
 def test_a_slow_one_is_said_to_be_slow(monkeypatch, tmp_path):
-    facts, rows, made = choose(monkeypatch, tmp_path, {"f32": engine("a", "f32", 2.0), "int8": engine("c", "int8", 3.0)})
+    facts, rows, made = choose(
+        monkeypatch, tmp_path, {"f32": engine("a", "f32", 2.0), "int8": engine("c", "int8", 3.0)}
+    )
     assert facts["chosen"] == "f32" and rows["int8"]["verdict"].startswith("passes, slower than f32: 1.50")
     assert made[-1][0] == "pruned", "the target's own has its types beside the graph already"
 
