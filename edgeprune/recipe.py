@@ -188,7 +188,11 @@ class Train(Section):
     warmup_steps: Annotated[int, Field(ge=0)] = Field(default=0, description="steps of linear warm-up")
     loss: Loss = Loss()
     autocast: Literal["none", "bf16", "fp16"] = Field(default="none", description="mixed precision of training")
-    channels_last: bool = Field(default=True, description="NHWC layout, which convolutions like; false: NCHW")
+    channels_last: bool = Field(
+        default=True,
+        description="NHWC layout, which convolutions like; false: NCHW, which a CPU also takes where strided 1x1 convolutions "
+        "are too narrow for oneDNN in NHWC",
+    )
     checkpoint_blocks: bool = Field(
         default=False, description="compute blocks' insides again for the gradient: less memory, a third more time"
     )

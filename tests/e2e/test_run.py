@@ -183,6 +183,9 @@ def bundle(tmp_path_factory) -> Path:
     assert "check.py" in done.stderr
     r = report(runs, "quickstart@jetson")
     assert r["engine"]["measured"] is False and r["engine"]["latency"] is None and r["speedup"]["median"] is None
+    assert r["attribution"][-1]["stage"] == "f16", (
+        "what is judged is the graph that the board builds of, at its precision"
+    )
     return runs / "quickstart@jetson" / "bundle"
 
 
