@@ -124,7 +124,7 @@ def verify(
     inside = {role: folder / "compile" / role / "graph.onnx" for role in ("dense", "pruned")}  # with its precision
     graphs = {role: path if path.exists() else folder / "simplify" / f"{role}.onnx" for role, path in inside.items()}
     content = Recipe.model_validate(read_json(folder / "recipe.json"))
-    asked = told.precision if content.deploy.precision == "auto" else content.deploy.precision
+    asked = told.precision if content.deploy.planned == "auto" else content.deploy.planned
     reason = Replay(told, result).unfit(graphs, asked)
     if reason:
         raise EngineError(f"{result} does not fit {folder}: {reason}")

@@ -39,9 +39,14 @@ def check_pair(recipe: Recipe, target: Target) -> None:
     if network is not None and network not in NETWORKS:
         raise RecipeError(f"model.network: {network!r} is unknown; {hint(network, list(NETWORKS))}")
     _task(recipe)
-    asked = recipe.deploy.precision
+    asked = recipe.deploy.planned
     if asked != "auto" and asked not in target.precisions:
         raise RecipeError(f"deploy.precision: {target.name} has {', '.join(target.precisions)}, not {asked}")
+    if recipe.deploy.precision == "fastest" and recipe.budget.latency is not None:
+        raise RecipeError(
+            "deploy.precision: fastest does not go with budget.latency: a share of the dense engine's time hangs on the "
+            "precision of both; give budget.latency_ms or budget.fps, or name the precision"
+        )
     figures = target.catalogue is not None and target.catalogue.bandwidth_gb_s
     if target.host and target.backend == "inductor":
         raise RecipeError("target.host: inductor's engines are code, compiled and run on this machine only; no --host")

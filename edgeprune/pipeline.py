@@ -27,7 +27,7 @@ from edgeprune.errors import DeviceError
 from edgeprune.files import hash_obj, lock, read_json, sha256, write_json
 from edgeprune.recipe import Recipe
 from edgeprune.runtime import BACKENDS
-from edgeprune.stages import deploy, finetune, load, profile, prune, report, verify
+from edgeprune.stages import deploy, finetune, load, precision, profile, prune, report, verify
 from edgeprune.stages.run import Run
 from edgeprune.target import Target
 from edgeprune.tasks import METRICS
@@ -52,7 +52,7 @@ STAGES = [
     Stage(
         "profile",
         profile.profile,
-        ("budget", "deploy.precision", "deploy.opset", "deploy.head", "deploy.gates", "prune.step", "prune.never"),
+        ("budget", "deploy.planned", "deploy.opset", "deploy.head", "deploy.gates", "prune.step", "prune.never"),
         ("openvino",),
     ),
     Stage(
@@ -64,6 +64,7 @@ STAGES = [
     Stage("finetune", finetune.finetune, ("finetune",), trains=True),
     Stage("export", deploy.export, ("deploy",), ("onnx", "onnxscript")),
     Stage("simplify", deploy.simplify, (), ("onnxsim", "onnxruntime")),
+    Stage("precision", precision.choose, (), ("openvino", "nncf", "onnxruntime"), backend=True, brought=deploy.RESULT),
     Stage("compile", deploy.compile, (), ("openvino", "nncf", "onnxruntime"), backend=True, brought=deploy.RESULT),
     Stage("verify", verify.verify),
     Stage("bundle", deploy.bundle),

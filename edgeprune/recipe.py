@@ -189,7 +189,11 @@ class Train(Section):
     warmup_steps: Annotated[int, Field(ge=0)] = Field(default=0, description="steps of linear warm-up")
     loss: Loss = Loss()
     autocast: Literal["none", "bf16", "fp16"] = Field(default="none", description="mixed precision of training")
-    channels_last: bool = Field(default=True, description="NHWC layout, which convolutions like; false: NCHW")
+    channels_last: bool = Field(
+        default=True,
+        description="NHWC layout, which convolutions like; false: NCHW, which a CPU also takes where strided 1x1 convolutions "
+        "are too narrow for oneDNN in NHWC",
+    )
     checkpoint_blocks: bool = Field(
         default=False, description="compute blocks' insides again for the gradient: less memory, a third more time"
     )
@@ -406,8 +410,10 @@ class Gates(Section):
 class Deploy(Section):
     """The engine."""
 
-    precision: Literal["auto", "f32", "f16", "bf16", "int8"] = Field(
-        default="auto", description="auto: the target's own"
+    precision: Literal["auto", "f32", "f16", "bf16", "int8", "fastest"] = Field(
+        default="auto",
+        description="auto: the target's own; fastest: the one of the target's whose engine passes the gates and is the "
+        "fastest by measurement (the target's own where the device is not at hand)",
     )
     calibration_images: Count = Field(default=64, description="training images that INT8 is calibrated on")
     opset: Annotated[int, Field(ge=18)] = Field(default=20, description="of the ONNX graph")
@@ -421,6 +427,11 @@ class Deploy(Section):
     latency_runs: Annotated[int, Field(ge=5)] = Field(default=50, description="timed pairs dense/pruned")
     parity_images: Count = Field(default=16, description="images with PyTorch's answers that travel in the bundle")
     gates: Gates = Gates()
+
+    @property
+    def planned(self) -> str:
+        """The precision that all before the engine is planned at; "auto" is the target's own."""
+        return "auto" if self.precision == "fastest" else self.precision
 
 
 class Recipe(Section):

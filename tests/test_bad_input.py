@@ -151,6 +151,13 @@ def test_precision_that_the_target_has_not(cli):
     one_line(err, "deploy.precision: jetson has f32, f16, int8")
 
 
+def test_a_share_of_the_dense_engine_and_the_fastest_precision(cli):
+    code, _, err = cli("check", "quickstart", "--set", "deploy.precision=fastest", "--set", "budget.latency=0.5x")
+    assert code == 2
+    one_line(err, "deploy.precision: fastest does not go with budget.latency", "budget.latency_ms")
+    assert cli("check", "quickstart", "--set", "deploy.precision=fastest", "--set", "budget.latency_ms=5")[0] == 0
+
+
 def test_int8_where_it_cannot_be_built(cli):
     code, _, err = cli("check", "quickstart", "-t", "cpu-inductor", "--set", "deploy.precision=int8")
     assert code == 2

@@ -79,7 +79,8 @@ def pairs(args):
 
     image = np.load(args.image, allow_pickle=False)
     before = measuring.state()
-    calls = [make(args, model).bind(image) for model in (args.model, args.other)]
+    other = argparse.Namespace(**dict(vars(args), precision=args.other_precision or args.precision))
+    calls = [make(args, args.model).bind(image), make(other, args.other).bind(image)]
     a, b, warm = measuring.pairs(calls[0], calls[1], args.runs)
     during = measuring.verdict(before, measuring.state(), None)
     return {"a": a, "b": b, "warm": warm, "during": during, "fingerprint": board.fingerprint()}
@@ -128,6 +129,7 @@ def main(argv=None):
     parser.add_argument("--image")
     parser.add_argument("--out")
     parser.add_argument("--precision", default="f32")
+    parser.add_argument("--other_precision", help="of the other model; default: the same")
     parser.add_argument("--device", default="CPU")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--runs", type=int, default=50)

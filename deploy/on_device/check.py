@@ -99,7 +99,8 @@ def make(folder, role, about, args):
         os.path.join(folder, role + ".onnx"), precision, None, args.device or about["device"], args.threads,
         home=os.path.join(folder, "engines"), dla=args.dla, workspace_mb=args.workspace_mb,
     )  # fmt: skip
-    how = "built" if getattr(built, "built", True) else "taken from engines/"
+    ahead = built.facts.get("route") == "built ahead"
+    how = "taken from engines/" if not getattr(built, "built", True) else "taken as built ahead" if ahead else "built"
     print("%s: %s in %.0f s, found %s" % (role, how, time.time() - started, built.precision), file=sys.stderr)
     placement = built.facts.get("placement")
     if placement:

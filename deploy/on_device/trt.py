@@ -60,7 +60,7 @@ class TensorRT:
         if plan is None:
             self.why_built = reason
             cache = os.path.join(home, "timing.%s.cache" % slug(self.backend, now["gpu"]["cc"])) if home else None
-            plan, facts = build(trt, self.logger, graph, precision, way, size, dla, cache)
+            plan, facts = self._plan(graph, precision, way, size, dla, cache)
             facts.update(workspace_mb=size, free_mb=free, **reading_of_log(self.log, dla))
         runtime = trt.Runtime(self.logger)
         if dla is not None:
@@ -78,6 +78,9 @@ class TensorRT:
         if self.context is None:
             raise RuntimeError("TensorRT cannot prepare the engine to run%s" % last_word(self.log))
         self._buffers()
+
+    def _plan(self, graph, precision, way, size, dla, cache):
+        return build(self.trt, self.logger, graph, precision, way, size, dla, cache)
 
     def _buffers(self):
         """Page-locked host arrays and device addresses of every input and output."""
@@ -129,6 +132,17 @@ class TensorRTRTX(TensorRT):
 
     module = "tensorrt_rtx"
     inside = True
+
+    def _plan(self, graph, precision, way, size, dla, cache):
+        """The engine that was built ahead and lies beside its graph, if this GPU and version take it; else one built here."""
+        ahead = "%s.rtx" % graph[: -len(".onnx")]
+        if os.path.exists(ahead):
+            with open(ahead, "rb") as handle:
+                plan = handle.read()
+            if self.trt.Runtime(self.logger).deserialize_cuda_engine(plan) is not None:
+                return plan, {"route": "built ahead", "bytes": len(plan)}
+            print("%s does not fit this GPU or %s; built anew here" % (ahead, self.backend), file=sys.stderr)
+        return TensorRT._plan(self, graph, precision, way, size, dla, cache)
 
 
 def load(module):

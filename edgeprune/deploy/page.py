@@ -12,7 +12,7 @@ from PIL import Image
 
 from edgeprune.data.dataset import Color
 from edgeprune.deploy import plots
-from edgeprune.deploy.table import judged_by
+from edgeprune.deploy.table import judged_by, untried
 
 Pictures = dict[str, np.ndarray]
 
@@ -27,6 +27,7 @@ def render(report: dict[str, Any], pictures: Pictures, palette: list[Color]) -> 
         r=report,
         m=report["metric"],
         judged_by=judged_by(report["dense"]["evaluate"]) if "evaluate" in report["dense"] else None,
+        untried=untried(told) if (told := report["precisions"]) and not told["candidates"] else None,
         rows=_rows(pictures),
         legend=[(name, "#" + bytes(color).hex()) for name, color in zip(classes, palette, strict=True)],
         classes_plot=plots.classes(report),

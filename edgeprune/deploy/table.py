@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -14,6 +15,8 @@ def show(console: Console, report: dict[str, Any], folder: Path) -> None:
     console.print(_networks(report))
     console.print(_classes(report))
     console.print(_gates(report))
+    if told := report["precisions"]:
+        console.print(_precisions(told) if told["candidates"] else untried(told), highlight=False)
     key = report["metric"]["key"]
     more = report["training_steps"]["prune"] + report["training_steps"]["finetune"]
     if report["pruned"][key] > report["dense"][key] and more:
@@ -44,6 +47,11 @@ def show(console: Console, report: dict[str, Any], folder: Path) -> None:
             "edgeprune verify --result result.zip"
         )
     console.print(f"report: {folder / 'report.html'}   numbers: {folder / 'report.json'}", soft_wrap=True)
+
+
+def untried(precisions: dict[str, Any]) -> str:
+    """Why `deploy.precision: fastest` could not choose, in one line."""
+    return f"precision: fastest was asked for; {precisions['chosen']}, the target's own, was taken untried: {precisions['why_not']}"
 
 
 def judged_by(protocol: dict[str, Any]) -> str:
@@ -113,6 +121,19 @@ def _classes(report: dict[str, Any]) -> Table:
     for name in report["data"]["classes"]:
         rows = (report[r][metric["per_class"]][name] for r in ("dense", "pruned", "engine"))
         table.add_row(name, *("-" if v is None else f"{100 * v:.1f}" for v in rows))
+    return table
+
+
+def _precisions(told: dict[str, Any]) -> Table:
+    table = Table(title=f"precisions, against {told['reference']}'s time")
+    for column in ("asked", "found", "of its time", "95 %", ""):
+        table.add_column(column, justify="right" if column in ("of its time", "95 %") else "left")
+    for row in told["candidates"]:
+        timed = row["share"] is not None and row["asked"] != told["reference"]
+        share = f"{row['share']:.2f}" if timed else "1" if row["share"] else ""
+        interval = "[{:.2f}, {:.2f}]".format(*row["ci95"]) if timed else ""
+        style = "[bold green]" if row["chosen"] and row["passed"] else ""
+        table.add_row(f"{style}{row['asked']}", row["found"] or "", share, escape(interval), escape(row["verdict"]))
     return table
 
 

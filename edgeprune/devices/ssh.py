@@ -116,7 +116,7 @@ class Ssh:
         """Interleaved milliseconds of two engines on one (1, H, W, 3) image, taken there."""
         found = self._job(
             "pairs", model=a.model, other=b.model, image=self._send_array(image), precision=a.asked, runs=runs,
-            seconds=self.target.run_seconds,
+            other_precision=b.asked, seconds=self.target.run_seconds,
         )  # fmt: skip
         return np.array(found["a"]), np.array(found["b"]), [(int(n), bool(steady)) for n, steady in found["warm"]]
 

@@ -68,10 +68,10 @@ def simplify(run: Run) -> dict[str, Any]:
                 f"{role}: {done.nodes_before} -> {done.nodes_after} nodes, logits differ by {done.difference:.0e}"
             )
         facts[role] = vars(done)
-    return facts | _types_beside(run)
+    return facts | types_beside(run)
 
 
-def _types_beside(run: Run) -> dict[str, Any]:
+def types_beside(run: Run) -> dict[str, Any]:
     """Writes `simplify/{dense,pruned}.f16.onnx` beside the f32 ones, where the backend wants them."""
     facts, asked = {}, precision(run)
     for role in ROLES:
@@ -94,9 +94,10 @@ def with_types(run: Run, path: Path, images: list[np.ndarray]) -> dict[str, Any]
 
 
 def precision(run: Run) -> str:
-    """The precision asked for."""
-    asked = run.recipe.deploy.precision
-    return run.target.precision if asked == "auto" else asked
+    """The precision asked for; under `fastest` the target's own until `stages.precision` has chosen."""
+    planned = run.recipe.deploy.planned
+    own = run.target.precision if planned == "auto" else planned
+    return run.facts.get("precision", {}).get("chosen") or own
 
 
 def device(run: Run) -> Device:

@@ -82,6 +82,7 @@ def assemble(run: Run) -> dict[str, Any]:
         },
         "speedup": {**speedup, "macs_ratio": dense["macs"] / pruned["macs"]},
         "budget": _budget(run),
+        "precisions": _precisions(run),
         "contest": facts["prune"]["budget"].get("contest"),
         "layers": verified["layers"],
         "boundaries": verified["boundaries"],
@@ -93,6 +94,12 @@ def assemble(run: Run) -> dict[str, Any]:
         "machine": verified.get("machine"),
         "bundle": facts["bundle"].get("archive"),
     }  # fmt: skip
+
+
+def _precisions(run: Run) -> dict[str, Any] | None:
+    """What competed to ship, and why which of them does; None where the recipe names its precision."""
+    found = run.facts["precision"]
+    return found if found["chosen"] else None
 
 
 def _budget(run: Run) -> dict[str, Any]:

@@ -40,8 +40,8 @@ def verify(run: Run) -> dict[str, Any]:
         "onnx": OnnxRuntimeEngine(run.folder / "export" / "pruned.onnx").predict,
         "simplified": OnnxRuntimeEngine(run.folder / "simplify" / "pruned.onnx").predict,
     }
-    if run.target.backend in TYPED and precision(run) != "f32":
-        runners[precision(run)] = OnnxRuntimeEngine(shipped_graph(run, "pruned")).predict
+    if precision(run) != "f32" and (typed := _typed(run)).exists():
+        runners[precision(run)] = OnnxRuntimeEngine(typed).predict
     if here:
         runners["engine"] = engine(run, "pruned").predict
     found: dict[str, Any] = {}
@@ -72,6 +72,12 @@ def verify(run: Run) -> dict[str, Any]:
     write_json(home / "parity.json", {k: facts[k] for k in ("parity", "pruning", "attribution", "judged")})
     write_json(home / "gates.json", facts["gates"])
     return facts
+
+
+def _typed(run: Run) -> Path:
+    """Where the pruned graph lies with its precision inside, if its backend takes such: as it ships, or beside the f32 one."""
+    shipped = shipped_graph(run, "pruned")
+    return shipped if run.target.backend in TYPED else shipped.with_suffix(f".{precision(run)}.onnx")
 
 
 def _data(run: Run) -> Dataset:

@@ -45,7 +45,7 @@ def imitate(
     Raises:
         EdgepruneError: the loss is NaN or infinite.
     """
-    layout, device = image_layout(cfg.channels_last), next(teacher.parameters()).device
+    layout, device = image_layout(cfg.channels_last, student), next(teacher.parameters()).device
     lie(student.to(device), layout).train()
     lie(teacher, layout).eval()
     peak = gentle * (cfg.lr if cfg.optimizer == "adamw" else _RATE)

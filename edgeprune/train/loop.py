@@ -73,7 +73,7 @@ def train(
     per_epoch = batches.per_epoch / (cfg.accumulate * accelerator.num_processes)  # optimiser steps
     steps = total_steps(cfg, per_epoch)
     key = hash_obj([cfg.model_dump(mode="json"), seed, steps, context, fingerprint(net)])
-    layout = image_layout(cfg.channels_last)
+    layout = image_layout(cfg.channels_last, net)
     wrapped, optimizer = accelerator.prepare(lie(net, layout), _optimizer(net, cfg))
     scaler = torch.amp.GradScaler(accelerator.device.type, enabled=cfg.autocast == "fp16")
     ema = _ema(net, cfg.ema)

@@ -12,9 +12,27 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 
-def image_layout(channels_last: bool) -> torch.memory_format:
-    """NHWC suits convolutions on tensor cores and on CPUs; NCHW where a network is faster so."""
-    return torch.channels_last if channels_last else torch.contiguous_format
+def image_layout(channels_last: bool, net: nn.Module) -> torch.memory_format:
+    """NHWC suits convolutions on tensor cores and on CPUs; NCHW where a network is faster so, or would break in NHWC."""
+    return torch.channels_last if channels_last and not _breaks(net) else torch.contiguous_format
+
+
+def _breaks(net: nn.Module) -> bool:
+    """Would its gradient in NHWC write beyond its memory? A fault of oneDNN on CPUs (its issue 6035).
+
+    Strided 1x1 convolutions of fewer channels than a vector holds get wrong gradients of their kernels, or end the process:
+    seen with torch 2.13 on AVX2 at 2 to 7 channels, not at 9 or more. Pruning without steps makes such.
+    """
+    if torch.cuda.is_available():
+        return False
+    block = 16 if "AVX512" in torch.backends.cpu.get_cpu_capability() else 8
+    return any(
+        isinstance(m, nn.Conv2d)
+        and m.kernel_size == (1, 1)
+        and m.stride != (1, 1)
+        and m.in_channels // m.groups < block
+        for m in net.modules()
+    )
 
 
 def lie(net: nn.Module, layout: torch.memory_format) -> nn.Module:

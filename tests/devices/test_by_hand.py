@@ -107,13 +107,22 @@ def test_the_result_stays_with_the_run_until_its_networks_change(by_hand, target
     if not (runs / "quickstart@board" / "result.zip").exists():
         cli("verify", "--result", str(brought), "--runs-dir", str(runs))
     status, said = go(targets[1], runs)
-    assert status == 0 and said.count("skipped") == 9, said
+    assert status == 0 and said.count("skipped") == 10, said
     pruned = runs / "quickstart@board" / "simplify" / "pruned.onnx"
     pruned.write_bytes(pruned.read_bytes() + b" ")
     code, _, err = cli("verify", "--result", str(brought), "--runs-dir", str(runs))
     assert code == 1 and "does not fit" in err
     code, _, err = cli("verify", "--result", str(brought), "--runs-dir", str(runs / "none"))
     assert code == 2 and "the result belongs to that run" in err
+
+
+def test_the_fastest_precision_is_found_on_the_board(targets, tmp_path):
+    status, said = go(targets[0], tmp_path, "deploy.precision=fastest")
+    assert status == 0, said
+    r = json.loads((tmp_path / "quickstart@board" / "report.json").read_text())
+    rows = {c["asked"]: c for c in r["precisions"]["candidates"]}
+    assert rows["int8"]["found"] == "int8" and rows["int8"]["share"] > 0
+    assert r["engine"]["precision_asked"] == r["precisions"]["chosen"]
 
 
 def test_the_doctor_asks_the_board(targets, cli):

@@ -60,6 +60,8 @@ def test_int8_is_quantised_here_and_runs_there(board, graphs, tmp_path):
     made = board.build(graphs[0], tmp_path, "int8", iter(IMAGES))
     assert made.precision == "int8"
     assert made.predict(IMAGES).shape == (3, 64, 96)
+    a, b, _ = board.pairs(made, board.build(graphs[0], tmp_path / "f32", "f32"), IMAGES[:1], 8)
+    assert len(a) == len(b) == 8, "engines of unlike precision are timed in turn"
 
 
 def test_layers_of_probe_graphs(board, tmp_path):

@@ -24,7 +24,7 @@ SETTINGS = [
     "deploy.gates.pruning_drop=null", "deploy.parity_images=3", "prune.step=2",
 ]  # fmt: skip
 
-STAGES = ["load", "profile", "prune", "finetune", "export", "simplify", "compile", "verify", "bundle"]
+STAGES = ["load", "profile", "prune", "finetune", "export", "simplify", "precision", "compile", "verify", "bundle"]
 
 
 def command(runs: Path, *more: str, recipe: str = "quickstart", target: str = "cpu") -> list[str]:
@@ -119,6 +119,29 @@ def test_another_budget_keeps_the_dense_network(finished: Path, tmp_path):
     assert gone and all(row["ms"][1] == 0 and row["macs"][1] == 0 for row in gone)
 
 
+def test_the_fastest_precision_ships(finished: Path, tmp_path):
+    """Whichever that is on this machine; the networks stay, and a second run finds the choice made."""
+    shutil.copytree(finished, tmp_path / "runs")
+    done = run(tmp_path / "runs", "deploy.precision=fastest")
+    assert done.returncode == 0, done.stderr
+    r = report(tmp_path / "runs")
+    told = r["precisions"]
+    rows = {c["asked"]: c for c in told["candidates"]}
+    assert rows.keys() == {"f32", "f16", "bf16", "int8"} and told["reference"] == "f32" and told["why_not"] is None
+    assert [name for name, c in rows.items() if c["chosen"]] == [told["chosen"]] and rows[told["chosen"]]["passed"]
+    assert r["engine"]["precision_asked"] == told["chosen"]
+    assert r["engine"]["precision_found"] == rows[told["chosen"]]["found"]
+    assert rows["int8"]["found"] == "int8" and rows["int8"]["gates"] and rows["int8"]["ci95"]
+    for c in rows.values():
+        assert c["left_out"] or {g["name"] for g in c["gates"]} >= {"miou_drop", "class_drop", "pixel_agreement"}
+    assert [s["name"] for s in r["stages"] if s["skipped"]] == ["load", "profile", "prune", "finetune"]
+    assert not (tmp_path / "runs" / "quickstart@cpu" / "precision" / "int8").exists(), "only what ships is kept"
+    assert "<h2>Precisions</h2>" in (tmp_path / "runs" / "quickstart@cpu" / "report.html").read_text()
+    again = run(tmp_path / "runs", "deploy.precision=fastest")
+    assert again.returncode == 0 and again.stderr.count("skipped") == len(STAGES)
+    assert report(tmp_path / "runs")["precisions"] == told
+
+
 def test_two_runs_into_one_folder_are_refused(finished: Path):
     with lock(finished / "quickstart@cpu"):
         done = run(finished)
@@ -160,7 +183,21 @@ def bundle(tmp_path_factory) -> Path:
     assert "check.py" in done.stderr
     r = report(runs, "quickstart@jetson")
     assert r["engine"]["measured"] is False and r["engine"]["latency"] is None and r["speedup"]["median"] is None
+    assert r["attribution"][-1]["stage"] == "f16", (
+        "what is judged is the graph that the board builds of, at its precision"
+    )
     return runs / "quickstart@jetson" / "bundle"
+
+
+def test_the_fastest_precision_of_a_board_that_is_not_here(bundle: Path, tmp_path):
+    shutil.copytree(bundle.parents[1], tmp_path / "runs")
+    done = run(tmp_path / "runs", "deploy.precision=fastest", target="jetson")
+    assert done.returncode == 4 and "f16, the target's own, is taken untried" in done.stderr, done.stderr
+    r = report(tmp_path / "runs", "quickstart@jetson")
+    assert r["precisions"]["chosen"] == r["engine"]["precision_asked"] == "f16" and not r["precisions"]["candidates"]
+    home = tmp_path / "runs" / "quickstart@jetson"
+    assert json.loads((home / "bundle" / "about.json").read_text())["precision"] == "f16"
+    assert "was taken untried" in (home / "report.html").read_text()
 
 
 def check(folder: Path, *args: str) -> subprocess.CompletedProcess:

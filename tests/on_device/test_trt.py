@@ -240,6 +240,28 @@ def test_types_are_weighed_by_work_and_fused_kernels_count():
     layers.refuse("f16", {})
 
 
+def test_an_engine_that_was_built_ahead_is_the_one_that_is_checked(use, tmp_path, monkeypatch):
+    """A plan of these fakes is its graph's bytes, so another graph's answers tell whose engine ran."""
+    fake = use("10.13.3.9")
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", fake.module)
+    f32, other = graphs.write(tmp_path, "classes"), graphs.write(tmp_path, "logits", logits=True)
+    path = tmp_path / "pruned.onnx"
+    path.write_bytes(f32.with_suffix(".f16.onnx").read_bytes())
+    path.with_suffix(".rtx").write_bytes(other.with_suffix(".f16.onnx").read_bytes())
+    made = trt.TensorRTRTX(str(path), "f16", home=str(tmp_path / "engines"))
+    assert fake.builds == 0 and made.facts["route"] == "built ahead" and made.output == "logits"
+    assert trt.TensorRTRTX(str(path), "f16", home=str(tmp_path / "engines")).built is False
+    runtime = fake.module.Runtime.deserialize_cuda_engine
+    refused = path.with_suffix(".rtx").read_bytes()
+    monkeypatch.setattr(
+        fake.module.Runtime,
+        "deserialize_cuda_engine",
+        lambda s, plan: None if bytes(plan) == refused else runtime(s, plan),
+    )
+    made = trt.TensorRTRTX(str(path), "f16", home=str(tmp_path / "new"))
+    assert fake.builds == 1 and made.facts["route"] == "typed" and made.output != "logits"
+
+
 @pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx_bindings") is None, reason="skipped, no TensorRT for RTX here"
 )

@@ -8,7 +8,7 @@ from edgeprune import models
 from edgeprune.recipe import Train
 from edgeprune.train.loop import Hooks, train
 from edgeprune.train.losses import make_loss
-from edgeprune.train.memory import checkpointed
+from edgeprune.train.memory import checkpointed, image_layout
 
 
 class Batches:
@@ -95,3 +95,12 @@ def test_a_criterion_in_training_refuses_to_see_maps_twice():
     sets = ["prune.method=cap", "prune.sparsity.steps=5", "prune.sparsity.checkpoint_blocks=true"]
     with pytest.raises(RecipeError, match=r"prune.sparsity.checkpoint_blocks: .*only train and finetune"):
         check_pair(load_recipe("quickstart", sets), load_target("cpu"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="skipped, a fault of CPUs only")
+@pytest.mark.parametrize(("channels", "stride", "broken"), [(6, 2, True), (32, 2, False), (6, 1, False)])
+def test_narrow_strided_projections_do_not_lie_in_nhwc(channels: int, stride: int, broken: bool):
+    """oneDNN would write beyond the memory of their kernels' gradient."""
+    net = nn.Sequential(nn.Conv2d(3, channels, 3), nn.Conv2d(channels, 14, 1, stride))
+    assert (image_layout(True, net) == torch.contiguous_format) is broken
+    assert image_layout(False, net) == torch.contiguous_format
