@@ -19,6 +19,7 @@ from edgeprune.devices.pairs import Pairs
 from edgeprune.errors import EngineError
 from edgeprune.files import sha256
 from edgeprune.runtime.engine import Layer
+from edgeprune.runtime.joining import joined
 from edgeprune.target import Target
 
 SCHEMA = 2
@@ -127,7 +128,7 @@ class Replay:
         told = self.told["layers"]
         if not told or model.stem not in told:
             raise EngineError(f"{self.told['backend']} has brought no times by layer")
-        return [Layer(*row) for row in told[model.stem]]
+        return joined(told[model.stem], model)
 
     def pairs(self, a: ReplayedEngine, b: ReplayedEngine, image: np.ndarray, runs: int) -> Pairs:
         """The interleaved milliseconds that were taken there, all of them, however many are asked for."""
