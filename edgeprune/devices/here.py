@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.errors import DeviceError, EngineError
-from edgeprune.files import replace_with, sha256
+from edgeprune.files import sha256, write_atomic
 from edgeprune.shipped import shipped
 from edgeprune.target import Target
 
@@ -50,7 +49,7 @@ class Here:
         for file, digest in sums.items():
             there = folder / file.name
             if not there.exists() or sha256(there) != digest:
-                replace_with(there, lambda beside, file=file: shutil.copyfile(file, beside))
+                write_atomic(there, file.read_bytes())
         return str(folder / files[0].name)
 
     def put_array(self, array: np.ndarray) -> str:
@@ -63,7 +62,7 @@ class Here:
 
     def bring(self, path: str, home: Path) -> Path:
         brought = home / f"engine{Path(path).suffix}"
-        replace_with(brought, lambda beside: shutil.copyfile(path, beside))
+        write_atomic(brought, Path(path).read_bytes())
         return brought
 
     def job(self, name: str, told: dict[str, Any], seconds: int, keep: bool = False) -> dict[str, Any]:

@@ -1,16 +1,17 @@
 """An agent on this machine: the path by which TensorRT runs here, with OpenVINO, ONNX Runtime and a TensorRT stand-in behind it."""
 
-import io
 import json
+import os
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from rich.console import Console
 
-from edgeprune import devices, pipeline
+from edgeprune import devices
 from edgeprune.deploy.precision import to_float16
 from edgeprune.devices import Agent, Here, device_of
 from edgeprune.errors import DeviceError, EngineError
@@ -18,11 +19,9 @@ from edgeprune.profile import context
 from edgeprune.profile.probes import Key
 from edgeprune.profile.profiler import Profiler
 from edgeprune.profile.table import Table, Where
-from edgeprune.recipe import load_recipe
 from edgeprune.runtime import openvino
 from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
 from edgeprune.runtime.signature import Signature
-from edgeprune.stages import profile
 from edgeprune.target import Target, load_target
 from tests.e2e.test_run import SETTINGS
 from tests.on_device import graphs
@@ -164,14 +163,17 @@ def test_a_changed_graph_in_the_store_is_put_there_anew(tmp_path):
     assert Path(link.put([path])).read_bytes() == path.read_bytes()
 
 
-def test_a_whole_run_by_the_agent(tmp_path, monkeypatch):
-    """Train, prune, compile, verify: as `--target tensorrt` does it where there is a GPU."""
-    monkeypatch.setattr(profile, "_head", lambda run: "argmax")
-    said = io.StringIO()
-    recipe = load_recipe("quickstart", [*SETTINGS, "deploy.parity_images=5", "deploy.latency_runs=8"])
-    status = pipeline.run(recipe, target("onnxruntime", precisions=["f32"]), tmp_path, Console(file=said, width=300))
-    assert status == 0, said.getvalue()
-    report = json.loads((tmp_path / "quickstart@here" / "report.json").read_text())
-    assert report["engine"]["measured"] and report["engine"]["backend"].startswith("onnxruntime")
-    assert report["boundaries"]["boundaries"].keys() == {"engine", "image to mask", "paced"}
-    assert not (tmp_path / "quickstart@here" / "bundle.tar.gz").exists()
+def test_a_whole_run_of_target_tensorrt(fake, tmp_path):
+    """The command itself, with TensorRT's interface standing in: status 0, no bundle, the engine's own precision."""
+    settings = [*SETTINGS, "deploy.head=argmax", "deploy.gates.boundary_drop=null", "deploy.gates.class_drop=null"]
+    more = [word for setting in settings for word in ("--set", setting)]
+    line = [sys.executable, "-m", "edgeprune", "run", "quickstart", "-t", "tensorrt", "--runs-dir", str(tmp_path), *more]
+    path = os.pathsep.join([str(HERE), os.environ["PYTHONPATH"]])
+    done = subprocess.run(line, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    home = tmp_path / "quickstart@tensorrt"
+    report = json.loads((home / "report.json").read_text())
+    assert report["engine"]["measured"] and report["engine"]["backend"] == "tensorrt 10.3.0"
+    assert report["engine"]["precision_found"] == "f16" and (home / "compile" / "pruned" / "engine.plan").is_file()
+    assert report["boundaries"]["boundaries"].keys() == {"engine", "with copies", "image to mask", "paced"}
+    assert report["layers"]["rows"] and not (home / "bundle.tar.gz").exists()
