@@ -119,12 +119,10 @@ def nodes(layer):
     name = re.sub(r"_myl\d+_\d+$", "", layer.get("Name") or "")
     if name.startswith(("Reformatting CopyNode", "{ForeignNode")):
         return []
-    parts = re.split(r" \+ | \|\| ", name)
-    return [
-        n
-        for part in parts
-        for n in (re.split(r", ", part.replace("PWN(", "").rstrip(")")) if "PWN(" in part else [part])
-    ]
+    found = []
+    for part in re.split(r" \+ | \|\| ", name):
+        found += part.replace("PWN(", "").rstrip(")").split(", ") if "PWN(" in part else [part]
+    return found
 
 
 def placement(log):

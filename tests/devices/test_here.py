@@ -165,9 +165,21 @@ def test_a_changed_graph_in_the_store_is_put_there_anew(tmp_path):
 
 def test_a_whole_run_of_target_tensorrt(fake, tmp_path):
     """The command itself, with TensorRT's interface standing in: status 0, no bundle, the engine's own precision."""
-    settings = [*SETTINGS, "deploy.head=argmax", "deploy.gates.boundary_drop=null", "deploy.gates.class_drop=null"]
+    settings = [*SETTINGS, "deploy.head=argmax", "deploy.gates.boundary_drop=null", "deploy.gates.class_drop=null",
+                "model.args={width: 16, blocks: 1}", "prune.step=8"]  # fmt: skip
     more = [word for setting in settings for word in ("--set", setting)]
-    line = [sys.executable, "-m", "edgeprune", "run", "quickstart", "-t", "tensorrt", "--runs-dir", str(tmp_path), *more]
+    line = [
+        sys.executable,
+        "-m",
+        "edgeprune",
+        "run",
+        "quickstart",
+        "-t",
+        "tensorrt",
+        "--runs-dir",
+        str(tmp_path),
+        *more,
+    ]
     path = os.pathsep.join([str(HERE), os.environ["PYTHONPATH"]])
     done = subprocess.run(line, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
