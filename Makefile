@@ -12,8 +12,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .PHONY: run rtx test lint format bench docs clean help
-# what a target needs beyond the rest: TensorRT for RTX, 95 MB (234 MB unpacked), no GPU
-EXTRA  := $(if $(filter rtx%,$(target)),$(VENV)/.tensorrt-rtx)
+# what a target needs beyond the rest: TensorRT for RTX, 95 MB (234 MB unpacked), no GPU; TensorRT, for a GPU that is here
+EXTRA  := $(if $(filter rtx%,$(target)),$(VENV)/.tensorrt-rtx) $(if $(filter tensorrt,$(target)),$(VENV)/.tensorrt)
 run: $(STAMP) $(EXTRA)  ## recipe + target -> verified engine: make recipe=R target=T [set="key=value …"] [host=user@board]
 	$(BIN)/edgeprune run $(recipe) --target $(target) $(foreach s,$(set),--set '$(s)') $(if $(host),--host $(host))
 
@@ -25,6 +25,10 @@ $(STAMP): pyproject.toml
 
 $(VENV)/.tensorrt-rtx: $(STAMP)
 	$(BIN)/pip install -q -e ".[tensorrt-rtx]"
+	touch $@
+
+$(VENV)/.tensorrt: $(STAMP)
+	$(BIN)/pip install -q -e ".[tensorrt]"
 	touch $@
 
 rtx: $(VENV)/.tensorrt-rtx  ## TensorRT for RTX (95 MB), which its tests need; `make target=rtx4090` gets it by itself

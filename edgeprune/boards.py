@@ -59,9 +59,9 @@ def doctor(
 def _findings(target: Target) -> tuple[list[dict[str, str]], bool]:
     """(findings, was it the device itself that was asked?)."""
     if target.host:
-        from edgeprune.devices import Ssh
+        from edgeprune.devices import Agent, Ssh
 
-        return Ssh(target).doctor(), True
+        return Agent(target, Ssh(target)).doctor(), True
     board = Path("/etc/nv_tegra_release").exists()
     if target.backend == "tensorrt" and not board and _is_jetson(target):
         return [{"level": "note", "what": "this machine is no Jetson, and the target has no host", "todo": ""}], False

@@ -134,6 +134,9 @@ def _stage_key(job: Run, stage: Stage, key: str) -> str:
     versions = {name: version(name) for name in stage.packages}
     if stage.backend and job.target.backend in BACKENDS:
         versions["backend"] = BACKENDS[job.target.backend].version()
+    elif stage.backend and job.target.host is None:  # an agent on this machine; what it lacks may be there next time
+        on = deploy.device(job)
+        versions["backend"] = on.why_not() or on.version()
     return hash_obj([key, stage.name, parts, versions])
 
 

@@ -122,7 +122,7 @@ def test_profile_and_search_say_what_is_missing(cli, tmp_path: Path):
     for args, said in (
         (("profile",), "give --recipe"),
         (("profile", "--show", "--table", str(tmp_path / "new.sqlite")), "is empty"),
-        (("profile", "--recipe", "quickstart", "--target", "jetson"), "built on the device itself"),
+        (("profile", "--recipe", "quickstart", "--target", "jetson"), "its Python module is not found"),
         (("search", "quickstart", "--methods", "sirpf", "--budgets", "0.5x"), "did you mean sirfp?"),
         (("search", "quickstart", "--budgets", "half"), "budget.latency"),
         (("search", "quickstart", "--budgets", "flops=0.5x"), "flops"),

@@ -70,6 +70,7 @@ def test_every_pair_of_the_papers_is_here():
             "jetson",
             "jetson-orin-nano",
             "jetson-orin-nx",
+            "tensorrt",
         }
         | rtx
     )

@@ -1,4 +1,4 @@
-"""The other end of an ssh target: builds and measures engines, one job at a time. Python 3.8+, numpy and the backend.
+"""Builds and measures engines for a host, here or over ssh, one job at a time. Python 3.8+, numpy and the backend.
 
     python3 agent.py hello   --backend openvino
     python3 agent.py doctor  --backend tensorrt
@@ -25,7 +25,7 @@ sys.path.insert(0, HERE)
 import board  # noqa: E402
 from lease import lease  # noqa: E402
 
-HOME = os.path.join(os.path.expanduser("~"), ".cache", "edgeprune", "engines")
+TIMINGS = os.path.join(os.path.expanduser("~"), ".cache", "edgeprune")  # of kernels, for all engines of a device
 
 
 def cool_down(below, most=180):
@@ -37,16 +37,20 @@ def cool_down(below, most=180):
 
 
 def make(args, model, **more):
+    """The engine of a graph; where it has a file, that is kept beside the graph."""
     import engines
 
-    home = os.path.join(HOME, os.path.basename(os.path.dirname(os.path.abspath(model))))
-    return engines.BACKENDS[args.backend](model, args.precision, None, args.device, args.threads, home=home, **more)
+    home = os.path.dirname(os.path.abspath(model))
+    return engines.BACKENDS[args.backend](
+        model, args.precision, None, args.device, args.threads, home=home, timings=TIMINGS, **more
+    )
 
 
 def hello(args):
     import engines
 
-    return {"fingerprint": board.fingerprint(), "version": engines.version(args.backend, args.device)}
+    version, gpu = engines.version(args.backend, args.device)
+    return {"fingerprint": board.fingerprint(), "version": version, "gpu": gpu}
 
 
 def doctor(args):
@@ -60,16 +64,14 @@ def build(args):
     made = make(args, args.model)
     return {
         "backend": made.backend, "precision": made.precision, "seconds": time.time() - started, "facts": made.facts,
+        "engine": getattr(made, "kept", None),
     }  # fmt: skip
 
 
 def layers(args):
-    import engines
-
-    backend = engines.BACKENDS[args.backend]
-    if not hasattr(backend, "layers"):
+    made = make(args, args.model, layers=True)
+    if not hasattr(made, "layers"):
         raise ValueError("%s tells no times by layer here yet" % args.backend)
-    made = backend(args.model, args.precision, None, args.device, args.threads, layers=True)
     return {"layers": made.layers(args.runs), "fingerprint": board.fingerprint()}
 
 
@@ -81,9 +83,9 @@ def pairs(args):
     before = measuring.state()
     other = argparse.Namespace(**dict(vars(args), precision=args.other_precision or args.precision))
     calls = [make(args, args.model).bind(image), make(other, args.other).bind(image)]
-    a, b, warm = measuring.pairs(calls[0], calls[1], args.runs)
+    a, b, warm, disturbed = measuring.pairs(calls[0], calls[1], args.runs)
     during = measuring.verdict(before, measuring.state(), None)
-    return {"a": a, "b": b, "warm": warm, "during": during, "fingerprint": board.fingerprint()}
+    return {"a": a, "b": b, "warm": warm, "disturbed": disturbed, "during": during, "fingerprint": board.fingerprint()}
 
 
 def measure(args):
@@ -103,7 +105,7 @@ def predict(args):
     with open(args.out + ".part", "wb") as handle:
         np.save(handle, answers, allow_pickle=False)
     os.replace(args.out + ".part", args.out)
-    return {"shape": list(answers.shape)}
+    return {"shape": list(answers.shape), "out": args.out}
 
 
 def given_before(path):

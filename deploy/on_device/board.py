@@ -49,6 +49,7 @@ def fingerprint(root=None):
         "power_mode": power_mode(root),
         "gpu_clock": gpu_clock(root),
         "driver": driver(root),
+        "gpu": gpu(root),
         "load_1min": round(os.getloadavg()[0], 2),
         "hottest_c": hottest(root),
         "memory_mb": memory(root),
@@ -72,6 +73,13 @@ def driver(root=None):
     """The version of NVIDIA's kernel driver where it tells one."""
     told = re.search(r"Kernel Module.*?\s(\d+\.\d+[\d.]*)", read("/proc/driver/nvidia/version", root) or "")
     return told.group(1) if told else None
+
+
+def gpu(root=None):
+    """The names of NVIDIA's GPUs on a desktop or in a data centre, where its driver tells them."""
+    told = [read(path, root) or "" for path in found("/proc/driver/nvidia/gpus/*/information", root)]
+    names = [m.group(1) for m in (re.search(r"Model:\s*(.+)", text) for text in told) if m]
+    return ", ".join(names) or None
 
 
 # power modes

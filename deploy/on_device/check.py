@@ -45,13 +45,14 @@ def check(folder, args):
         answers = np.concatenate([made["pruned"].predict(one[None]) for one in data["images"]])
         with clocks.locked(args.lock_clocks):
             before = measuring.state()
-            slow, fast, warm = measuring.pairs(made["dense"].bind(image), made["pruned"].bind(image), runs)
-            during = measuring.verdict(before, measuring.state(), None)
+            slow, fast, warm, disturbed = measuring.pairs(made["dense"].bind(image), made["pruned"].bind(image), runs)
+            during = dict(measuring.verdict(before, measuring.state(), None), disturbed=disturbed)
             settings = {"seconds": args.seconds}
             boundaries = {
                 role: measuring.measure(made[role], image, args.fps, settings) for role in ROLES if args.seconds
             }
             device = board.fingerprint()
+        by_layers = by_layer(folder, about, args)
     latencies = [
         dict(score.spread(times), boundary=score.whole(made["pruned"].output), warmup=w[0], steady=w[1])
         for times, w in zip((slow, fast), warm)
@@ -79,7 +80,7 @@ def check(folder, args):
         "latency": latencies[1],
         "speedup": score.ratio(slow, fast),
         "boundaries": boundaries,
-        "layers": by_layer(folder, about, args),
+        "layers": by_layers,
     }
     result["gates"] = score.gates(about["gates"], result)
     judged = {gate["name"] for gate in result["gates"]}
@@ -90,15 +91,10 @@ def check(folder, args):
 
 def make(folder, role, about, args):
     """Build an engine, or take the one that was built here before if it still fits."""
-    import engines
-
     backend, precision = args.backend or about["backend"], args.precision or about["precision"]
     started = time.time()
     print("%s: %s at %s …" % (role, backend, precision), file=sys.stderr)
-    built = engines.BACKENDS[backend](
-        os.path.join(folder, role + ".onnx"), precision, None, args.device or about["device"], args.threads,
-        home=os.path.join(folder, "engines"), dla=args.dla, workspace_mb=args.workspace_mb,
-    )  # fmt: skip
+    built = engine(folder, role, about, args)
     ahead = built.facts.get("route") == "built ahead"
     how = "taken from engines/" if not getattr(built, "built", True) else "taken as built ahead" if ahead else "built"
     print("%s: %s in %.0f s, found %s" % (role, how, time.time() - started, built.precision), file=sys.stderr)
@@ -113,15 +109,26 @@ def make(folder, role, about, args):
 
 
 def by_layer(folder, about, args):
-    """{role: [[name, kind, ms], …]}; None where the backend does not tell."""
+    """{role: [[name, kind, ms] or, with a fused layer's nodes, [name, kind, ms, nodes], …]}; None where it is not told."""
     import engines
 
-    backend = engines.BACKENDS[args.backend or about["backend"]]
-    if not hasattr(backend, "layers"):
+    if not hasattr(engines.BACKENDS[args.backend or about["backend"]], "layers"):
         return None
-    precision, device = args.precision or about["precision"], args.device or about["device"]
-    paths = {role: os.path.join(folder, role + ".onnx") for role in ROLES}
-    return {role: backend(p, precision, None, device, args.threads, layers=True).layers(8) for role, p in paths.items()}
+    try:
+        return {role: engine(folder, role, about, args, layers=True).layers(8) for role in ROLES}
+    except (RuntimeError, ValueError) as error:
+        print("no times by layer: %s" % error, file=sys.stderr)
+        return None
+
+
+def engine(folder, role, about, args, **more):
+    """The engine as the bundle and the options ask for it; kept in engines/."""
+    import engines
+
+    return engines.BACKENDS[args.backend or about["backend"]](
+        os.path.join(folder, role + ".onnx"), args.precision or about["precision"], None, args.device or about["device"],
+        args.threads, home=os.path.join(folder, "engines"), dla=args.dla, workspace_mb=args.workspace_mb, **more
+    )  # fmt: skip
 
 
 def open_bytes(path):

@@ -2,6 +2,9 @@
 
 import ctypes
 import ctypes.util
+import glob
+import importlib.util
+import os
 
 import numpy as np
 
@@ -89,9 +92,17 @@ class Cuda:
 
 
 def _library():
-    for name in filter(None, (ctypes.util.find_library("cudart"), *_NAMES, "/usr/local/cuda/lib64/libcudart.so")):
+    system = (ctypes.util.find_library("cudart"), *_NAMES, "/usr/local/cuda/lib64/libcudart.so")
+    for name in filter(None, (*system, *_wheels())):
         try:
             return ctypes.CDLL(name)
         except OSError:
             continue
     raise RuntimeError("libcudart is not found; is CUDA installed and on the library path?")
+
+
+def _wheels():
+    """Where NVIDIA's Python packages put it (nvidia/cuda_runtime/lib, nvidia/cu13/lib), the newest first."""
+    package = importlib.util.find_spec("nvidia")
+    folders = list(package.submodule_search_locations or ()) if package else []
+    return sorted((p for f in folders for p in glob.glob(os.path.join(f, "*", "lib", "libcudart.so.*"))), reverse=True)

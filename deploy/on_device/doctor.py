@@ -106,7 +106,7 @@ def runtime(backend, device, l4t, root=None):
         import engines
 
         try:
-            return [ok("%s with a %s" % (engines.version(backend, device), device))]
+            return [ok("%s with a %s" % (engines.version(backend, device)[0], device))]
         except RuntimeError as error:
             return [missing(str(error), "see the runtime's own guide to its drivers")]
     name = next((n for n in (backend, backend + "_bindings") if importlib.util.find_spec(n)), None)

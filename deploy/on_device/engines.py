@@ -3,14 +3,16 @@ masks (1, H, W), float32 logits (1, K) or a detector's float32 raw heads (1, N, 
 
 `backend`, `precision` (as read back), `facts`, `output` (its name); `predict(image)` gives the answer; `bind(image)` gives a
 call from image to answer for timing; `boundaries(image)` gives {boundary: call}, where a call that knows better than the
-clock returns its ms.
+clock returns its ms. Where there are `layers(runs)`, they are [name, kind, ms] under the graph's names, or with a fourth, the
+graph's nodes that went into a layer of a fused engine.
 """
 
 import functools
-import time
 
+import measuring
 import numpy as np
 import score
+from cuda_runtime import Cuda
 from trt import TensorRT, TensorRTRTX, load
 
 
@@ -58,12 +60,6 @@ def find(device):
         raise RuntimeError("OpenVINO finds no %s here, only %s" % (device, ", ".join(found)))
 
 
-def undisturbed(times, limit=1.2):
-    """Of each operator's times (runs, operators) the lower quartile, or the least where even that was disturbed."""
-    least, quarter = np.min(times, axis=0), np.percentile(times, 25, axis=0)
-    return np.where(quarter <= limit * least, quarter, least)
-
-
 class OpenVINO:
     """An engine for an Intel CPU, GPU or NPU."""
 
@@ -90,24 +86,19 @@ class OpenVINO:
         self.output = min(names) if names else ""
 
     def layers(self, runs, warm=2):
-        """[name, kind, milliseconds] of every operator, on noise, over at least `runs` runs: see `undisturbed`."""
+        """[name, kind, milliseconds] of every operator, on noise, over at least `runs` runs: see `measuring.by_layer`."""
         rng = np.random.RandomState(0)
         for port in self.compiled.inputs:
-            kind = port.element_type.to_dtype()
-            whole = np.issubdtype(kind, np.integer)
-            data = rng.randint(0, 256, list(port.shape)) if whole else rng.randn(*port.shape)
-            self.request.get_tensor(port).data[:] = data.astype(kind)
-        times, rows, began = [], [], time.perf_counter()
-        while len(times) < runs or (time.perf_counter() - began < 0.35 and len(times) < 400):
+            self.request.get_tensor(port).data[:] = measuring.noise(rng, list(port.shape), port.element_type.to_dtype())
+
+        def run():
             self.request.infer()
-            if warm > 0 or time.perf_counter() - began < 0.1:
-                warm -= 1
-                continue
-            rows = self.request.get_profiling_info()
-            times.append([row.real_time.total_seconds() * 1000 for row in rows])
-        names = [row.node_name for row in rows]
+            return [(row, row.real_time.total_seconds() * 1000) for row in self.request.get_profiling_info()]
+
+        found = measuring.by_layer(run, runs, warm)
+        names = [row.node_name for row, _ in found]
         names = [n[: -len("/WithoutBiases")] if n.endswith("/WithoutBiases") else n for n in names]
-        return [[n, r.node_type, float(ms)] for n, r, ms in zip(names, rows, undisturbed(times))]
+        return [[name, row.node_type, ms] for name, (row, ms) in zip(names, found)]
 
     def _found(self):
         """What most convolutions run at, as the compiled graph says."""
@@ -142,13 +133,14 @@ class OpenVINO:
 
 
 def version(backend, device):
-    """The backend's name and version, once it is sure that the device is there."""
+    """(the backend's name and version, what its GPU is or None), once it is sure that the device is there."""
     if backend == "openvino":
         import openvino as ov
 
         find(device)
-        return "openvino %s" % ov.__version__.split("-")[0]
-    return "%s %s" % (backend, load(backend).__version__)
+        return "openvino %s" % ov.__version__.split("-")[0], None
+    found = "%s %s" % (backend, load(backend).__version__)
+    return found, Cuda().device() if backend in ("tensorrt", "tensorrt_rtx") else None
 
 
 BACKENDS = {"tensorrt": TensorRT, "tensorrt_rtx": TensorRTRTX, "openvino": OpenVINO, "onnxruntime": OnnxRuntime}

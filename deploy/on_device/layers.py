@@ -45,7 +45,7 @@ def is_convolution(layer):
     if "ParameterType" in layer:
         return False
     words = " ".join(str(layer.get(key, "")) for key in ("LayerType", "TacticName", "Metadata"))
-    return bool(re.search(r"conv(?!ert)", words, re.IGNORECASE))
+    return bool(re.search(r"conv(?!ert)|correlation", words, re.IGNORECASE))
 
 
 def type_of(layer):
@@ -98,6 +98,31 @@ def refuse(asked, shares):
         )
     if asked != got and asked in ("f32", "int8"):
         raise ValueError("%s was asked for, but the engine's convolutions are %s; the engine is refused" % (asked, got))
+
+
+def timed(rows, times):
+    """[name, kind, milliseconds, [ONNX nodes]]: a profiler's (name, milliseconds), in their order, with what the inspector tells."""
+    told = {row.get("Name"): row for row in rows}
+    return [[n, told.get(n, {}).get("LayerType", ""), ms, nodes(told.get(n) or {"Name": n})] for n, ms in times]
+
+
+def nodes(layer):
+    """The ONNX nodes that went into a layer: as its metadata names them (TensorRT 8.6 and later), else by its own name.
+
+    Names join what was fused: "weight + QuantizeLinear_7 + Conv_9 + PWN(Clip_13)", "Conv_1 || Conv_2" (one kernel for both),
+    "node_conv2d_myl0_4". A copy between formats ("Reformatting CopyNode for Input Tensor 0 to Conv_9") stands for no node, nor
+    does "{ForeignNode[a...b]}", which tells only the first and the last.
+    """
+    found = re.findall(r"\[ONNX Layer: ([^\]]+)\]", layer.get("Metadata") or "")
+    if found:
+        return list(dict.fromkeys(found))
+    name = re.sub(r"_myl\d+_\d+$", "", layer.get("Name") or "")
+    if name.startswith(("Reformatting CopyNode", "{ForeignNode")):
+        return []
+    found = []
+    for part in re.split(r" \+ | \|\| ", name):
+        found += part.replace("PWN(", "").rstrip(")").split(", ") if "PWN(" in part else [part]
+    return found
 
 
 def placement(log):

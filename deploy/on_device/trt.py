@@ -13,6 +13,8 @@ import sys
 import board
 import identity
 import layers
+import measuring
+import numpy as np
 import score
 from cuda_runtime import Cuda
 
@@ -25,7 +27,7 @@ class TensorRT:
 
     Args:
         path: the f32 graph. Its types at another precision lie beside it: NAME.f16.onnx, NAME.int8.onnx.
-        home: folder for the engine and the timing cache; None: nothing is kept.
+        home: folder for the engine; None: nothing is kept. timings: folder for the timing cache; None: `home`.
         dla: core of the deep learning accelerator to build for; None: the GPU alone.
         workspace_mb: the builder's memory; None: half of what is free.
 
@@ -37,8 +39,9 @@ class TensorRT:
     inside = False  # does the graph at `path` carry the precision already?
 
     def __init__(
-        self, path, precision, calibration=None, device="GPU", threads=0, home=None, dla=None, workspace_mb=None
-    ):
+        self, path, precision, calibration=None, device="GPU", threads=0, home=None, dla=None, workspace_mb=None,
+        timings=None, **unused,
+    ):  # fmt: skip
         trt = self.trt = load(self.module)
         self.log = []
         self.logger = logger(trt, self.log)
@@ -54,12 +57,13 @@ class TensorRT:
         }  # fmt: skip
         self.backend = "%s %s" % (self.module, trt.__version__)
         now = identity.key(graph, self.backend, precision, self.cuda.device(), machine, settings)
-        kept = os.path.join(home, "%s.%s.plan" % (os.path.basename(path)[: -len(".onnx")], precision)) if home else None
+        name, timings = os.path.basename(path)[: -len(".onnx")], timings or home
+        self.kept = kept = os.path.join(home, "%s.%s.plan" % (name, precision)) if home else None
         plan, facts, reason = identity.read(kept, now) if kept else (None, None, "nothing is kept")
         self.built = plan is None
         if plan is None:
             self.why_built = reason
-            cache = os.path.join(home, "timing.%s.cache" % slug(self.backend, now["gpu"]["cc"])) if home else None
+            cache = os.path.join(timings, "timing.%s.cache" % slug(self.backend, now["gpu"]["cc"])) if timings else None
             plan, facts = self._plan(graph, precision, way, size, dla, cache)
             facts.update(workspace_mb=size, free_mb=free, **reading_of_log(self.log, dla))
         runtime = trt.Runtime(self.logger)
@@ -68,7 +72,8 @@ class TensorRT:
         self.engine = runtime.deserialize_cuda_engine(plan)
         if self.engine is None:
             raise RuntimeError("TensorRT cannot load the engine that it built%s" % last_word(self.log))
-        self.facts = dict(facts, key=now, **types(trt, self.engine))
+        self.rows = inspected(trt, self.engine)
+        self.facts = dict(facts, key=now, **types(self.rows))
         layers.refuse(precision, self.facts["convolutions"])
         self.precision = self.facts["precision"]
         if kept and self.built:
@@ -114,6 +119,29 @@ class TensorRT:
         self.cuda.record(self.events[1])
         return self.cuda.between(*self.events)
 
+    def layers(self, runs, warm=2):
+        """[name, kind, milliseconds, [ONNX nodes]] of every layer, on noise; the engine is profiled, and slower, from then on."""
+        if not hasattr(self.trt, "IProfiler"):
+            raise RuntimeError("TensorRT %s tells no times by layer: it has no IProfiler" % self.trt.__version__)
+        rng, told = np.random.RandomState(0), profiler(self.trt)
+        for name, held in self.host.items():
+            if self.engine.get_tensor_mode(name) == self.trt.TensorIOMode.INPUT:
+                held[...] = measuring.noise(rng, held.shape, held.dtype)
+                self.cuda.to_device(self.address[name], held)
+        self.context.profiler = self.profiler = (
+            told  # a run tells its times at its end: enqueue_emits_profile is on by default
+        )
+
+        def run():
+            del told.rows[:]
+            self._enqueue()
+            self.cuda.wait()
+            if not told.rows:
+                raise RuntimeError("TensorRT has told no times by layer")
+            return list(told.rows)
+
+        return layers.timed(self.rows, measuring.by_layer(run, runs, warm))
+
     def predict(self, image):
         self.host[self.input][...] = image
         self._copied()
@@ -153,8 +181,8 @@ def load(module):
     except ImportError as error:
         why = "its Python module is not found" if "No module named '%s'" % module in str(error) else str(error)
         raise RuntimeError(
-            "%s: %s. JetPack brings it for the system's python3 (sudo apt install python3-libnvinfer); a virtual environment "
-            "sees it with --system-site-packages" % (module, why)
+            "%s: %s. JetPack brings it for the system's python3 (sudo apt install python3-libnvinfer), and a virtual environment "
+            "sees it with --system-site-packages; elsewhere: pip install tensorrt" % (module, why)
         ) from error
 
 
@@ -172,6 +200,20 @@ def logger(trt, kept):
                 print("[TensorRT] %s" % message, file=sys.stderr)
 
     return Log()
+
+
+def profiler(trt):
+    """A profiler that keeps what it is told, (layer's name, milliseconds), in the list `rows`."""
+
+    class Profiler(trt.IProfiler):
+        def __init__(self):
+            trt.IProfiler.__init__(self)
+            self.rows = []
+
+        def report_layer_time(self, layer_name, ms):
+            self.rows.append((layer_name, float(ms)))
+
+    return Profiler()
 
 
 def last_word(log):
@@ -285,8 +327,12 @@ def reading_of_log(log, dla):
     return facts
 
 
-def types(trt, engine):
+def inspected(trt, engine):
+    """The engine inspector's layers."""
+    return layers.read(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
+
+
+def types(rows):
     """{"precision", "convolutions": {type: share of their work}} as the engine inspector tells."""
-    told = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-    shares = layers.convolution_types(layers.read(told))
+    shares = layers.convolution_types(rows)
     return {"precision": layers.found(shares), "convolutions": shares}

@@ -1,4 +1,4 @@
-"""Where a backend runs: this machine, another one over ssh, or (by a bundle) a board that is not connected."""
+"""Where a backend runs: this process, an agent here or over ssh, or (by a bundle) a board that is not connected."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from edgeprune.devices.agent import Agent
+from edgeprune.devices.here import Here
 from edgeprune.devices.local import Local
 from edgeprune.devices.pairs import Pairs
 from edgeprune.devices.replay import Replay
@@ -15,7 +17,9 @@ from edgeprune.devices.ssh import Ssh
 from edgeprune.runtime.engine import Engine, Layer
 from edgeprune.target import Target
 
-__all__ = ["Device", "Replay", "Ssh", "device_of"]
+__all__ = ["AGENTS", "Agent", "Device", "Here", "Replay", "Ssh", "device_of"]
+
+AGENTS = {"tensorrt"}  # backends that only the device's own scripts know: their agent runs on this machine, too
 
 
 class Device(Protocol):
@@ -36,4 +40,6 @@ class Device(Protocol):
 
 def device_of(target: Target) -> Device:
     """The target's machine."""
-    return Ssh(target) if target.host else Local(target)
+    if target.host:
+        return Agent(target, Ssh(target))
+    return Agent(target, Here(target)) if target.backend in AGENTS else Local(target)

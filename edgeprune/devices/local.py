@@ -25,10 +25,7 @@ class Local:
 
     def why_not(self) -> str | None:
         """Why engines for the target cannot be built and measured here; None where they can."""
-        target = self.target
-        if target.backend not in BACKENDS:
-            return f"{target.backend} engines are built on the device itself"
-        return BACKENDS[target.backend].why_not(target.device)
+        return BACKENDS[self.target.backend].why_not(self.target.device)
 
     def identity(self) -> dict[str, Any]:
         """What makes a table of latencies valid: the device and how it is set, not its state of the moment."""

@@ -19,6 +19,7 @@ from edgeprune.devices.pairs import Pairs
 from edgeprune.errors import EngineError
 from edgeprune.files import sha256
 from edgeprune.runtime.engine import Layer
+from edgeprune.runtime.joining import joined
 from edgeprune.target import Target
 
 SCHEMA = 2
@@ -127,13 +128,14 @@ class Replay:
         told = self.told["layers"]
         if not told or model.stem not in told:
             raise EngineError(f"{self.told['backend']} has brought no times by layer")
-        return [Layer(*row) for row in told[model.stem]]
+        return joined(told[model.stem], model)
 
     def pairs(self, a: ReplayedEngine, b: ReplayedEngine, image: np.ndarray, runs: int) -> Pairs:
         """The interleaved milliseconds that were taken there, all of them, however many are asked for."""
         rows = [self.told["dense_latency" if e.role == "dense" else "latency"] for e in (a, b)]
         warm = [(int(row["warmup"]), bool(row["steady"])) for row in rows]
-        return np.array(rows[0]["times_ms"]), np.array(rows[1]["times_ms"]), warm
+        left_out = int(self.told["during"].get("disturbed", 0))
+        return Pairs(np.array(rows[0]["times_ms"]), np.array(rows[1]["times_ms"]), warm, left_out)
 
     def boundaries(self, engine: ReplayedEngine, image: np.ndarray) -> dict[str, Any] | None:
         """The four boundaries of an engine as they were taken there; None where they were left out."""

@@ -44,11 +44,11 @@ def race(
         most, seconds: when to stop all the same (four times the seconds where the interval is still very wide).
     """
     started = time.perf_counter()
-    a, b, warm, disturbed = Pairs(*take(pairs))
+    a, b, warm, disturbed = take(pairs)
     while True:
         median, low, high = time_ratio(b, a)
         patience = seconds if high - low <= 3 * width * median else 4 * seconds  # somebody else is using the machine
         if high - low <= width * median or len(a) >= most or time.perf_counter() - started > patience:
             return Race(a, b, warm, median, low, high, disturbed)
-        more = Pairs(*take(min(len(a), most - len(a))))
+        more = take(min(len(a), most - len(a)))
         a, b, disturbed = np.concatenate([a, more.slow]), np.concatenate([b, more.fast]), disturbed + more.disturbed

@@ -76,10 +76,10 @@ def spans(operations: Iterable[Operation], dense: dict[str, int]) -> dict[Signat
 
 
 class Profiler:
-    """Measures on one device at one precision, through `run`, into the table."""
+    """Measures on one device at one precision, through `run`, into the table; `typed`: see `probes.write`."""
 
-    def __init__(self, table: Table, where: Where, run: Run, quiet: bool = False) -> None:
-        self.table, self.where, self._run, self.quiet = table, where, run, quiet
+    def __init__(self, table: Table, where: Where, run: Run, quiet: bool = False, typed: bool = False) -> None:
+        self.table, self.where, self._run, self.quiet, self.typed = table, where, run, quiet, typed
         self.measured = 0
 
     def ensure(self, keys: Iterable[Key], title: str = "profiling") -> dict[Key, float]:
@@ -112,12 +112,13 @@ class Profiler:
         """One probe graph; times are scaled to the speed that the machine had when the reference was first measured."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "probes.onnx"
-            probes.write(batch, path, self.where.precision)
+            probes.write(batch, path, self.where.precision, self.typed)
             found, reference = probes.read(batch, self._run(path, self.where.precision))
         if len(found) < len(batch):
             lost = next(k for k in batch if k not in found)
             raise EngineError(
-                f"profiling: {self.where.backend} gives no time for {lost.signature.key} {lost.inputs}->{lost.outputs}"
+                f"profiling: {self.where.backend} gives no time for {lost.signature.key} {lost.inputs}->{lost.outputs}; without "
+                "its times by layer a latency budget cannot be planned here: use budget.macs"
             )
         self.measured += len(batch)
         found.setdefault(REFERENCE, reference)

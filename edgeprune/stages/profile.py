@@ -150,6 +150,7 @@ def _measured(run: Run, head: str) -> dict[str, Any]:
     made = home / "engine-dense" / "engine.xml"  # what was really built; INT8 exists only there
     source = made if made.exists() else home / "dense.onnx"
     found = context.read(home / "dense.onnx", device(run).layers(source, precision(run)))
+    _tell_unnamed(run, found, home / "dense.onnx")
     image = _image(run)
     ms = float(np.median(race(lambda n: device(run).pairs(dense, dense, image, n), seconds=20).slow))
     profiler = profiler_of(run)
@@ -181,6 +182,16 @@ def _warn_of_load(run: Run) -> None:
         run.console.print(
             f"[yellow]the device is busy (load {busy:.1f} on {cores} cores): milliseconds measured now are not those of a quiet "
             "one; measure when it is quiet, or with `threads: 1` in the target's file[/yellow]"
+        )
+
+
+def _tell_unnamed(run: Run, found: context.Context, path: Path) -> None:
+    """Say which share of the convolutions the engine has fused beyond telling: they are taken as the table has them."""
+    named, whole = sum(len(times) for times in found.convolutions.values()), len(context.convolutions(path))
+    if named < whole:
+        run.console.print(
+            f"[yellow]the engine tells no time of its own for {whole - named} of {whole} convolutions (their kernels' names "
+            "cannot be joined to the graph, or stand for several): the table's times are taken for them[/yellow]"
         )
 
 
@@ -227,7 +238,7 @@ def profiler_of(run: Run) -> Profiler:
     """Measures on this run's device at its precision; opened once a process."""
     if "profiler" not in run.kept:
         where = Where(device(run).identity(), device(run).version(), precision(run))
-        run.kept["profiler"] = Profiler(Table(), where, device(run).layers)
+        run.kept["profiler"] = Profiler(Table(), where, device(run).layers, typed=run.target.backend == "tensorrt")
     return run.kept["profiler"]
 
 

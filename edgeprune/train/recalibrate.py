@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 
-def recalibrate(net: nn.Module, batches: Iterable[tuple[torch.Tensor, Any]], count: int) -> None:
+def recalibrate(net: nn.Module, batches: Iterable[tuple[Any, ...]], count: int) -> None:
     """Running mean and variance as the plain mean over `count` batches; modes and momenta are restored."""
     norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     modes, momenta = {m: m.training for m in net.modules()}, [m.momentum for m in norms]

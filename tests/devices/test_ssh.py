@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from edgeprune.deploy.export import Shipped, export
-from edgeprune.devices import device_of, ssh
+from edgeprune.devices import agent, device_of, ssh
 from edgeprune.errors import DeviceError, EngineError
 from edgeprune.profile import probes
 from edgeprune.profile.probes import Key
@@ -83,7 +83,7 @@ def test_changed_files_are_never_run(server, graphs, tmp_path):
         board.predict(made, IMAGES)
     again = device_of(target)  # a new session sees the damage and sends the file anew
     assert again.build(graphs[1], tmp_path, "f32").predict(IMAGES).shape == (3, 64, 96)
-    scripts = there / again._send([ssh.shipped("deploy/on_device") / n for n in ssh.SCRIPTS])
+    scripts = there / again.link.put([ssh.shipped("deploy/on_device") / n for n in agent.SCRIPTS])
     scripts.write_text("import os; os.mkdir('owned')")
     with pytest.raises(EngineError):
         again.fingerprint()
@@ -101,9 +101,9 @@ def test_an_upload_that_broke_off_goes_on(server, tmp_path):
     folder.mkdir(parents=True)
     (folder / "big.onnx.part").write_bytes(file.read_bytes()[:100_000])
     sent = []
-    once = board._once
-    board._once = lambda command, seconds, data=b"": (sent.append(len(data)), once(command, seconds, data))[1]
-    board._send([file])
+    once = board.link._once
+    board.link._once = lambda command, seconds, data=b"": (sent.append(len(data)), once(command, seconds, data))[1]
+    board.link.put([file])
     assert (folder / "big.onnx").read_bytes() == file.read_bytes()
     assert 200_000 in sent and 300_000 not in sent
 
@@ -128,9 +128,9 @@ def test_two_measurements_never_overlap(server, graphs, tmp_path):
     target, there = server
     board = device_of(target)
     made = board.build(graphs[0], tmp_path, "f32")
-    agent = there / board._send([ssh.shipped("deploy/on_device") / n for n in ssh.SCRIPTS])
+    script = there / board.link.put([ssh.shipped("deploy/on_device") / n for n in agent.SCRIPTS])
     holder = subprocess.Popen(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(agent.parent)!r}); import agent, time\n"
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(script.parent)!r}); import agent, time\n"
          "with agent.lease(5):\n    print('held', flush=True); time.sleep(3)"],
         env={**os.environ, "EDGEPRUNE_LEASE": str(there / "lease")}, stdout=subprocess.PIPE,
     )  # fmt: skip

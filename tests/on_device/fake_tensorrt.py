@@ -20,9 +20,11 @@ SEVERITIES = ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE")
 
 
 class Fake:
-    """What a test sets and reads: `layers` that the inspector tells, `log` that the builder writes, `told` what it was told."""
+    """What a test sets and reads: `layers` that the inspector tells (none: the graph's convolutions), `times` that the profiler is told (0.25 ms each of them
+    else), `log` that the builder writes, `told` what it was told."""
 
-    def __init__(self, version, layers=(), log=(), dla=0, cache_is_taken=True):
+    def __init__(self, version, layers=(), log=(), dla=0, cache_is_taken=True, times=()):
+        self.times = list(times)
         self.layers, self.log, self.dla, self.cache_is_taken = list(layers), list(log), dla, cache_is_taken
         self.told, self.builds = [], 0
         self.module = _module(self, json.loads((RECORDED / f"tensorrt-{version}.json").read_text()))
@@ -38,7 +40,7 @@ def _module(fake, recorded):
             setattr(module, name, _class(fake, module, name, entry))
     for number, name in enumerate(SEVERITIES):
         setattr(module.ILogger, name, number)
-    module.nptype = lambda kind: {"UINT8": np.uint8, "FLOAT": np.float32}[kind.name]
+    module.nptype = lambda kind: {"UINT8": np.uint8, "FLOAT": np.float32, "HALF": np.float16}[kind.name]
     module.init_libnvinfer_plugins = lambda logger, namespace: True
     return module
 
@@ -47,7 +49,7 @@ def _class(fake, module, name, entry):
     methods, properties = entry.get("methods", {}), entry.get("properties", {})
 
     def setter(self, key, value):
-        ours = key.startswith("_") or name == "ILogger"  # a logger is a Python class of the user's
+        ours = key.startswith("_") or name in ("ILogger", "IProfiler")  # base classes of the user's own
         if not ours and properties.get(key) != "write":
             raise AttributeError(f"{name} of TensorRT {module.__version__} has no {key} to set")
         if not ours:
@@ -120,14 +122,34 @@ def _session(engine):
 
 
 def _ran(fake, trt, context, stream):
-    session = context._session
-    given, made = session.get_inputs()[0], session.get_outputs()[0]
-    size = int(np.prod(given.shape))
-    held = (ctypes.c_uint8 * size).from_address(context._addresses[given.name])
-    image = np.frombuffer(held, np.uint8).reshape(given.shape)
-    mask = np.ascontiguousarray(session.run(None, {given.name: image})[0])
-    ctypes.memmove(context._addresses[made.name], mask.ctypes.data, mask.nbytes)
+    session, given = context._session, {}
+    for port in session.get_inputs():
+        kind = np.dtype(trt.nptype(trt.DataType[KINDS[port.type]]))
+        held = (ctypes.c_uint8 * (int(np.prod(port.shape)) * kind.itemsize)).from_address(context._addresses[port.name])
+        given[port.name] = np.frombuffer(held, kind).reshape(port.shape)
+    for port, made in zip(session.get_outputs(), session.run(None, given), strict=True):
+        made = np.ascontiguousarray(made)
+        ctypes.memmove(context._addresses[port.name], made.ctypes.data, made.nbytes)
+    if context.profiler is not None and context.enqueue_emits_profile is not False:
+        for name, ms in fake.times or [(layer["Name"], 0.25) for layer in _layers(fake, context)]:
+            context.profiler.report_layer_time(name, ms)
     return True
+
+
+def _layers(fake, engine):
+    """What the test has set; else a fused layer for every convolution, of its filter's type."""
+    if fake.layers:
+        return fake.layers
+    import onnx
+
+    graph = onnx.load_from_string(engine._graph).graph
+    convolutions = [n for n in graph.node if n.op_type in ("Conv", "ConvTranspose")]
+    types = {i.name: {onnx.TensorProto.FLOAT16: "Half"}.get(i.data_type, "Float") for i in graph.initializer}
+    return [
+        {"Name": f"{node.name} + PWN({node.name}_relu)", "LayerType": "CaskConvolution", "ParameterType": "Convolution",
+         "Inputs": [{"Format/Datatype": types.get(node.input[1], "Int8")}], "Outputs": []}
+        for node in convolutions
+    ]  # fmt: skip
 
 
 def _ports(engine):
@@ -135,7 +157,7 @@ def _ports(engine):
     return [*session.get_inputs(), *session.get_outputs()]
 
 
-KINDS = {"tensor(uint8)": "UINT8", "tensor(float)": "FLOAT"}
+KINDS = {"tensor(uint8)": "UINT8", "tensor(float)": "FLOAT", "tensor(float16)": "HALF"}
 BEHAVIOUR = {
     ("Builder", "__init__"): lambda f, t, s, logger: object.__setattr__(s, "_logger", logger),
     ("Builder", "num_DLA_cores"): lambda f, t, s: f.dla,
@@ -154,18 +176,20 @@ BEHAVIOUR = {
     ("IBuilderConfig", "get_timing_cache"): lambda f, t, s: t.ITimingCache(),
     ("ITimingCache", "serialize"): lambda f, t, s: b"timings",
     ("Runtime", "deserialize_cuda_engine"): _made("ICudaEngine", _graph=lambda s, plan: bytes(plan)),
-    ("ICudaEngine", "num_io_tensors"): lambda f, t, s: 2,
+    ("ICudaEngine", "num_io_tensors"): lambda f, t, s: len(_ports(s)),
     ("ICudaEngine", "get_tensor_name"): lambda f, t, s, i: _ports(s)[i].name,
     ("ICudaEngine", "get_tensor_shape"): lambda f, t, s, n: next(p.shape for p in _ports(s) if p.name == n),
     ("ICudaEngine", "get_tensor_dtype"): lambda f, t, s, n: t.DataType[
         KINDS[next(p.type for p in _ports(s) if p.name == n)]
     ],
-    ("ICudaEngine", "get_tensor_mode"): lambda f, t, s, n: t.TensorIOMode["INPUT" if n == "image" else "OUTPUT"],
-    ("ICudaEngine", "create_engine_inspector"): lambda f, t, s: t.EngineInspector(),
+    ("ICudaEngine", "get_tensor_mode"): lambda f, t, s, n: t.TensorIOMode[
+        "INPUT" if n in {p.name for p in _session(s).get_inputs()} else "OUTPUT"
+    ],
+    ("ICudaEngine", "create_engine_inspector"): _made("EngineInspector", _graph=lambda s: s._graph),
     ("ICudaEngine", "create_execution_context"): _made(
-        "IExecutionContext", _session=lambda s: _session(s), _addresses=lambda s: {}
+        "IExecutionContext", _session=lambda s: _session(s), _addresses=lambda s: {}, _graph=lambda s: s._graph
     ),
-    ("EngineInspector", "get_engine_information"): lambda f, t, s, form: json.dumps({"Layers": f.layers}),
+    ("EngineInspector", "get_engine_information"): lambda f, t, s, form: json.dumps({"Layers": _layers(f, s)}),
     ("IExecutionContext", "set_tensor_address"): lambda f, t, s, n, a: s._addresses.update({n: a}) is None,
     ("IExecutionContext", "execute_async_v3"): _ran,
 }

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from edgeprune.deploy.bundle import SCRIPTS
-from edgeprune.devices import ssh
+from edgeprune.devices import agent
 from edgeprune.shipped import shipped
 
 HOME = shipped("deploy/on_device")
@@ -15,7 +15,7 @@ HOME = shipped("deploy/on_device")
 
 def test_every_script_goes_to_the_device_one_way_or_the_other():
     there = {path.name for path in HOME.iterdir() if path.suffix in (".py", ".sh")}
-    assert there == {*SCRIPTS, *ssh.SCRIPTS} and "agent.py" not in SCRIPTS
+    assert there == {*SCRIPTS, *agent.SCRIPTS} and "agent.py" not in SCRIPTS
 
 
 @pytest.fixture

@@ -272,3 +272,27 @@ def test_the_real_bindings_of_tensorrt_rtx_take_what_we_tell_them(graph, tmp_pat
     assert way == "typed"
     plan, facts = trt.build(module, trt.logger(module, log), path, precision, way, 512, None, str(tmp_path / "t.cache"))
     assert facts["bytes"] == len(bytes(plan)) > 1000
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_times_by_layer_are_what_the_profiler_is_told(use, graph, version):
+    fake = use(version, times=[("Conv_0 + Relu_1", 0.5), ("Conv_2", 0.25), ("unheard of", 0.125)])
+    made = trt.TensorRT(str(graph), "f16")
+    rows = made.layers(3)
+    assert rows == [
+        ["Conv_0 + Relu_1", "CaskConvolution", 0.5, ["Conv_0", "Relu_1"]], ["Conv_2", "CaskConvolution", 0.25, ["Conv_2"]],
+        ["unheard of", "", 0.125, ["unheard of"]],
+    ]  # fmt: skip
+    assert ("IExecutionContext.profiler", made.profiler) in fake.told
+    assert made.predict(graphs.IMAGES[:1]).shape == (1, 32, 48)
+
+
+def test_a_tensorrt_that_tells_no_times_says_so(use, graph, monkeypatch):
+    fake = use("10.3.0")
+    made = trt.TensorRT(str(graph), "f16")
+    monkeypatch.setattr(fake.module.IExecutionContext, "enqueue_emits_profile", False)
+    with pytest.raises(RuntimeError, match="no times by layer"):
+        made.layers(3)
+    monkeypatch.delattr(fake.module, "IProfiler")
+    with pytest.raises(RuntimeError, match=r"10\.3\.0 tells no times by layer: it has no IProfiler"):
+        made.layers(3)

@@ -10,11 +10,13 @@ from torch import nn
 
 from edgeprune.deploy.export import Shipped, export
 from edgeprune.deploy.heads import HEADS
+from edgeprune.deploy.scripts import script
 from edgeprune.profile import context, probes
 from edgeprune.profile.explain import explain
 from edgeprune.profile.probes import Key
 from edgeprune.prune.groups import find_groups
-from edgeprune.runtime import onnxruntime, openvino
+from edgeprune.runtime import onnxruntime, openvino, tensorrt_layers, tensorrt_rtx
+from edgeprune.runtime.joining import joined
 from edgeprune.runtime.signature import Signature
 
 S = Signature("conv", (3, 3), (1, 1), (1, 1), (1, 1), 1, (24, 32))
@@ -40,6 +42,20 @@ def test_probes_carry_the_signatures_that_were_asked_for(tmp_path):
     probes.write(KEYS, tmp_path / "p.onnx", "f32")
     found = list(context.convolutions(tmp_path / "p.onnx").values())
     assert found[probes._COPIES : -probes._COPIES] == KEYS
+
+
+@pytest.mark.skipif(not tensorrt_rtx.installed(), reason="skipped, no TensorRT for RTX here")
+@pytest.mark.parametrize("precision", ["f32", "f16", "int8"])
+def test_a_strongly_typed_builder_keeps_every_probe_apart(tmp_path, precision):
+    """TensorRT itself is not here; TensorRT for RTX shares its builder, and says what it has made of the graph."""
+    probes.write(KEYS, tmp_path / "p.onnx", precision, typed=True)
+    graph = tmp_path / ("p.onnx" if precision == "f32" else f"p.{precision}.onnx")
+    told = tensorrt_layers.read(tensorrt_rtx._plan(graph, "SM89")[1])
+    rows = [[layer.name, layer.kind, 0.5, layer.onnx or script("layers").nodes({"Name": layer.name})] for layer in told]
+    times, reference = probes.read(KEYS, joined(rows, tmp_path / "p.onnx"))
+    assert times == dict.fromkeys(KEYS, 0.5) and reference == 0.5
+    kinds = tensorrt_layers.convolutions(told, set(tensorrt_rtx._convolutions(graph)))
+    assert kinds.most_common(1)[0][0] == precision
 
 
 class Small(nn.Module):
