@@ -47,8 +47,15 @@ def test_rows_differ_in_nothing_but_the_method(study):
         for m in study.METHODS
         if m != "scratch"
     ]
-    for part in ("model", "data", "train", "budget", "finetune", "deploy"):
+    for part in ("model", "data", "train", "budget", "deploy"):
         assert all(m[part] == made[0][part] for m in made), part
+    steps = [
+        m["finetune"].pop("steps") + m["prune"].get("sparsity", {}).get("steps", 0)
+        for m in made
+        if m["name"].find("sparse") < 0
+    ]
+    assert len(set(steps)) == 1, "all are trained for as long"
+    assert all(m["finetune"] | {"steps": 0} == made[0]["finetune"] | {"steps": 0} for m in made)
 
 
 @pytest.mark.parametrize("importance", ["group_norm", "taylor"])
@@ -81,7 +88,8 @@ def _record(entry: str, seed: int, score: float) -> dict:
     table = {
         "method": "sirfp", "metric": "mIoU", "more_name": "boundary IoU", "score": score, "dense_score": 50.0,
         "worst_class": "pole", "worst_class_loss": 3.0, "more": 30.0, "params": 1e5, "macs": 1e8, "macs_share": 0.4, "ms": 5.0,
-        "share": 0.49, "met": True, "seconds": 60.0,
+        "share": 0.49, "met": True, "used": 0.98, "gates_failed": [], "seconds": 60.0, "scoring": 10.0, "sharing": 20.0,
+        "tuning": 30.0, "own_steps": 0, "tuning_steps": 100,
     }  # fmt: skip
     mask = {"shape": [2, 3], "classes": [0, 3], "lengths": [2, 4]}
     return {

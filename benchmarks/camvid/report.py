@@ -187,8 +187,9 @@ def _intro(scale: str, good: Sequence[Record]) -> list[str]:
         "",
         f"Scale **{scale}**: {cfg.title}; images {cfg.size[0]}x{cfg.size[1]}, 367 for training, 101 validation images for every number, 11 "
         f"classes, void ignored. Dense networks are trained for {length(cfg.train)} of {cfg.train['batch']} images from scratch, pruned "
-        f"ones fine-tuned for {length(cfg.finetune)} with the dense network as teacher; methods that learn before they score get "
-        f"{length(cfg.sparsity)} more. Everything but the method is the same for all rows of a network and seed.",
+        f"ones fine-tuned for {length(cfg.finetune)} with the dense network as teacher. Methods that learn before they score train for "
+        f"{length(cfg.sparsity)} before that, and all others fine-tune for as much longer. Everything but the method is the same for all rows "
+        "of a network and seed.",
         "",
         f"Engines: {'; '.join(engines)}. Machines: {'; '.join(machines)}. Every budget is a share of the dense engine's latency, and every engine "
         "was timed in turn with its dense one; mIoU, boundary IoU and worst class are the built engine's own. `MACs` are fvcore's. "

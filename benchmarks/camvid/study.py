@@ -12,6 +12,12 @@ from typing import Any, NamedTuple
 
 BUDGETS = ("0.5x", "0.3x", "0.7x", "0.15x")  # of the dense engine's measured latency, in the order of interest
 SEEDS = (0, 1, 2)
+KEPT = {
+    "0.7x": 0.85,
+    "0.5x": 0.7,
+    "0.3x": 0.5,
+    "0.15x": 0.3,
+}  # about the share of channels that an even share keeps under a budget
 
 
 @dataclass(frozen=True)
@@ -80,8 +86,8 @@ SCALES = {
             "deeplabv3-r18": {"network": "deeplabv3", "args": {"depth": 18, "width": 32, "head": 128, "output_stride": 16}},
         },
         train=_adamw(0.003, steps=2400, warmup_steps=50),
-        finetune=_adamw(0.002, steps=600, warmup_steps=20, recalibrate_batches=20, distill={"logits": 1.0}),
-        sparsity=_adamw(0.001, steps=200, warmup_steps=20),
+        finetune=_adamw(0.002, steps=450, warmup_steps=20, recalibrate_batches=20, distill={"logits": 1.0}),
+        sparsity=_adamw(0.001, steps=150, warmup_steps=20),
     ),
     "gpu": Scale(
         "full resolution and the published widths, trained on a GPU",
@@ -92,8 +98,8 @@ SCALES = {
             "bisenetv2": {"network": "bisenetv2"},
         },
         train=_adamw(0.003, epochs=300, warmup_steps=200, autocast="bf16"),
-        finetune=_adamw(0.001, epochs=100, warmup_steps=50, autocast="bf16", recalibrate_batches=40, distill={"logits": 1.0}),
-        sparsity=_adamw(0.001, epochs=30, warmup_steps=50, autocast="bf16"),
+        finetune=_adamw(0.001, epochs=80, warmup_steps=50, autocast="bf16", recalibrate_batches=40, distill={"logits": 1.0}),
+        sparsity=_adamw(0.001, epochs=20, warmup_steps=50, autocast="bf16"),
     ),
 }  # fmt: skip
 
@@ -178,15 +184,19 @@ def recipe(scale: Scale, row: Row, root: str, checkpoint: str | None) -> dict[st
     entry, sparsity = ENTRIES[row.entry], scale.sparsity
     prune = {"batches": 20, "min_keep": 0.05, **entry.prune}
     finetune = {**scale.finetune, **entry.finetune}
+    length = "steps" if "steps" in scale.train else "epochs"
+    if not entry.sparsity:  # as long as the others train before and after they are cut
+        finetune[length] += sparsity[length]
     if entry.by == "scratch":  # as long as training and fine-tuning together, by the dense network's schedule
-        length = "steps" if "steps" in scale.train else "epochs"
-        finetune = {**scale.train, length: scale.train[length] + scale.finetune[length], "recalibrate_batches": 0}
+        finetune = {**scale.train, length: scale.train[length] + finetune[length], "recalibrate_batches": 0}
+    if prune["method"] == "acosp":  # its gates are told beforehand which share of the channels will stay
+        prune["args"] = {"keep": KEPT[row.budget]}
     if entry.sparsity and entry.by == "edgeprune":
         prune["sparsity"] = sparsity
     if entry.args.get("rounds"):
-        half = {k: v / 2 if k in ("steps", "epochs") else v for k, v in scale.finetune.items() if k in scale.train}
-        half |= {"steps": int(half["steps"])} if "steps" in half else {}
-        prune["rounds"] = [{"keep": "0.7x", "finetune": half}]
+        first = {k: v for k, v in finetune.items() if k in scale.train} | {length: finetune[length] // 3}
+        prune["rounds"] = [{"keep": "0.7x", "finetune": first}]
+        finetune[length] -= first[length]
     return {
         "name": row.name, "seed": row.seed,
         "model": {**scale.networks[row.network], **({"checkpoint": checkpoint} if checkpoint else {})},
