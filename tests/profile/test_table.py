@@ -206,3 +206,15 @@ def test_a_disturbed_measurement_is_taken_again(tmp_path):
     surface = Profiler(Table(tmp_path / "t.sqlite"), HERE, layers, quiet=True).surfaces([op], {"a": 64}, 16)[S]
     assert spoilt and surface.at(32, 48) == pytest.approx(cost(Key(S, 32, 48)))
     assert Table(tmp_path / "t.sqlite").times(HERE, [S])[Key(S, 32, 48)] < 1
+
+
+def test_a_step_that_noise_has_widened_is_not_believed(tmp_path):
+    """All counts seem to cost the same at first, as on a machine that does other work: the window is measured again."""
+
+    class Noisy(Device):
+        def layers(self, path, precision):
+            found = super().layers(path, precision)
+            return [layer._replace(ms=50.0) for layer in found] if len(self.asked) == 1 else found
+
+    assert Profiler(Table(tmp_path / "a.sqlite"), HERE, Device().layers, quiet=True).step() == 16
+    assert Profiler(Table(tmp_path / "b.sqlite"), HERE, Noisy().layers, quiet=True).step() == 16
