@@ -141,8 +141,10 @@ class Profiler:
         found = widest(times)
         if found == STEPS[0]:
             return found
-        anew = [self._measure(batch, times[REFERENCE]) for batch in probes.batches(window)]
-        return min(found, widest({k: ms for part in anew for k, ms in part.items()}))
+        anew = {REFERENCE: times[REFERENCE]}
+        for batch in probes.batches(window):
+            anew |= self._measure(batch, times[REFERENCE])
+        return min(found, widest(anew))
 
     def surfaces(self, operations: Sequence[Operation], dense: dict[str, int], step: int) -> dict[Signature, Surface]:
         """A surface for each signature of the network, measured on its grid and refined along its edges."""
