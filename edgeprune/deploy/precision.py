@@ -23,6 +23,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeprune.errors import ExportError
+from edgeprune.runtime.onnxruntime import options
 
 LARGEST = float(np.finfo(np.float16).max)
 SMALLEST = float(np.finfo(np.float16).tiny)
@@ -317,9 +318,7 @@ def _checked(model: onnx.ModelProto) -> onnx.ModelProto:
 def _session(model: onnx.ModelProto) -> Any:
     import onnxruntime as ort
 
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(model.SerializeToString(), options(), providers=["CPUExecutionProvider"])
 
 
 def _answers(model: onnx.ModelProto, batch: list[np.ndarray]) -> list[np.ndarray]:

@@ -26,19 +26,31 @@ def why_not(device: str) -> str | None:
     return None
 
 
+def options(threads: int = 0) -> Any:
+    """Session options of every graph that is judged or timed here.
+
+    Q/DQ pairs are computed as they stand, in floating point. Fused into INT8 kernels they would be faster, and wrong on CPUs without
+    VNNI, whose 16-bit sums overflow: the masks of a sound INT8 graph then look bad on such a machine alone.
+    """
+    import onnxruntime as ort
+
+    found = ort.SessionOptions()
+    found.log_severity_level = 3
+    found.add_session_config_entry("session.set_denormal_as_zero", "1")
+    found.add_session_config_entry("session.disable_quant_qdq", "1")
+    if threads:
+        found.intra_op_num_threads = threads
+    return found
+
+
 class OnnxRuntimeEngine:
     """An engine; see `runtime.engine.Engine`."""
 
     def __init__(self, path: Path, threads: int = 0) -> None:
         import onnxruntime as ort
 
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.set_denormal_as_zero", "1")
-        if threads:
-            options.intra_op_num_threads = threads
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(str(path), options(threads), providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions have no common class of their own
             raise EngineError(f"ONNX Runtime cannot load {path}: {str(error).strip().splitlines()[0]}") from error
         self._input = self._session.get_inputs()[0].name
@@ -90,14 +102,10 @@ def layers(
     import onnxruntime as ort
 
     with tempfile.TemporaryDirectory() as folder:
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.set_denormal_as_zero", "1")
-        options.enable_profiling, options.profile_file_prefix = True, str(Path(folder) / "profile")
-        if threads:
-            options.intra_op_num_threads = threads
+        told = options(threads)
+        told.enable_profiling, told.profile_file_prefix = True, str(Path(folder) / "profile")
         try:
-            session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+            session = ort.InferenceSession(str(model), told, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions have no common class of their own
             raise EngineError(f"ONNX Runtime cannot load {model}: {str(error).strip().splitlines()[0]}") from error
         kinds = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}

@@ -68,7 +68,7 @@ def test_engines_are_built_measured_and_run(tmp_path):
     on = device_of(target("openvino"))
     assert isinstance(on, Agent) and on.why_not() is None and on.version() == openvino.version()
     a, b = (on.build(graphs.write(tmp_path, name, seed), tmp_path / name, "f32") for seed, name in enumerate("ab"))
-    first, second, warm = on.pairs(a, b, graphs.IMAGES[:1], 9)
+    first, second, warm, _ = on.pairs(a, b, graphs.IMAGES[:1], 9)
     assert first.shape == second.shape == (9,) and (first > 0).all() and len(warm) == 2
     wanted = OnnxRuntimeEngine(tmp_path / "a.onnx").predict(graphs.IMAGES)
     assert np.array_equal(a.predict(graphs.IMAGES), wanted)

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 from torch import nn
 
+from edgeprune.devices.pairs import Pairs
 from edgeprune.errors import BudgetError
 from edgeprune.files import read_json
 from edgeprune.measure.race import race
@@ -165,7 +166,7 @@ def test_a_race_goes_on_until_it_can_tell():
     def noisy(spread):
         def take(n):
             taken.append(n)
-            return 2 + spread * rng.random(n), 1 + spread * rng.random(n), [(12, True), (12, True)]
+            return Pairs(2 + spread * rng.random(n), 1 + spread * rng.random(n), [(12, True), (12, True)])
 
         return take
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from edgeprune.devices.pairs import Pairs
 from edgeprune.errors import EngineError
 from edgeprune.files import read_json
 from edgeprune.recipe import Budget, Deploy
@@ -56,7 +57,7 @@ def choose(monkeypatch, tmp_path, engines, budget=None, missing=None, deploy=Non
 
     def pairs(a, b, image, runs):
         wave = 1 + 0.001 * np.cos(np.arange(runs))
-        return a.ms * wave, b.ms * wave[::-1], [(12, True), (12, True)]
+        return Pairs(a.ms * wave, b.ms * wave[::-1], [(12, True), (12, True)])
 
     task = Segmentation(CLASSES, SIZE, None)
     told = SimpleNamespace(why_not=lambda: missing, pairs=pairs)
