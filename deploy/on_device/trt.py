@@ -36,7 +36,6 @@ class TensorRT:
     """
 
     module = "tensorrt"
-    inside = False  # does the graph at `path` carry the precision already?
 
     def __init__(
         self, path, precision, calibration=None, device="GPU", threads=0, home=None, dla=None, workspace_mb=None,
@@ -48,7 +47,7 @@ class TensorRT:
         if hasattr(trt, "init_libnvinfer_plugins"):
             trt.init_libnvinfer_plugins(self.logger, "")
         self.cuda = Cuda()
-        graph, way = route(trt, path, precision, self.inside)
+        graph, way = route(trt, path, precision)
         machine = board.fingerprint()
         free = machine["memory_mb"]["free"]
         size = workspace_mb or (int(free * SHARE_OF_MEMORY) if free else None)
@@ -156,10 +155,9 @@ class TensorRT:
 
 
 class TensorRTRTX(TensorRT):
-    """TensorRT for RTX: the same interface under another name. It knows no flags, so its bundles' graphs are typed already."""
+    """TensorRT for RTX: the same interface under another name. It knows no flags, only the types of the graph."""
 
     module = "tensorrt_rtx"
-    inside = True
 
     def _plan(self, graph, precision, way, size, dla, cache):
         """The engine that was built ahead and lies beside its graph, if this GPU and version take it; else one built here."""
@@ -225,10 +223,8 @@ def slug(*parts):
     return "-".join("".join(c if c.isalnum() or c == "." else "_" for c in part) for part in parts)
 
 
-def route(trt, path, precision, inside=False):
+def route(trt, path, precision):
     """(graph, way) by which this TensorRT gives the precision: "typed" the graph's own types, "flags" the builder's.
-
-    A graph that has its types inside is taken as it is, unless a sibling of that precision lies beside it.
 
     Raises:
         ValueError: it has no way, or the graph for it is missing.
@@ -239,8 +235,8 @@ def route(trt, path, precision, inside=False):
     has_flag = flag is not None and hasattr(trt.BuilderFlag, flag)
     if precision == "f32":
         return path, "typed" if can_type and not hasattr(trt.BuilderFlag, "FP16") else "flags"
-    if can_type and (inside or os.path.exists(typed_graph)):
-        return typed_graph if os.path.exists(typed_graph) else path, "typed"
+    if can_type and os.path.exists(typed_graph):
+        return typed_graph, "typed"
     if precision == "int8" and has_flag and os.path.exists(typed_graph):
         return typed_graph, "flags"  # explicit Q/DQ nodes; the flag allows INT8 kernels
     if precision == "int8":

@@ -15,7 +15,7 @@ import numpy as np
 from edgeprune.devices.pairs import Pairs
 from edgeprune.errors import DeviceError, EngineError
 from edgeprune.runtime import openvino
-from edgeprune.runtime.engine import Layer
+from edgeprune.runtime.engine import Layer, typed
 from edgeprune.runtime.joining import joined
 from edgeprune.target import Target
 
@@ -176,5 +176,5 @@ class Agent:
 
 def _with_types(files: list[Path], precision: str) -> list[Path]:
     """With the graph beside it that has the precision inside, where there is one."""
-    typed = files[0].with_suffix(f".{precision}.onnx")
-    return [*files, typed] if typed.exists() else files
+    beside = typed(files[0], precision)
+    return [*files, beside] if beside != files[0] else files

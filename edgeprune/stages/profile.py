@@ -100,7 +100,7 @@ def _head(run: Run) -> str:
         made[name] = build(run, path, home / f"head-{name}", calibration, lambda kept=shipped: kept)
     for name in names:
         shutil.rmtree(home / f"head-{name}", ignore_errors=True)
-        for path in home.glob(f"head-{name}*.onnx"):
+        for path in home.glob(f"head-{name}.*"):
             path.unlink()
 
     def beats(best: str, name: str) -> bool:

@@ -245,14 +245,15 @@ def test_an_engine_that_was_built_ahead_is_the_one_that_is_checked(use, tmp_path
     fake = use("10.13.3.9")
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", fake.module)
     f32, other = graphs.write(tmp_path, "classes"), graphs.write(tmp_path, "logits", logits=True)
-    path = tmp_path / "pruned.onnx"
-    path.write_bytes(f32.with_suffix(".f16.onnx").read_bytes())
-    path.with_suffix(".rtx").write_bytes(other.with_suffix(".f16.onnx").read_bytes())
+    path, ahead = tmp_path / "pruned.onnx", tmp_path / "pruned.f16.rtx"
+    for end in (".onnx", ".f16.onnx"):
+        path.with_suffix(end).write_bytes(f32.with_suffix(end).read_bytes())
+    ahead.write_bytes(other.with_suffix(".f16.onnx").read_bytes())
     made = trt.TensorRTRTX(str(path), "f16", home=str(tmp_path / "engines"))
     assert fake.builds == 0 and made.facts["route"] == "built ahead" and made.output == "logits"
     assert trt.TensorRTRTX(str(path), "f16", home=str(tmp_path / "engines")).built is False
     runtime = fake.module.Runtime.deserialize_cuda_engine
-    refused = path.with_suffix(".rtx").read_bytes()
+    refused = ahead.read_bytes()
     monkeypatch.setattr(
         fake.module.Runtime,
         "deserialize_cuda_engine",
