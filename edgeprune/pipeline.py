@@ -52,7 +52,16 @@ STAGES = [
     Stage(
         "profile",
         profile.profile,
-        ("budget", "deploy.planned", "deploy.opset", "deploy.head", "deploy.gates", "prune.step", "prune.never"),
+        (
+            "budget",
+            "deploy.planned",
+            "deploy.opset",
+            "deploy.head",
+            "deploy.route",
+            "deploy.gates",
+            "prune.step",
+            "prune.never",
+        ),
         ("openvino",),
     ),
     Stage(

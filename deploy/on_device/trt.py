@@ -20,13 +20,15 @@ from cuda_runtime import Cuda
 
 SHARE_OF_MEMORY = 0.5  # of what is free, for the builder's workspace; the rest of a shared memory is the system's
 LEVEL = 3  # builder_optimization_level, TensorRT's default, pinned
+GIVEN = "torch_tensorrt"  # the route of an engine that lies beside its graph and is taken as built
 
 
 class TensorRT:
     """An engine for this GPU. See `engines` for what every backend's class offers.
 
     Args:
-        path: the f32 graph. Its types at another precision lie beside it: NAME.f16.onnx, NAME.int8.onnx.
+        path: the f32 graph. Its types at another precision lie beside it: NAME.f16.onnx, NAME.int8.onnx. An engine of
+            torch-tensorrt's beside it (NAME.f16.engine) is taken as built: float32 images in, int32 classes out.
         home: folder for the engine; None: nothing is kept. timings: folder for the timing cache; None: `home`.
         dla: core of the deep learning accelerator to build for; None: the GPU alone.
         workspace_mb: the builder's memory; None: half of what is free.
@@ -70,11 +72,18 @@ class TensorRT:
             runtime.DLA_core = dla
         self.engine = runtime.deserialize_cuda_engine(plan)
         if self.engine is None:
-            raise RuntimeError("TensorRT cannot load the engine that it built%s" % last_word(self.log))
+            whose = (
+                "torch-tensorrt's engine, which another TensorRT has built"
+                if way == GIVEN
+                else "the engine that it built"
+            )
+            raise RuntimeError("%s cannot load %s%s" % (self.backend, whose, last_word(self.log)))
         self.rows = inspected(trt, self.engine)
         self.facts = dict(facts, key=now, **types(self.rows))
         layers.refuse(precision, self.facts["convolutions"])
         self.precision = self.facts["precision"]
+        if way == GIVEN and self.precision == "unknown":
+            raise RuntimeError("torch-tensorrt's engine does not tell at which types it runs; use deploy.route=onnx")
         if kept and self.built:
             os.makedirs(home, exist_ok=True)
             identity.write(bytes(plan), kept, now, facts)
@@ -84,6 +93,10 @@ class TensorRT:
         self._buffers()
 
     def _plan(self, graph, precision, way, size, dla, cache):
+        if way == GIVEN:
+            with open(graph, "rb") as handle:
+                plan = handle.read()
+            return plan, {"route": way, "bytes": len(plan)}
         return build(self.trt, self.logger, graph, precision, way, size, dla, cache)
 
     def _buffers(self):
@@ -98,7 +111,8 @@ class TensorRT:
                 raise RuntimeError("TensorRT does not take an address for %s" % name)
         self.input = next(n for n in self.host if self.engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT)
         others = [n for n in self.host if n != self.input]
-        self.output = next((n for n in score.ANSWERS if n in others), others[0])  # logits may stand behind the classes
+        self.held = next((n for n in score.ANSWERS if n in others), others[0])  # logits may stand behind the classes
+        self.output = self.held if self.facts["route"] != GIVEN else called(self.host[self.held])
         self.events = (self.cuda.event(), self.cuda.event())
 
     def _enqueue(self):
@@ -108,7 +122,7 @@ class TensorRT:
     def _copied(self):
         self.cuda.to_device(self.address[self.input], self.host[self.input])
         self._enqueue()
-        self.cuda.to_host(self.host[self.output], self.address[self.output])
+        self.cuda.to_host(self.host[self.held], self.address[self.held])
         self.cuda.wait()
 
     def _alone(self):
@@ -144,7 +158,8 @@ class TensorRT:
     def predict(self, image):
         self.host[self.input][...] = image
         self._copied()
-        return self.host[self.output].copy()
+        answer = self.host[self.held]
+        return answer.astype(np.uint8) if answer.dtype == np.int32 else answer.copy()
 
     def bind(self, image):
         return lambda: self.predict(image)
@@ -223,13 +238,21 @@ def slug(*parts):
     return "-".join("".join(c if c.isalnum() or c == "." else "_" for c in part) for part in parts)
 
 
+def called(answer):
+    """An answer's name in the graphs that ship; torch-tensorrt only numbers its outputs."""
+    return "classes" if answer.dtype == np.int32 else "logits" if answer.ndim == 2 else "heads"
+
+
 def route(trt, path, precision):
-    """(graph, way) by which this TensorRT gives the precision: "typed" the graph's own types, "flags" the builder's.
+    """(graph, way) by which this TensorRT gives the precision: "typed" the graph's own types, "flags" the builder's, GIVEN
+    an engine in the graph's place.
 
     Raises:
         ValueError: it has no way, or the graph for it is missing.
     """
-    typed_graph = "%s.%s.onnx" % (path[: -len(".onnx")], precision)
+    given, typed_graph = ("%s.%s.%s" % (path[: -len(".onnx")], precision, end) for end in ("engine", "onnx"))
+    if os.path.exists(given):
+        return given, GIVEN
     can_type = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
     flag = {"f16": "FP16", "int8": "INT8", "bf16": "BF16"}.get(precision)
     has_flag = flag is not None and hasattr(trt.BuilderFlag, flag)

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate import PartialState
 
 from edgeprune.deploy import typed as typing
-from edgeprune.deploy.export import Heads, program
+from edgeprune.deploy.export import WIDE, Heads, program
 from edgeprune.deploy.export import export as export_onnx
 from edgeprune.deploy.plain import plain
 from edgeprune.deploy.simplify import simplify as simplify_onnx
 from edgeprune.devices import Device, Replay, device_of
 from edgeprune.files import write_atomic, write_json
-from edgeprune.runtime import TYPED, Engine
+from edgeprune.runtime import TYPED, Engine, torch_tensorrt
+from edgeprune.runtime.engine import built_of
 from edgeprune.stages import load
 from edgeprune.stages.finetune import pruned
 from edgeprune.stages.run import Run
@@ -92,7 +94,7 @@ def with_types(run: Run, path: Path, images: list[np.ndarray]) -> dict[str, Any]
     `NAME.f16.json` says which nodes stayed in FP32, and what the cast alone has cost.
     """
     asked = precision(run)
-    if run.target.backend not in TYPED or asked == "f32":
+    if run.target.backend not in TYPED or asked == "f32" or run.recipe.deploy.route != "onnx":
         return None
     done = typing.write(path, path.with_suffix(f".{asked}.onnx"), asked, images, load.task(run).alike)
     write_json(path.with_suffix(f".{asked}.json"), done)
@@ -121,7 +123,7 @@ def judged_on(run: Run) -> Device:
     if "judged on" not in run.kept:
         run.kept["judged on"] = device(run)
         path = run.folder / RESULT
-        if run.target.host is None and path.exists():
+        if run.target.host is None and run.recipe.deploy.route == "onnx" and path.exists():
             brought = Replay(run.target, path)
             reason = brought.unfit({role: graph_of(run, role) for role in ROLES}, precision(run))
             if reason:
@@ -147,7 +149,18 @@ def build(run: Run, source: Path, home: Path, images: Iterable[np.ndarray], ship
     if run.target.backend == "inductor":  # takes networks, and is never given a file: its files are code
         made = program(shipped(), run.recipe.data.size, precision(run), run.target.device)
         return device(run).build(made, home, precision(run))
+    if run.recipe.deploy.route == "torch_tensorrt":
+        source = _as_built(run, source, home, shipped())
     return device(run).build(source, home, precision(run), images)
+
+
+def _as_built(run: Run, source: Path, home: Path, shipped: Heads) -> Path:
+    """torch-tensorrt's engine beside a copy of the graph, in a folder where the other route does not look."""
+    graph = home / "torch_tensorrt" / source.name
+    made = program(shipped, run.recipe.data.size, precision(run), str(PartialState().device), WIDE)
+    write_atomic(graph, source.read_bytes())
+    write_atomic(built_of(graph, precision(run)), torch_tensorrt.engine(made))
+    return graph
 
 
 def calibration(run: Run) -> Iterable[np.ndarray]:

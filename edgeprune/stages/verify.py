@@ -127,6 +127,9 @@ def _budget(run: Run, found: Race) -> dict[str, Any]:
 
 def _layers(run: Run) -> dict[str, Any] | None:
     """Dense and pruned engine layer by layer; None where the backend does not tell."""
+    if run.recipe.deploy.route != "onnx":  # the graph's engine is another one
+        run.console.print("[dim]no times by layer: torch-tensorrt's engines do not know the graph's names[/dim]")
+        return None
     graphs = [graph_of(run, role) for role in ROLES]
     try:
         times = [
