@@ -1,4 +1,4 @@
-"""`torch_tensorrt.dynamo` without a GPU: the signature of the sources of 2.8 to 2.14, as far as it is used, around the ONNX exporter.
+"""`torch_tensorrt.dynamo` without a GPU: the signatures of its sources, as far as they are used, around the ONNX exporter.
 
 A plan of the fake TensorRT is a graph's bytes, so this "engine" runs behind it. As in the sources, an engine tells its types only
 if a Debugger was open, an output is called output0, and nothing casts to uint8.
