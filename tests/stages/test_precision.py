@@ -56,7 +56,7 @@ def choose(monkeypatch, tmp_path, engines, budget=None, missing=None, deploy=Non
 
     def pairs(a, b, image, runs):
         wave = 1 + 0.001 * np.cos(np.arange(runs))
-        return a.ms * wave, b.ms * wave[::-1], [(12, True), (12, True)]
+        return a.ms * wave, b.ms * wave[::-1], [(12, True), (12, True)], 0
 
     task = Segmentation(CLASSES, SIZE, None)
     told = SimpleNamespace(why_not=lambda: missing, pairs=pairs)
