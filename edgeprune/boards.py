@@ -121,8 +121,7 @@ def verify(
     from edgeprune.recipe import Recipe
 
     told = Target.model_validate(read_json(folder / "target.json"))
-    inside = {role: folder / "compile" / role / "graph.onnx" for role in ("dense", "pruned")}  # with its precision
-    graphs = {role: path if path.exists() else folder / "simplify" / f"{role}.onnx" for role, path in inside.items()}
+    graphs = {role: folder / "simplify" / f"{role}.onnx" for role in ("dense", "pruned")}
     content = Recipe.model_validate(read_json(folder / "recipe.json"))
     asked = told.precision if content.deploy.planned == "auto" else content.deploy.planned
     reason = Replay(told, result).unfit(graphs, asked)

@@ -14,7 +14,7 @@ from edgeprune.errors import RecipeError
 from edgeprune.models import NETWORKS, TASK_NETWORKS
 from edgeprune.prune.criteria import CRITERIA
 from edgeprune.recipe import TASK_GATES, Gates, Recipe, Train
-from edgeprune.runtime import UNTIMED
+from edgeprune.runtime import UNTIMED, torch_tensorrt
 from edgeprune.target import Target
 
 STRIDES = {"segnet": 1, "streetnet": 16}
@@ -47,6 +47,7 @@ def check_pair(recipe: Recipe, target: Target) -> None:
             "deploy.precision: fastest does not go with budget.latency: a share of the dense engine's time hangs on the "
             "precision of both; give budget.latency_ms or budget.fps, or name the precision"
         )
+    _route(recipe, target)
     figures = target.catalogue is not None and target.catalogue.bandwidth_gb_s
     if target.host and target.backend == "inductor":
         raise RecipeError("target.host: inductor's engines are code, compiled and run on this machine only; no --host")
@@ -81,6 +82,28 @@ def check_pair(recipe: Recipe, target: Target) -> None:
                 raise RecipeError(
                     f"{name}.checkpoint_blocks: a criterion would see every map twice; only train and finetune may set it"
                 )
+
+
+def _route(recipe: Recipe, target: Target) -> None:
+    """Can torch-tensorrt build the engine, and this machine run it?"""
+    cfg, route = recipe.deploy, "deploy.route: torch_tensorrt"
+    if cfg.route != "torch_tensorrt":
+        return
+    if target.backend != "tensorrt" or target.host:
+        where = f"over ssh ({target.host})" if target.host else f"of {target.name} ({target.backend})"
+        raise RecipeError(f"{route} is for TensorRT on this machine (--target tensorrt), not {where}; use onnx")
+    if recipe.budget.is_latency:
+        raise RecipeError(
+            f"{route} does not go with budget.{recipe.budget.kind}: the table of latencies is measured by onnx"
+        )
+    if cfg.planned == "int8":
+        raise RecipeError(f"{route} runs f32 and f16, not int8, which is written into ONNX graphs; use onnx")
+    if cfg.head == "coarse" or cfg.logits:
+        key = "deploy.head: coarse" if cfg.head == "coarse" else "deploy.logits"
+        raise RecipeError(f"{key} does not go with {route}; use onnx")
+    missing = None if torch_tensorrt.installed() else torch_tensorrt.INSTALL
+    if missing := missing or device_of(target).why_not():
+        raise RecipeError(f"{route}: its engines are built and run on this machine only: {missing}")
 
 
 def _task(recipe: Recipe) -> None:

@@ -27,7 +27,7 @@ from edgeprune.errors import DeviceError
 from edgeprune.files import hash_obj, lock, read_json, sha256, write_json
 from edgeprune.recipe import Recipe
 from edgeprune.runtime import BACKENDS
-from edgeprune.stages import deploy, finetune, load, precision, profile, prune, report, verify
+from edgeprune.stages import bundle, deploy, finetune, load, precision, profile, prune, report, verify
 from edgeprune.stages.run import Run
 from edgeprune.target import Target
 from edgeprune.tasks import METRICS
@@ -52,7 +52,16 @@ STAGES = [
     Stage(
         "profile",
         profile.profile,
-        ("budget", "deploy.planned", "deploy.opset", "deploy.head", "deploy.gates", "prune.step", "prune.never"),
+        (
+            "budget",
+            "deploy.planned",
+            "deploy.opset",
+            "deploy.head",
+            "deploy.route",
+            "deploy.gates",
+            "prune.step",
+            "prune.never",
+        ),
         ("openvino",),
     ),
     Stage(
@@ -67,7 +76,7 @@ STAGES = [
     Stage("precision", precision.choose, (), ("openvino", "nncf", "onnxruntime"), backend=True, brought=deploy.RESULT),
     Stage("compile", deploy.compile, (), ("openvino", "nncf", "onnxruntime"), backend=True, brought=deploy.RESULT),
     Stage("verify", verify.verify),
-    Stage("bundle", deploy.bundle),
+    Stage("bundle", bundle.bundle),
     Stage("report", report.report, always=True),
 ]
 

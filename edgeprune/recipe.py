@@ -415,6 +415,11 @@ class Deploy(Section):
         description="auto: the target's own; fastest: the one of the target's whose engine passes the gates and is the "
         "fastest by measurement (the target's own where the device is not at hand)",
     )
+    route: Literal["onnx", "torch_tensorrt"] = Field(
+        default="onnx",
+        description="how TensorRT on this machine gets the network: by ONNX, or as an engine that torch-tensorrt has built of "
+        "PyTorch's graph (not run on hardware yet)",
+    )
     calibration_images: Count = Field(default=64, description="training images that INT8 is calibrated on")
     opset: Annotated[int, Field(ge=18)] = Field(default=20, description="of the ONNX graph")
     head: Literal["auto", "argmax", "chain", "coarse"] = Field(

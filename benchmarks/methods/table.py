@@ -1,6 +1,7 @@
 """Every method under one recipe: the same data, dense network, widths, fine-tuning and measured latency; resumable.
 
-    python benchmarks/methods/table.py [--seeds 3] [--methods sirfp,cap,…] [--budget 0.5x] [--runs-dir runs/methods]
+    python benchmarks/methods/table.py [streets] [--seeds 3] [--methods sirfp,cap,…] [--budget 0.5x] [--runs-dir runs/methods]
+    python benchmarks/methods/table.py camvid --root /data/camvid
 
 It is `edgeprune compare --equal-steps` of the quickstart with the settings below. Every layer keeps the same share, so that what
 differs is what a criterion says of channels (how methods share a budget out as their papers do is the question of
@@ -8,7 +9,8 @@ benchmarks/camvid/). Methods that learn in training (cap, mtp, acosp, dcfp, ns) 
 score; the others fine-tune for as much longer.
 
 For runs of several processes, or beside other work, pin it to a core: `OMP_NUM_THREADS=1 taskset -c 0 python …`.
-Writes streets.{json,md} beside this file.
+`camvid` is short: a quarter of its resolution and few steps, so that its mIoU is far from what the network can reach.
+Writes streets.{json,md} or camvid.{json,md} beside this file.
 """
 
 from __future__ import annotations
@@ -25,10 +27,14 @@ from edgeprune.target import load_target
 HERE = Path(__file__).parent
 METHODS = "sirfp,cap,acosp,mtp,dcfp,fpgm,taylor,random,ns,bn_scale,halp,group_norm,l1,l2"
 SETTINGS = [
-    "data.size=[96, 192]", "data.args={train: 320, val: 320}", "train.steps=1000", "finetune.steps=450", "prune.method=cap",
+    "prune.method=cap",
     "prune.sparsity={steps: 150, batch: 8, optimizer: adamw, lr: 0.001, weight_decay: 0.01, warmup_steps: 20}",
     "prune.allocate=uniform", "deploy.gates={min_speedup: null, min_miou: null, pruning_drop: null}",
 ]  # fmt: skip
+DATA = {
+    "streets": ["data.size=[96, 192]", "data.args={train: 320, val: 320}", "train.steps=1000", "finetune.steps=450"],
+    "camvid": ["data={name: camvid, root: ROOT, size: [96, 128]}", "train.steps=1000", "finetune.steps=450"],
+}  # fmt: skip
 ARGS = {"acosp": {"keep": 0.75}}  # its gates are told beforehand what will stay; about this at half of the latency
 
 
@@ -45,15 +51,23 @@ def wanted(methods: str, settings: list[str]) -> dict[str, Recipe]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="?", choices=list(DATA), default="streets")
+    parser.add_argument("--root", default="../shared/data/camvid", help="of CamVid")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--methods", default=METHODS)
     parser.add_argument("--budget", default="0.5x", help="of the dense engine's measured latency")
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--runs-dir", type=Path, default=Path("runs/methods"))
     args = parser.parse_args()
-    found = wanted(args.methods, [*SETTINGS, f"budget.latency={args.budget}", *args.set])
+    data = [setting.replace("ROOT", args.root) for setting in DATA[args.data]]
+    found = wanted(args.methods, [*data, *SETTINGS, f"budget.latency={args.budget}", *args.set])
     return compare.compare(
-        found, load_target("cpu"), args.runs_dir, seeds=range(args.seeds), out=HERE / "streets", equal_steps=True
+        found,
+        load_target("cpu"),
+        args.runs_dir / args.data,
+        seeds=range(args.seeds),
+        out=HERE / args.data,
+        equal_steps=True,
     )
 
 

@@ -20,13 +20,15 @@ from cuda_runtime import Cuda
 
 SHARE_OF_MEMORY = 0.5  # of what is free, for the builder's workspace; the rest of a shared memory is the system's
 LEVEL = 3  # builder_optimization_level, TensorRT's default, pinned
+GIVEN = "torch_tensorrt"  # the route of an engine that lies beside its graph and is taken as built
 
 
 class TensorRT:
     """An engine for this GPU. See `engines` for what every backend's class offers.
 
     Args:
-        path: the f32 graph. Its types at another precision lie beside it: NAME.f16.onnx, NAME.int8.onnx.
+        path: the f32 graph. Its types at another precision lie beside it: NAME.f16.onnx, NAME.int8.onnx. An engine of
+            torch-tensorrt's beside it (NAME.f16.engine) is taken as built: float32 images in, int32 classes out.
         home: folder for the engine; None: nothing is kept. timings: folder for the timing cache; None: `home`.
         dla: core of the deep learning accelerator to build for; None: the GPU alone.
         workspace_mb: the builder's memory; None: half of what is free.
@@ -36,7 +38,6 @@ class TensorRT:
     """
 
     module = "tensorrt"
-    inside = False  # does the graph at `path` carry the precision already?
 
     def __init__(
         self, path, precision, calibration=None, device="GPU", threads=0, home=None, dla=None, workspace_mb=None,
@@ -48,7 +49,7 @@ class TensorRT:
         if hasattr(trt, "init_libnvinfer_plugins"):
             trt.init_libnvinfer_plugins(self.logger, "")
         self.cuda = Cuda()
-        graph, way = route(trt, path, precision, self.inside)
+        graph, way = route(trt, path, precision)
         machine = board.fingerprint()
         free = machine["memory_mb"]["free"]
         size = workspace_mb or (int(free * SHARE_OF_MEMORY) if free else None)
@@ -71,11 +72,18 @@ class TensorRT:
             runtime.DLA_core = dla
         self.engine = runtime.deserialize_cuda_engine(plan)
         if self.engine is None:
-            raise RuntimeError("TensorRT cannot load the engine that it built%s" % last_word(self.log))
+            whose = (
+                "torch-tensorrt's engine, which another TensorRT has built"
+                if way == GIVEN
+                else "the engine that it built"
+            )
+            raise RuntimeError("%s cannot load %s%s" % (self.backend, whose, last_word(self.log)))
         self.rows = inspected(trt, self.engine)
         self.facts = dict(facts, key=now, **types(self.rows))
         layers.refuse(precision, self.facts["convolutions"])
         self.precision = self.facts["precision"]
+        if way == GIVEN and self.precision == "unknown":
+            raise RuntimeError("torch-tensorrt's engine does not tell at which types it runs; use deploy.route=onnx")
         if kept and self.built:
             os.makedirs(home, exist_ok=True)
             identity.write(bytes(plan), kept, now, facts)
@@ -85,6 +93,10 @@ class TensorRT:
         self._buffers()
 
     def _plan(self, graph, precision, way, size, dla, cache):
+        if way == GIVEN:
+            with open(graph, "rb") as handle:
+                plan = handle.read()
+            return plan, {"route": way, "bytes": len(plan)}
         return build(self.trt, self.logger, graph, precision, way, size, dla, cache)
 
     def _buffers(self):
@@ -99,7 +111,8 @@ class TensorRT:
                 raise RuntimeError("TensorRT does not take an address for %s" % name)
         self.input = next(n for n in self.host if self.engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT)
         others = [n for n in self.host if n != self.input]
-        self.output = next((n for n in score.ANSWERS if n in others), others[0])  # logits may stand behind the classes
+        self.held = next((n for n in score.ANSWERS if n in others), others[0])  # logits may stand behind the classes
+        self.output = self.held if self.facts["route"] != GIVEN else called(self.host[self.held])
         self.events = (self.cuda.event(), self.cuda.event())
 
     def _enqueue(self):
@@ -109,7 +122,7 @@ class TensorRT:
     def _copied(self):
         self.cuda.to_device(self.address[self.input], self.host[self.input])
         self._enqueue()
-        self.cuda.to_host(self.host[self.output], self.address[self.output])
+        self.cuda.to_host(self.host[self.held], self.address[self.held])
         self.cuda.wait()
 
     def _alone(self):
@@ -145,7 +158,8 @@ class TensorRT:
     def predict(self, image):
         self.host[self.input][...] = image
         self._copied()
-        return self.host[self.output].copy()
+        answer = self.host[self.held]
+        return answer.astype(np.uint8) if answer.dtype == np.int32 else answer.copy()
 
     def bind(self, image):
         return lambda: self.predict(image)
@@ -156,10 +170,9 @@ class TensorRT:
 
 
 class TensorRTRTX(TensorRT):
-    """TensorRT for RTX: the same interface under another name. It knows no flags, so its bundles' graphs are typed already."""
+    """TensorRT for RTX: the same interface under another name. It knows no flags, only the types of the graph."""
 
     module = "tensorrt_rtx"
-    inside = True
 
     def _plan(self, graph, precision, way, size, dla, cache):
         """The engine that was built ahead and lies beside its graph, if this GPU and version take it; else one built here."""
@@ -225,22 +238,28 @@ def slug(*parts):
     return "-".join("".join(c if c.isalnum() or c == "." else "_" for c in part) for part in parts)
 
 
-def route(trt, path, precision, inside=False):
-    """(graph, way) by which this TensorRT gives the precision: "typed" the graph's own types, "flags" the builder's.
+def called(answer):
+    """An answer's name in the graphs that ship; torch-tensorrt only numbers its outputs."""
+    return "classes" if answer.dtype == np.int32 else "logits" if answer.ndim == 2 else "heads"
 
-    A graph that has its types inside is taken as it is, unless a sibling of that precision lies beside it.
+
+def route(trt, path, precision):
+    """(graph, way) by which this TensorRT gives the precision: "typed" the graph's own types, "flags" the builder's, GIVEN
+    an engine in the graph's place.
 
     Raises:
         ValueError: it has no way, or the graph for it is missing.
     """
-    typed_graph = "%s.%s.onnx" % (path[: -len(".onnx")], precision)
+    given, typed_graph = ("%s.%s.%s" % (path[: -len(".onnx")], precision, end) for end in ("engine", "onnx"))
+    if os.path.exists(given):
+        return given, GIVEN
     can_type = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
     flag = {"f16": "FP16", "int8": "INT8", "bf16": "BF16"}.get(precision)
     has_flag = flag is not None and hasattr(trt.BuilderFlag, flag)
     if precision == "f32":
         return path, "typed" if can_type and not hasattr(trt.BuilderFlag, "FP16") else "flags"
-    if can_type and (inside or os.path.exists(typed_graph)):
-        return typed_graph if os.path.exists(typed_graph) else path, "typed"
+    if can_type and os.path.exists(typed_graph):
+        return typed_graph, "typed"
     if precision == "int8" and has_flag and os.path.exists(typed_graph):
         return typed_graph, "flags"  # explicit Q/DQ nodes; the flag allows INT8 kernels
     if precision == "int8":

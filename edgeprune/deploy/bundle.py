@@ -48,7 +48,7 @@ def write(
 
     Args:
         graphs: "dense" and "pruned" ONNX files, and those with another precision inside ("dense.f16", "pruned.f16").
-        engines: "dense" and "pruned" engines that were built ahead for the device; empty where it builds its own.
+        engines: those that were built ahead for the device, by their graphs' names; empty where it builds its own.
         parity: images (N, H, W, 3) uint8, labels (N, ...), dense_answers, pruned_answers (N, ...), and what answers hang on.
         scripts: further files that the task's check needs.
     """
@@ -57,8 +57,8 @@ def write(
     home.mkdir(parents=True)
     for name, path in graphs.items():
         shutil.copyfile(path, home / f"{name}.onnx")
-    for role, path in engines.items():
-        shutil.copyfile(path, home / f"{role}{path.suffix}")
+    for name, path in engines.items():
+        shutil.copyfile(path, home / f"{name}{path.suffix}")
     shutil.copyfile(plan, home / "plan.json")
     for script in SCRIPTS:
         shutil.copyfile(shipped("deploy/on_device") / script, home / script)

@@ -26,6 +26,7 @@ class Heads(nn.Module):
 
     scale: torch.Tensor
     shift: torch.Tensor
+    kind: torch.dtype = torch.uint8  # of classes
 
     def __init__(self, net: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], output: str) -> None:
         super().__init__()
@@ -63,7 +64,7 @@ class Shipped(Heads):
         logits = self.answer(image)
         if logits.shape[-2:] != image.shape[1:3]:
             logits = nn.functional.interpolate(logits, size=image.shape[1:3], mode="bilinear", align_corners=False)
-        classes = HEADS.get(self.head, argmax)(logits).to(torch.uint8)
+        classes = HEADS.get(self.head, argmax)(logits).to(self.kind)
         return (classes, logits) if self.logits else classes
 
 
@@ -79,19 +80,27 @@ class Lower(nn.Module):
 
 
 FLOATS = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+BYTES = (torch.uint8, torch.uint8)  # types of images and classes
+WIDE = (torch.float32, torch.int32)  # where nothing casts to uint8 (torch-tensorrt); values are those of bytes
 
 
-def program(shipped: Heads, size: tuple[int, int], precision: str, device: str) -> torch.export.ExportedProgram:
-    """`shipped` as PyTorch's own compiler takes it, for (1, H, W, 3) images on `device`, with the precision inside.
+def program(
+    shipped: Heads, size: tuple[int, int], precision: str, device: str, kinds: tuple[torch.dtype, torch.dtype] = BYTES
+) -> torch.export.ExportedProgram:
+    """`shipped` as PyTorch's own compilers take it, for (1, H, W, 3) images on `device`, with the precision inside.
+
+    Args:
+        kinds: see `BYTES` and `WIDE`.
 
     Raises:
         ExportError: a precision that is no float type, or a network that cannot be captured.
     """
     if precision not in FLOATS:
-        raise ExportError(f"deploy.precision: PyTorch's inductor runs {', '.join(FLOATS)}, not {precision}")
+        raise ExportError(f"deploy.precision: a network in PyTorch runs at {', '.join(FLOATS)}, not {precision}")
     lowered = copy.copy(shipped)
+    lowered.kind = kinds[1]
     lowered._modules = {"net": shipped.net if precision == "f32" else Lower(shipped.net, FLOATS[precision])}
-    image = torch.zeros(1, *size, 3, dtype=torch.uint8, device=device)
+    image = torch.zeros(1, *size, 3, dtype=kinds[0], device=device)
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")

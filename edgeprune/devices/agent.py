@@ -15,7 +15,7 @@ import numpy as np
 from edgeprune.devices.pairs import Pairs
 from edgeprune.errors import DeviceError, EngineError
 from edgeprune.runtime import openvino
-from edgeprune.runtime.engine import Layer
+from edgeprune.runtime.engine import Layer, built_of, typed
 from edgeprune.runtime.joining import joined
 from edgeprune.target import Target
 
@@ -113,7 +113,7 @@ class Agent:
         if self.target.backend == "openvino":
             xml = openvino.convert(onnx, home, precision, calibration)
             files = [xml, xml.with_suffix(".bin")]
-        model = self.link.put(_with_types(files, precision))
+        model = self.link.put(_whole(files, precision))
         built = self._job("build", model=model, precision=precision, seconds=self.target.build_seconds, keep=True)
         brought = self.link.bring(built["engine"], home) if built["engine"] else None
         return AgentEngine(self, model, precision, brought or files[0], built)
@@ -123,7 +123,7 @@ class Agent:
 
     def layers(self, model: Path, precision: str, runs: int = 8) -> list[Layer]:
         """How long each operator of a graph takes there."""
-        files = [model, model.with_suffix(".bin")] if model.suffix == ".xml" else _with_types([model], precision)
+        files = [model, model.with_suffix(".bin")] if model.suffix == ".xml" else _whole([model], precision)
         # a probe graph of OpenVINO's INT8 table carries its own Q/DQ; the engine around it is f32
         plain = precision == "int8" and model.suffix != ".xml" and self.target.backend == "openvino"
         found = self._job(
@@ -174,7 +174,7 @@ class Agent:
         return self.link.job(name, common | told, seconds, keep)
 
 
-def _with_types(files: list[Path], precision: str) -> list[Path]:
-    """With the graph beside it that has the precision inside, where there is one."""
-    typed = files[0].with_suffix(f".{precision}.onnx")
-    return [*files, typed] if typed.exists() else files
+def _whole(files: list[Path], precision: str) -> list[Path]:
+    """With what lies beside a graph: the one that has the precision inside, and an engine that is taken as built."""
+    beside = [typed(files[0], precision), built_of(files[0], precision)]
+    return files + [path for path in beside if path != files[0] and path.exists()]

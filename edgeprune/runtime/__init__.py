@@ -14,5 +14,8 @@ BACKENDS = {
     "inductor": inductor,
 }
 AHEAD = {"tensorrt_rtx": tensorrt_rtx.ahead}  # what builds engines where their device is not
-TYPED = {"tensorrt_rtx"}  # what takes a graph's types as they are: the precision must be written into the graph
+TYPED = {
+    "tensorrt",
+    "tensorrt_rtx",
+}  # what takes a graph's types as they are: the precision is written into a graph beside it
 UNTIMED = {"tensorrt_rtx", "inductor"}  # what tells no times by layer: a latency budget is planned by estimate

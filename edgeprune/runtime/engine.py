@@ -45,6 +45,17 @@ class Engine(Protocol):
         ...
 
 
+def typed(graph: Path, precision: str) -> Path:
+    """The graph with the precision inside (`NAME.f16.onnx`), where one lies beside `graph` (`NAME.onnx`); else itself."""
+    beside = graph.with_suffix(f".{precision}.onnx")
+    return beside if beside.exists() else graph
+
+
+def built_of(graph: Path, precision: str) -> Path:
+    """Where an engine lies that is taken as built (`NAME.f16.engine`), if there is one."""
+    return graph.with_suffix(f".{precision}.engine")
+
+
 def one_by_one(call: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> np.ndarray:
     """Run a batch-1 engine over (B, H, W, 3) images."""
     return np.concatenate([call(np.ascontiguousarray(images[i : i + 1])) for i in range(len(images))])

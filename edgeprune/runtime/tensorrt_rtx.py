@@ -20,7 +20,7 @@ import onnx as onnx_format
 from edgeprune.errors import EngineError
 from edgeprune.files import read_json, sha256, write_atomic, write_json
 from edgeprune.runtime import cuda, tensorrt_layers
-from edgeprune.runtime.engine import Layer, one_by_one
+from edgeprune.runtime.engine import Layer, one_by_one, typed
 
 INSTALL = "TensorRT for RTX is not installed here: pip install 'edgeprune[tensorrt-rtx]'"
 _MODULES = ("tensorrt_rtx", "tensorrt_rtx_bindings")  # the second is the first one's content under its wheel's own name
@@ -77,6 +77,7 @@ def ahead(onnx: Path, home: Path, *, precision: str, device: str = "GPU") -> Bui
     """Build `home/engine.rtx` for a GPU that need not be here, with `engine.json` that says what it is.
 
     Args:
+        onnx: the graph; with its types at the precision inside, or with one that has them beside it (`engine.typed`).
         device: "SM86", "SM89", "SM120" (compute capability 8.6, 8.9, 12.0), or "GPU": one engine for all of them.
 
     Returns:
@@ -89,6 +90,7 @@ def ahead(onnx: Path, home: Path, *, precision: str, device: str = "GPU") -> Bui
     if not installed():
         return None
     home.mkdir(parents=True, exist_ok=True)
+    onnx = typed(onnx, precision)
     path, nodes = home / "engine.rtx", _convolutions(onnx)
     plan, told = _plan(onnx, device)
     found = tensorrt_layers.read(told)
@@ -112,7 +114,7 @@ def compile(
     threads: int = 0,
     calibration: Iterable[np.ndarray] = (),
 ) -> RtxEngine:
-    """Build an engine of a graph that carries its precision, and load it on this machine's GPU.
+    """Build an engine as `ahead` does, and load it on this machine's GPU.
 
     Raises:
         EngineError: as `ahead`, or TensorRT for RTX is not installed.
@@ -121,7 +123,7 @@ def compile(
     built = ahead(onnx, home, precision=precision, device=device)
     if built is None:
         raise EngineError(INSTALL)
-    return RtxEngine(built, onnx)
+    return RtxEngine(built, typed(onnx, precision))
 
 
 def layers(
@@ -219,8 +221,8 @@ def _plan(onnx: Path, device: str) -> tuple[Any, str]:
 
     listener = Listener()
     builder = trt.Builder(listener)
-    typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # gone where there is no other way
-    network = builder.create_network(0 if typed is None else 1 << int(typed))
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # gone where there is no other way
+    network = builder.create_network(0 if flag is None else 1 << int(flag))
     parser = trt.OnnxParser(network, listener)
     if not parser.parse(onnx.read_bytes()):
         faults = dict.fromkeys(_fault(parser.get_error(i)) for i in range(parser.num_errors))

@@ -1,25 +1,23 @@
-"""Deploy: both networks, dense and pruned, to engines; verified, bundled, reported."""
+"""Deploy: both networks, dense and pruned, to graphs and to engines."""
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate import PartialState
 
-from edgeprune.data.dataset import Dataset
-from edgeprune.data.subset import Spread
-from edgeprune.deploy import bundle as bundling
 from edgeprune.deploy import typed as typing
-from edgeprune.deploy.export import Heads, program
+from edgeprune.deploy.export import WIDE, Heads, program
 from edgeprune.deploy.export import export as export_onnx
 from edgeprune.deploy.plain import plain
 from edgeprune.deploy.simplify import simplify as simplify_onnx
 from edgeprune.devices import Device, Replay, device_of
-from edgeprune.files import read_json, replace_with, write_atomic, write_json
-from edgeprune.runtime import TYPED, Engine
+from edgeprune.files import write_atomic, write_json
+from edgeprune.runtime import TYPED, Engine, torch_tensorrt
+from edgeprune.runtime.engine import built_of
 from edgeprune.stages import load
 from edgeprune.stages.finetune import pruned
 from edgeprune.stages.run import Run
@@ -56,7 +54,7 @@ def simplify(run: Run) -> dict[str, Any]:
     data = load.dataset(run, "val")
     images = np.stack([data[i][0] for i in range(min(3, len(data)))])
     for role in ROLES:
-        source, target = run.folder / "export" / f"{role}.onnx", run.folder / "simplify" / f"{role}.onnx"
+        source, target = run.folder / "export" / f"{role}.onnx", graph_of(run, role)
         if not run.recipe.deploy.simplify:
             write_atomic(target, source.read_bytes())
             continue
@@ -71,11 +69,16 @@ def simplify(run: Run) -> dict[str, Any]:
     return facts | types_beside(run)
 
 
+def graph_of(run: Run, role: str) -> Path:
+    """What engines are built of: the simplified graph in f32, with its types at another precision beside it."""
+    return run.folder / "simplify" / f"{role}.onnx"
+
+
 def types_beside(run: Run) -> dict[str, Any]:
     """Writes `simplify/{dense,pruned}.f16.onnx` beside the f32 ones, where the backend wants them."""
     facts, asked = {}, precision(run)
     for role in ROLES:
-        done = with_types(run, run.folder / "simplify" / f"{role}.onnx", list(calibration(run)))
+        done = with_types(run, graph_of(run, role), list(calibration(run)))
         if done is not None:
             facts[f"{role}.{asked}"] = done
             run.console.print(
@@ -86,11 +89,16 @@ def types_beside(run: Run) -> dict[str, Any]:
 
 
 def with_types(run: Run, path: Path, images: list[np.ndarray]) -> dict[str, Any] | None:
-    """TensorRT from 10 on takes precision as the graph has it: writes it beside `path` (`NAME.f16.onnx`); else does nothing."""
+    """Where the backend takes precision as the graph has it: writes it beside `path` (`NAME.f16.onnx`); else does nothing.
+
+    `NAME.f16.json` says which nodes stayed in FP32, and what the cast alone has cost.
+    """
     asked = precision(run)
-    if run.target.backend != "tensorrt" or asked == "f32":
+    if run.target.backend not in TYPED or asked == "f32" or run.recipe.deploy.route != "onnx":
         return None
-    return typing.write(path, path.with_suffix(f".{asked}.onnx"), asked, images, load.task(run).alike)
+    done = typing.write(path, path.with_suffix(f".{asked}.onnx"), asked, images, load.task(run).alike)
+    write_json(path.with_suffix(f".{asked}.json"), done)
+    return done
 
 
 def precision(run: Run) -> str:
@@ -115,13 +123,9 @@ def judged_on(run: Run) -> Device:
     if "judged on" not in run.kept:
         run.kept["judged on"] = device(run)
         path = run.folder / RESULT
-        if run.target.host is None and path.exists():
+        if run.target.host is None and run.recipe.deploy.route == "onnx" and path.exists():
             brought = Replay(run.target, path)
-            folders = {
-                role: (run.folder / "simplify" / f"{role}.onnx", run.folder / "compile" / role) for role in ROLES
-            }
-            graphs = {role: graph_for(run, *places, calibration(run)) for role, places in folders.items()}
-            reason = brought.unfit(graphs, precision(run))
+            reason = brought.unfit({role: graph_of(run, role) for role in ROLES}, precision(run))
             if reason:
                 run.console.print(f"[yellow]{path} is left aside: {reason}[/yellow]")
             else:
@@ -132,7 +136,7 @@ def judged_on(run: Run) -> Device:
 def engine(run: Run, role: str) -> Engine:
     """The engine of this run, compiled once a process."""
     if f"engine {role}" not in run.kept:
-        source, home, on = run.folder / "simplify" / f"{role}.onnx", run.folder / "compile" / role, judged_on(run)
+        source, home, on = graph_of(run, role), run.folder / "compile" / role, judged_on(run)
         if isinstance(on, Replay):
             run.kept[f"engine {role}"] = on.build(source, home, precision(run))
         else:
@@ -145,17 +149,18 @@ def build(run: Run, source: Path, home: Path, images: Iterable[np.ndarray], ship
     if run.target.backend == "inductor":  # takes networks, and is never given a file: its files are code
         made = program(shipped(), run.recipe.data.size, precision(run), run.target.device)
         return device(run).build(made, home, precision(run))
-    kept = list(images) if run.target.backend in TYPED else images
-    return device(run).build(graph_for(run, source, home, kept), home, precision(run), kept)
+    if run.recipe.deploy.route == "torch_tensorrt":
+        source = _as_built(run, source, home, shipped())
+    return device(run).build(source, home, precision(run), images)
 
 
-def graph_for(run: Run, source: Path, home: Path, images: Iterable[np.ndarray]) -> Path:
-    """What the backend gets: `source`, or `home/graph.onnx` with the precision inside, where types are taken as found."""
-    if run.target.backend not in TYPED:
-        return source
-    path = home / "graph.onnx"
-    write_json(home / "graph.json", typing.write(source, path, precision(run), list(images), load.task(run).alike))
-    return path
+def _as_built(run: Run, source: Path, home: Path, shipped: Heads) -> Path:
+    """torch-tensorrt's engine beside a copy of the graph, in a folder where the other route does not look."""
+    graph = home / "torch_tensorrt" / source.name
+    made = program(shipped, run.recipe.data.size, precision(run), str(PartialState().device), WIDE)
+    write_atomic(graph, source.read_bytes())
+    write_atomic(built_of(graph, precision(run)), torch_tensorrt.engine(made))
+    return graph
 
 
 def calibration(run: Run) -> Iterable[np.ndarray]:
@@ -163,12 +168,6 @@ def calibration(run: Run) -> Iterable[np.ndarray]:
     data = load.dataset(run, "train")
     count = min(run.recipe.deploy.calibration_images, len(data))
     return (data[i * len(data) // count][0] for i in range(count))
-
-
-def shipped_graph(run: Run, role: str) -> Path:
-    """The very graph that the device's engine is built of."""
-    found = run.folder / "compile" / role / "graph.onnx"
-    return found if run.target.backend in TYPED else run.folder / "simplify" / f"{role}.onnx"
 
 
 def compile(run: Run) -> dict[str, Any]:
@@ -192,12 +191,10 @@ def compile(run: Run) -> dict[str, Any]:
 
 
 def _ahead(run: Run, reason: str) -> dict[str, Any]:
-    """Engines for a device that is not here, where the backend builds such; the typed graphs in any case."""
+    """Engines for a device that is not here, where the backend builds such."""
     facts: dict[str, Any] = {}
     for role in ROLES:
-        source, home = run.folder / "simplify" / f"{role}.onnx", run.folder / "compile" / role
-        graph = graph_for(run, source, home, calibration(run))
-        made = device(run).ahead(graph, home, precision(run))
+        made = device(run).ahead(graph_of(run, role), run.folder / "compile" / role, precision(run))
         if made is None:
             continue
         facts[role] = {
@@ -210,83 +207,3 @@ def _ahead(run: Run, reason: str) -> dict[str, Any]:
         )
     run.console.print(f"no engine is {'run' if facts else 'built'} here: {reason}")
     return facts
-
-
-def bundle(run: Run) -> dict[str, Any]:
-    """Writes `bundle/`, what a board without edgeprune needs, and `bundle.tar.gz`; nothing where this machine is the target."""
-    home = run.folder / "bundle"
-    if not run.facts["compile"]["why_not"] and not isinstance(judged_on(run), Replay):
-        return {"path": None}
-    bundling.write(
-        home,
-        graphs=_graphs(run),
-        engines={role: Path(made["path"]) for role, made in _ahead_of(run).items()},
-        plan=run.folder / "finetune" / "plan.json",
-        parity=_parity_images(run),
-        about=_about(run),
-        scripts=load.task(run).scripts,
-    )
-    archive = home.with_suffix(".tar.gz")
-
-    def pack(beside: Path) -> None:
-        with tarfile.open(beside, "w:gz") as tar:
-            tar.add(home, arcname=f"{run.recipe.name}@{run.target.name}")
-
-    replace_with(archive, pack)
-    run.console.print(f"bundle for the device: {archive} ({archive.stat().st_size / 1e6:.1f} MB)")
-    return {"path": str(home), "archive": str(archive), "bytes": archive.stat().st_size}
-
-
-def parity_data(run: Run) -> Dataset:
-    """The validation images that travel in the bundle, spread evenly."""
-    data = load.dataset(run, "val")
-    return Spread(data, min(run.recipe.deploy.parity_images, len(data)))
-
-
-def _graphs(run: Run) -> dict[str, Path]:
-    """What is built on the device, by the name that it has in the bundle; with the precision inside where there is one."""
-    shipped = {role: shipped_graph(run, role) for role in ROLES}
-    beside = {role: path.with_suffix(f".{precision(run)}.onnx") for role, path in shipped.items()}
-    return shipped | {f"{role}.{precision(run)}": path for role, path in beside.items() if path.exists()}
-
-
-def _ahead_of(run: Run) -> dict[str, Any]:
-    """Facts of the engines that were built here for a device that is elsewhere; empty where there are none."""
-    facts = run.facts["compile"]
-    return {role: facts[role] for role in ROLES if role in facts} if facts["why_not"] else {}
-
-
-def _parity_images(run: Run) -> dict[str, np.ndarray]:
-    """The travelling images with PyTorch's answers, and what the task's check wants besides."""
-    data, task = parity_data(run), load.task(run)
-    pairs = [data[i] for i in range(len(data))]
-    images = np.stack([image for image, _ in pairs])
-    found = {role: task.predictor(network(run, role)) for role in ROLES}
-    answers = {f"{role}_answers": np.concatenate([p(image[None]) for image in images]) for role, p in found.items()}
-    return {"images": images, **answers, **task.bundled([label for _, label in pairs])}
-
-
-def _about(run: Run) -> dict[str, Any]:
-    recipe, engines = run.recipe, _ahead_of(run)
-    return {
-        "recipe": recipe.name,
-        "task": recipe.task,
-        "target": run.target.name,
-        "backend": run.target.backend,
-        "device": run.target.device,
-        "precision": precision(run),
-        "typed": _typed(run),
-        "engines": {role: made | {"path": f"{role}{Path(made['path']).suffix}"} for role, made in engines.items()},
-        "input": {"name": "image", "shape": [1, *recipe.data.size, 3], "dtype": "uint8", "order": "RGB"},
-        "classes": load.dataset(run, "val").classes,
-        "palette": np.asarray(load.dataset(run, "val").palette).tolist(),
-        "gates": recipe.deploy.gates.of(recipe.task),
-        "latency_runs": recipe.deploy.latency_runs,
-    }
-
-
-def _typed(run: Run) -> dict[str, Any] | None:
-    """How the precision was written into the graphs; None where the device's own compiler chooses types."""
-    if run.target.backend not in TYPED:
-        return None
-    return {role: read_json(run.folder / "compile" / role / "graph.json") for role in ROLES}

@@ -29,6 +29,7 @@ from edgeprune.stages.deploy import (
     build,
     calibration,
     device,
+    graph_of,
     network,
     precision,
     types_beside,
@@ -80,7 +81,7 @@ def _engine(run: Run, role: str, asked: str) -> Engine:
     """The engine of a network at a precision; its files lie under `precision/<asked>/<role>`."""
     at, home = _at(run, asked), run.folder / "precision" / asked / role
     source = home / f"{role}.onnx"
-    write_atomic(source, (run.folder / "simplify" / f"{role}.onnx").read_bytes())
+    write_atomic(source, graph_of(run, role).read_bytes())
     with_types(at, source, list(calibration(at)))
     return build(at, source, home, calibration(at), lambda: whole(at, role))
 

@@ -83,7 +83,8 @@ def _head(run: Run) -> str:
     net = load.dense(run).eval()
     with torch.no_grad():
         shape = models.logits_of(net(load.example(run))).shape
-    step = None if run.target.backend == "inductor" else _coarse_step(run, net)  # it is made in the ONNX graph
+    by_onnx = run.target.backend != "inductor" and run.recipe.deploy.route == "onnx"
+    step = _coarse_step(run, net) if by_onnx else None  # it is made in the ONNX graph
     tried = {"chain": shape[1] <= MOST_CLASSES, COARSE: step is not None}
     task = load.task(run)
     names = [name for name in task.heads if tried.get(name, True)]
@@ -100,7 +101,7 @@ def _head(run: Run) -> str:
         made[name] = build(run, path, home / f"head-{name}", calibration, lambda kept=shipped: kept)
     for name in names:
         shutil.rmtree(home / f"head-{name}", ignore_errors=True)
-        for path in home.glob(f"head-{name}*.onnx"):
+        for path in home.glob(f"head-{name}.*"):
             path.unlink()
 
     def beats(best: str, name: str) -> bool:

@@ -70,6 +70,7 @@ def assemble(run: Run) -> dict[str, Any]:
             "why_not": facts["compile"]["why_not"],
             "path": made.get("path"),
             "backend": made.get("backend") or run.target.backend,
+            "route": run.recipe.deploy.route,
             "device": made.get("device"),
             "precision_asked": precision(run),
             "precision_found": made.get("precision_found"),

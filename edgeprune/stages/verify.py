@@ -18,10 +18,11 @@ from edgeprune.measure.race import Race, race
 from edgeprune.measure.timing import measurement
 from edgeprune.profile.explain import explain
 from edgeprune.progress import Progress
-from edgeprune.runtime import TYPED
+from edgeprune.runtime.engine import typed
 from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
 from edgeprune.stages import latency, load
-from edgeprune.stages.deploy import ROLES, engine, judged_on, network, parity_data, precision, shipped_graph
+from edgeprune.stages.bundle import parity_data
+from edgeprune.stages.deploy import ROLES, engine, graph_of, judged_on, network, precision
 from edgeprune.stages.run import Run
 from edgeprune.tasks import Task
 
@@ -38,10 +39,10 @@ def verify(run: Run) -> dict[str, Any]:
         "dense": task.predictor(network(run, "dense").to(device)),
         "pruned": task.predictor(network(run, "pruned").to(device)),
         "onnx": OnnxRuntimeEngine(run.folder / "export" / "pruned.onnx").predict,
-        "simplified": OnnxRuntimeEngine(run.folder / "simplify" / "pruned.onnx").predict,
+        "simplified": OnnxRuntimeEngine(graph_of(run, "pruned")).predict,
     }
-    if precision(run) != "f32" and (typed := _typed(run)).exists():
-        runners[precision(run)] = OnnxRuntimeEngine(typed).predict
+    if (beside := typed(graph_of(run, "pruned"), precision(run))) != graph_of(run, "pruned"):
+        runners[precision(run)] = OnnxRuntimeEngine(beside).predict
     if here:
         runners["engine"] = engine(run, "pruned").predict
     found: dict[str, Any] = {}
@@ -72,12 +73,6 @@ def verify(run: Run) -> dict[str, Any]:
     write_json(home / "parity.json", {k: facts[k] for k in ("parity", "pruning", "attribution", "judged")})
     write_json(home / "gates.json", facts["gates"])
     return facts
-
-
-def _typed(run: Run) -> Path:
-    """Where the pruned graph lies with its precision inside, if its backend takes such: as it ships, or beside the f32 one."""
-    shipped = shipped_graph(run, "pruned")
-    return shipped if run.target.backend in TYPED else shipped.with_suffix(f".{precision(run)}.onnx")
 
 
 def _data(run: Run) -> Dataset:
@@ -132,7 +127,10 @@ def _budget(run: Run, found: Race) -> dict[str, Any]:
 
 def _layers(run: Run) -> dict[str, Any] | None:
     """Dense and pruned engine layer by layer; None where the backend does not tell."""
-    graphs = [run.folder / "simplify" / f"{role}.onnx" for role in ROLES]
+    if run.recipe.deploy.route != "onnx":  # the graph's engine is another one
+        run.console.print("[dim]no times by layer: torch-tensorrt's engines do not know the graph's names[/dim]")
+        return None
+    graphs = [graph_of(run, role) for role in ROLES]
     try:
         times = [
             judged_on(run).layers(_built(engine(run, role).path, g), precision(run))

@@ -163,10 +163,20 @@ def test_a_changed_graph_in_the_store_is_put_there_anew(tmp_path):
     assert Path(link.put([path])).read_bytes() == path.read_bytes()
 
 
-def test_a_whole_run_of_target_tensorrt(fake, tmp_path):
+@pytest.fixture
+def torch_tensorrt(tmp_path):
+    """torch-tensorrt's interface in processes of their own."""
+    home = tmp_path / "modules" / "torch_tensorrt"
+    home.mkdir()
+    (home / "__init__.py").touch()
+    (home / "dynamo.py").write_text("from tests.runtime.fake_torch_tensorrt import *\n")
+
+
+@pytest.mark.parametrize("route", ["onnx", "torch_tensorrt"])
+def test_a_whole_run_of_target_tensorrt(fake, torch_tensorrt, tmp_path, route):
     """The command itself, with TensorRT's interface standing in: status 0, no bundle, the engine's own precision."""
     settings = [*SETTINGS, "deploy.head=argmax", "deploy.gates.boundary_drop=null", "deploy.gates.class_drop=null",
-                "model.args={width: 16, blocks: 1}", "prune.step=8"]  # fmt: skip
+                "model.args={width: 16, blocks: 1}", "prune.step=8", f"deploy.route={route}"]  # fmt: skip
     more = [word for setting in settings for word in ("--set", setting)]
     line = [
         sys.executable,
@@ -188,4 +198,9 @@ def test_a_whole_run_of_target_tensorrt(fake, tmp_path):
     assert report["engine"]["measured"] and report["engine"]["backend"] == "tensorrt 10.3.0"
     assert report["engine"]["precision_found"] == "f16" and (home / "compile" / "pruned" / "engine.plan").is_file()
     assert report["boundaries"]["boundaries"].keys() == {"engine", "with copies", "image to mask", "paced"}
-    assert report["layers"]["rows"] and not (home / "bundle.tar.gz").exists()
+    assert report["engine"]["route"] == route and not (home / "bundle.tar.gz").exists()
+    assert (report["layers"] is None) == (route == "torch_tensorrt")
+    beside = home / "compile" / "pruned" / "torch_tensorrt" / "pruned.f16.engine"
+    assert beside.exists() == (route == "torch_tensorrt")
+    if beside.exists():
+        assert (home / "compile" / "pruned" / "engine.plan").read_bytes() == beside.read_bytes()

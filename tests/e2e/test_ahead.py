@@ -42,13 +42,14 @@ def test_the_bundle_holds_engines_and_the_graphs_they_were_built_of(finished):
     home = finished[0] / "quickstart@rtx4090" / "bundle"
     sums = dict(reversed(line.split("  ")) for line in (home / "SHA256SUMS").read_text().splitlines())
     for role in ("dense", "pruned"):
-        for name in (f"{role}.rtx", f"{role}.onnx"):
+        for name in (f"{role}.f16.rtx", f"{role}.f16.onnx", f"{role}.onnx"):
             assert sums[name] == hashlib.sha256((home / name).read_bytes()).hexdigest()
-        assert onnx.TensorProto.FLOAT16 in {w.data_type for w in onnx.load(home / f"{role}.onnx").graph.initializer}
+        assert onnx.TensorProto.FLOAT16 in {w.data_type for w in onnx.load(home / f"{role}.f16.onnx").graph.initializer}
     about = json.loads((home / "about.json").read_text())
-    assert about["engines"]["pruned"]["path"] == "pruned.rtx" and about["typed"]["pruned"]["f32_nodes"] == []
+    assert about["engines"]["pruned"]["path"] == "pruned.f16.rtx"
+    assert json.loads((home.parent / "simplify" / "pruned.f16.json").read_text())["f32_nodes"] == []
     with np.load(home / "parity.npz") as kept:
-        masks = OnnxRuntimeEngine(home / "pruned.onnx").predict(kept["images"])
+        masks = OnnxRuntimeEngine(home / "pruned.f16.onnx").predict(kept["images"])
         assert (masks == kept["pruned_answers"]).mean() > 0.99
 
 

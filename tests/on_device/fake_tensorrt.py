@@ -40,7 +40,9 @@ def _module(fake, recorded):
             setattr(module, name, _class(fake, module, name, entry))
     for number, name in enumerate(SEVERITIES):
         setattr(module.ILogger, name, number)
-    module.nptype = lambda kind: {"UINT8": np.uint8, "FLOAT": np.float32, "HALF": np.float16}[kind.name]
+    module.nptype = lambda kind: {"UINT8": np.uint8, "FLOAT": np.float32, "HALF": np.float16, "INT32": np.int32}[
+        kind.name
+    ]
     module.init_libnvinfer_plugins = lambda logger, namespace: True
     return module
 
@@ -157,7 +159,7 @@ def _ports(engine):
     return [*session.get_inputs(), *session.get_outputs()]
 
 
-KINDS = {"tensor(uint8)": "UINT8", "tensor(float)": "FLOAT", "tensor(float16)": "HALF"}
+KINDS = {"tensor(uint8)": "UINT8", "tensor(float)": "FLOAT", "tensor(float16)": "HALF", "tensor(int32)": "INT32"}
 BEHAVIOUR = {
     ("Builder", "__init__"): lambda f, t, s, logger: object.__setattr__(s, "_logger", logger),
     ("Builder", "num_DLA_cores"): lambda f, t, s: f.dla,

@@ -8,6 +8,7 @@ import board
 import cuda_runtime
 import layers
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 import trt
@@ -245,14 +246,15 @@ def test_an_engine_that_was_built_ahead_is_the_one_that_is_checked(use, tmp_path
     fake = use("10.13.3.9")
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", fake.module)
     f32, other = graphs.write(tmp_path, "classes"), graphs.write(tmp_path, "logits", logits=True)
-    path = tmp_path / "pruned.onnx"
-    path.write_bytes(f32.with_suffix(".f16.onnx").read_bytes())
-    path.with_suffix(".rtx").write_bytes(other.with_suffix(".f16.onnx").read_bytes())
+    path, ahead = tmp_path / "pruned.onnx", tmp_path / "pruned.f16.rtx"
+    for end in (".onnx", ".f16.onnx"):
+        path.with_suffix(end).write_bytes(f32.with_suffix(end).read_bytes())
+    ahead.write_bytes(other.with_suffix(".f16.onnx").read_bytes())
     made = trt.TensorRTRTX(str(path), "f16", home=str(tmp_path / "engines"))
     assert fake.builds == 0 and made.facts["route"] == "built ahead" and made.output == "logits"
     assert trt.TensorRTRTX(str(path), "f16", home=str(tmp_path / "engines")).built is False
     runtime = fake.module.Runtime.deserialize_cuda_engine
-    refused = path.with_suffix(".rtx").read_bytes()
+    refused = ahead.read_bytes()
     monkeypatch.setattr(
         fake.module.Runtime,
         "deserialize_cuda_engine",
@@ -260,6 +262,43 @@ def test_an_engine_that_was_built_ahead_is_the_one_that_is_checked(use, tmp_path
     )
     made = trt.TensorRTRTX(str(path), "f16", home=str(tmp_path / "new"))
     assert fake.builds == 1 and made.facts["route"] == "typed" and made.output != "logits"
+
+
+def given(path):
+    """torch-tensorrt's engine beside a graph: float32 in, int32 out, a numbered output."""
+    graph = onnx.load(path.with_suffix(".f16.onnx"))
+    out, last, whole = graph.graph.output[0], graph.graph.node[-1], onnx.TensorProto.INT32
+    graph.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    out.type.tensor_type.elem_type = last.attribute[0].i = whole
+    out.name = last.output[0] = "output0"
+    path.with_suffix(".f16.engine").write_bytes(graph.SerializeToString())
+
+
+def test_torch_tensorrts_engine_is_taken_as_built(use, tmp_path):
+    fake, graph, home = use("10.13.3.9"), graphs.write(tmp_path), str(tmp_path / "engines")
+    wanted = trt.TensorRT(str(graph), "f16", home=home).predict(graphs.IMAGES[:1])
+    given(graph)
+    made = trt.TensorRT(str(graph), "f16", home=home)
+    assert fake.builds == 1 and made.built and made.facts["route"] == "torch_tensorrt"
+    assert "settings was" in made.why_built, "the other route's engine was taken for it"
+    assert made.precision == "f16" and made.output == "classes"
+    found = made.predict(graphs.IMAGES[:1])
+    assert found.dtype == np.uint8 and np.array_equal(found, wanted)
+    assert made.boundaries(graphs.IMAGES[:1]).keys() == {"engine", "with copies", "image to mask"}
+    assert trt.TensorRT(str(graph), "f16", home=home).built is False
+    assert trt.route(fake.module, str(graph), "f32")[1] == "flags", "an engine is of one precision"
+
+
+def test_torch_tensorrts_engine_that_tells_no_types_or_does_not_load_is_refused(use, tmp_path, monkeypatch):
+    fake, graph = use("10.13.3.9"), graphs.write(tmp_path)
+    fake.layers = [{"Name": "names only"}]
+    given(graph)
+    with pytest.raises(RuntimeError, match="does not tell at which types"):
+        trt.TensorRT(str(graph), "f16")
+    monkeypatch.setattr(fake.module.Runtime, "deserialize_cuda_engine", lambda s, plan: None)
+    with pytest.raises(RuntimeError, match="which another TensorRT has built"):
+        trt.TensorRT(str(graph), "f16")
+    assert fake.builds == 0, "built by the other route instead"
 
 
 @pytest.mark.skipif(
