@@ -94,6 +94,7 @@ def _record(entry: str, seed: int, score: float) -> dict:
     mask = {"shape": [2, 3], "classes": [0, 3], "lengths": [2, 4]}
     return {
         "schema": 1, "network": "streetnet", "budget": "0.5x", "entry": entry, "seed": seed, "title": entry, "table": table,
+        "dense_weights": f"abc{seed}",
         "dense": {"params": 2e5, "macs": 2e8}, "masks": {"dense": [mask], "pruned": [mask]},
         "machine": {"cpu": "some", "cores": 2}, "engine": {"backend": "OpenVINO", "precision_found": "f32"},
     }  # fmt: skip
@@ -107,5 +108,9 @@ def test_the_page_is_counted_from_the_raw_results(study, tmp_path, monkeypatch):
     records[-1].pop("table")
     page = report.page("cpu", records)
     assert "48.50 ± 0.71" in page and "+2.50 ± 0.71, 2 seeds" in page and "why it failed" in page
+    assert "very same" not in page
+    other = [r | ({"dense_weights": "new"} if r["entry"] == "edgeprune" and r["seed"] == 1 else {}) for r in records]
+    page_of_three = report.page("cpu", other)
+    assert "3 dense networks of 2 seeds" in page_of_three and "+2.00, one seed" in page_of_three
     for name in ("streetnet.svg", "streetnet-masks.svg"):
         assert f"results/{name}" in page and (tmp_path / "results" / name).read_text().rstrip().endswith("</svg>")

@@ -55,9 +55,10 @@ HEAD = (
 
 
 def paired(ours: Sequence[Record], theirs: Sequence[Record]) -> tuple[float, float | None, int] | None:
-    """(mean difference of mIoU in points, its standard deviation over seeds, seeds) where both were run."""
-    by_seed = {r["seed"]: r["table"]["score"] for r in theirs}
-    found = [r["table"]["score"] - by_seed[r["seed"]] for r in ours if r["seed"] in by_seed]
+    """(mean difference of mIoU in points, its standard deviation over seeds, seeds) where both pruned the same dense network."""
+    theirs_of = {(r["seed"], r["dense_weights"]): r["table"]["score"] for r in theirs}
+    of = [((r["seed"], r["dense_weights"]), r["table"]["score"]) for r in ours]
+    found = [score - theirs_of[key] for key, score in of if key in theirs_of]
     if not found:
         return None
     return float(np.mean(found)), float(np.std(found, ddof=1)) if len(found) > 1 else None, len(found)
@@ -132,6 +133,12 @@ def _network(network: str, pick: Callable[..., list[Record]]) -> list[str]:
         f"seed{'s' if len(scores) > 1 else ''}, {first['dense']['params'] / 1e6:.3f} M parameters, {first['dense']['macs'] / 1e9:.3f} GMACs, "
         f"{first['dense']['latency']['p50'] if first['dense'].get('latency') else first['table']['ms'] / first['table']['share']:.2f} ms.", "",
     ]  # fmt: skip
+    trained = {(r["seed"], r["dense_weights"]) for r in mine}
+    if len(trained) > len(dense):
+        lines += [
+            f"The rows come from {len(trained)} dense networks of {len(dense)} seeds (some were trained anew, on another machine or day); "
+            "differences are taken only between rows of the very same one.", "",
+        ]  # fmt: skip
     points: dict[str, list[tuple[float, float, float]]] = {}
     for budget in sorted(study.BUDGETS, key=lambda b: -float(b[:-1])):
         rows = [several(found) for m in study.METHODS if (found := pick(network=network, budget=budget, entry=m))]

@@ -22,7 +22,7 @@ from edgeprune.data import open_dataset
 from edgeprune.data.transforms import normalised
 from edgeprune.deploy import fair
 from edgeprune.errors import RunLockedError
-from edgeprune.files import hash_obj, read_json
+from edgeprune.files import hash_obj, read_json, sha256
 from edgeprune.prune.artefact import load_pruned
 from edgeprune.recipe import Recipe
 from edgeprune.target import Target
@@ -58,7 +58,8 @@ def run(scale: study.Scale, row: study.Row, root: str, target: Target, runs: Pat
     folder = runs / f"{recipe.name}@{target.name}"
     seconds = time.perf_counter() - began
     found = record(scale, row, read_json(folder / "report.json"), seconds)
-    return found | {"masks": _masks(scale, row, root, weights, folder)}
+    told = {"dense_weights": sha256(Path(weights))[:16], "masks": _masks(scale, row, root, weights, folder)}
+    return found | told
 
 
 @contextmanager
