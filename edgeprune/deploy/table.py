@@ -31,7 +31,7 @@ def show(console: Console, report: dict[str, Any], folder: Path) -> None:
         low, high = speed["ci95"]
         console.print(
             f"speed-up {speed['median']:.2f} [95 % {low:.2f}, {high:.2f}], measured in {report['engine']['latency']['count']} "
-            f"interleaved pairs; MACs fell {speed['macs_ratio']:.2f} times"
+            f"interleaved pairs{_left_out(speed)}; MACs fell {speed['macs_ratio']:.2f} times"
         )
         boundaries = report["boundaries"] or {"boundaries": {}, "during": {"throttled": []}}
         for name, row in boundaries["boundaries"].items():
@@ -152,3 +152,8 @@ def _gates(report: dict[str, Any]) -> Table:
         mark = "[green]passed[/green]" if g["passed"] else "[bold red]FAILED[/bold red]"
         table.add_row(g["name"], f"{g['limit']:g}", value, f"{mark} {g['note']}")
     return table
+
+
+def _left_out(speed: dict[str, Any]) -> str:
+    """How many pairs other programs cut into, where they did."""
+    return f" ({speed['disturbed']} more left out, which other programs had cut into)" if speed.get("disturbed") else ""
