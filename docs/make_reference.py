@@ -65,7 +65,7 @@ def table(model: type[BaseModel], prefix: str = "") -> list[str]:
 def page() -> str:
     """The whole page."""
     head = [
-        "# Recipe keys", "", "Written by `make docs` from the schema in `edgeprune/recipe.py`; do not edit.", "",
+        "# Recipe keys", "", "Written by `make docs` from the schema in `edgeprune/recipe/`; do not edit.", "",
         "| key | type | default | what it is |", "|---|---|---|---|",
     ]  # fmt: skip
     return "\n".join(head + table(Recipe)) + "\n"

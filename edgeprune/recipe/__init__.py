@@ -1,0 +1,97 @@
+"""The recipe: a whole experiment in one YAML file. Unknown keys are refused; values are checked across keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from edgeprune import documents
+from edgeprune.errors import RecipeError
+from edgeprune.recipe.base import Count, Section
+from edgeprune.recipe.deploying import TASK_GATES, Deploy, Gates
+from edgeprune.recipe.inputs import DRAWN, Data, Evaluate, Model
+from edgeprune.recipe.pruning import Budget, Prune, Round
+from edgeprune.recipe.training import Augment, Distill, Finetune, Loss, Train
+from edgeprune.shipped import shipped
+
+__all__ = [
+    "DRAWN", "TASK_GATES", "Augment", "Budget", "Data", "Deploy", "Distill", "Evaluate", "Finetune", "Gates", "Loss", "Model",
+    "Prune", "Recipe", "Round", "Train", "check_files", "load_recipe",
+]  # fmt: skip
+
+
+class Recipe(Section):
+    """A whole experiment."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = Field(description="names the run's folder")
+    title: str = Field(default="", description="one line for people")
+    task: Literal["segmentation", "classification", "detection"] = Field(
+        default="segmentation", description="what the network does; data, network, loss and gates must be for it"
+    )
+    seed: Annotated[int, Field(ge=0)] = Field(default=0, description="of everything random")
+    threads: Count | None = Field(default=None, description="PyTorch's threads; null: as many as there are cores")
+    model: Model
+    data: Data
+    train: Train | None = Field(
+        default=None, description="training of the dense network; null where there is a checkpoint"
+    )
+    prune: Prune
+    budget: Budget
+    finetune: Finetune
+    deploy: Deploy = Deploy()
+
+    @model_validator(mode="after")
+    def _trained(self) -> Recipe:
+        if self.train is None and self.model.checkpoint is None:
+            raise ValueError("model.checkpoint and train are both missing: give trained weights or a training schedule")
+        shares = [r.share for r in self.prune.rounds]
+        if shares != sorted(shares, reverse=True):
+            raise ValueError(
+                f"prune.rounds: each cut keeps less than the one before, not {', '.join(map(str, shares))}"
+            )
+        if shares and self.budget.is_latency:
+            raise ValueError(
+                "prune.rounds: their cuts are counted, not measured; use budget.macs, params or channels with them, or cut "
+                "once: --set prune.rounds=[]"
+            )
+        return self
+
+
+def load_recipe(name: str, settings: list[str] | None = None) -> Recipe:
+    """The recipe of that shipped name or path, with `a.b=value` settings applied.
+
+    Raises:
+        RecipeError: one line with file, line, key and what would be right.
+    """
+    path = documents.find(name, shipped("recipes"), "recipe")
+    content, lines = documents.read(path)
+    set_keys = documents.override(content, settings or [])
+    set_budgets = {key[1] for key in set_keys if key[0] == "budget" and len(key) == 2}
+    if set_budgets:  # exactly one budget counts, so one that is set replaces the file's
+        content["budget"] = {k: v for k, v in content["budget"].items() if k in set_budgets}
+
+    def where(key: documents.Key) -> str:
+        for end in range(len(key), 0, -1):
+            setting = next((s for k, s in set_keys.items() if k[:end] == key[:end] and len(k) >= len(key)), None)
+            if setting and (key[:end] not in lines or key[:end] in set_keys):
+                return f"--set {setting}"
+            if key[:end] in set_keys:
+                return f"--set {set_keys[key[:end]]}"
+            if key[:end] in lines:
+                return f"{path}:{lines[key[:end]]}"
+        return str(path)
+
+    return documents.validated(Recipe, content, where)
+
+
+def check_files(recipe: Recipe) -> None:
+    """Refuse a recipe whose files are not there, before anything long begins.
+
+    Raises:
+        RecipeError: names the key and the path.
+    """
+    for key, path in (("data.root", recipe.data.root), ("model.checkpoint", recipe.model.checkpoint)):
+        if path is not None and not Path(path).expanduser().exists():
+            raise RecipeError(f"{key}: {path} does not exist")

@@ -1,0 +1,128 @@
+"""`prune` and `budget`: which channels go, and how many."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from edgeprune.recipe.base import Count, Positive, Section
+from edgeprune.recipe.training import Train
+
+
+class Round(Section):
+    """An earlier, gentler cut."""
+
+    keep: Annotated[str, Field(pattern=r"^\s*(0?\.[0-9]+|1(\.0+)?)\s*x\s*$")] = Field(
+        description='the budget of this cut as a share of the dense network, such as "0.7x", in the unit of `budget`'
+    )
+    args: dict[str, Any] | None = Field(
+        default=None, description="the criterion's switches for this cut; null: those of prune.args"
+    )
+    sparsity: Train | None = Field(
+        default=None, description="training that the criterion takes part in before this cut; null: prune.sparsity"
+    )
+    finetune: Train | None = Field(default=None, description="training after this cut; null: none")
+
+    @property
+    def share(self) -> float:
+        """`keep` as a number."""
+        return float(self.keep.strip().rstrip("x"))
+
+
+class Prune(Section):
+    """Which channels go."""
+
+    method: str = Field(
+        description="the criterion: sirfp, cap, mtp, acosp, dcfp, fpgm, fpgm_a, ns, bn_scale, taylor, halp, group_norm, "
+        "l1, l2 or random"
+    )
+    args: dict[str, Any] = Field(default={}, description="the criterion's switches")
+    allocate: Literal["auto", "global", "uniform", "knapsack"] = Field(
+        default="auto",
+        description="global: all scores compete; uniform: the same share of each layer; knapsack: the most worth under "
+        "the budget; auto: knapsack for a latency budget, else global",
+    )
+    worth: Literal["sensitivity", "score", "sum"] = Field(
+        default="sensitivity",
+        description="what the knapsack adds up: the measured loss when a layer alone is cut, its share of scores, or the "
+        "scores themselves (HALP)",
+    )
+    sensitivity_images: Count = Field(default=8, description="training images that the sensitivity is measured on")
+    recovery_steps: Annotated[int, Field(ge=0)] | None = Field(
+        default=None,
+        description="steps of distillation after which each layer's measured loss counts; 0: at once; null: up to 30, all "
+        "layers together at most half of the fine-tuning",
+    )
+    contest_steps: Annotated[int, Field(ge=0)] | None = Field(
+        default=None,
+        description="steps that ways to share the budget out compete for; 0: no contest; null: up to 150, all of them "
+        "together at most as long as the fine-tuning",
+    )
+    remove_blocks: Literal["never", "needed", "free"] = Field(
+        default="needed",
+        description="knapsack: whole residual branches go where no widths meet the budget (needed), or wherever their "
+        "measured loss is the cheapest (free)",
+    )
+    min_keep: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.02, description="the share of each layer that always stays"
+    )
+    never: list[str] = Field(default=[], description='module names (globs) that are never pruned, such as "head.*"')
+    batches: Count = Field(default=16, description="training batches that the criterion watches")
+    step: Count | None = Field(default=None, description="widths are multiples of it; null: the target's channel_step")
+    sparsity: Train | None = Field(
+        default=None,
+        description="training that the criterion takes part in before it scores: acosp, cap, dcfp, mtp and ns need it, "
+        "sirfp may have it",
+    )
+    rounds: list[Round] = Field(
+        default=[], description="earlier, gentler cuts, each with its training, before the last"
+    )
+
+
+class Budget(Section):
+    """What the pruned network may cost: exactly one of these. "0.4x" is a share of the dense network."""
+
+    macs: str | float | None = Field(default=None, description="multiply-adds of one image (fvcore's count)")
+    params: str | float | None = Field(default=None, description="parameters")
+    channels: str | float | None = Field(default=None, description="kept channels of the prunable groups")
+    latency: str | None = Field(default=None, description="a share of the dense engine's latency")
+    latency_ms: Positive | None = Field(default=None, description="milliseconds an image on the target")
+    fps: Positive | None = Field(default=None, description="images a second on the target")
+
+    @field_validator("macs", "params", "channels", "latency")
+    @classmethod
+    def _amount(cls, value: Any) -> Any:
+        share = re.fullmatch(r"\s*([0-9.]+)\s*x\s*", value) if isinstance(value, str) else None
+        if isinstance(value, str) and share is None:
+            raise ValueError(f'write a number or a share of the dense network such as "0.4x", not {value!r}')
+        if share is not None and not 0 < float(share[1]) <= 1:
+            raise ValueError(f"a share lies between 0x and 1x, not {value!r}")
+        if isinstance(value, (int, float)) and not value > 0:
+            raise ValueError(f"must be more than 0, not {value!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _one(self) -> Budget:
+        given = [k for k in Budget.model_fields if getattr(self, k) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"give exactly one of {', '.join(Budget.model_fields)}, not {' and '.join(given) or 'none'}"
+            )
+        return self
+
+    @property
+    def kind(self) -> str:
+        """Which of them it is."""
+        return next(k for k in Budget.model_fields if getattr(self, k) is not None)
+
+    @property
+    def is_latency(self) -> bool:
+        """Is it one that only the device can tell?"""
+        return self.kind in ("latency", "latency_ms", "fps")
+
+    def limit(self, whole: float) -> float:
+        """The limit in the budget's own unit, given the dense network's cost."""
+        value = getattr(self, self.kind)
+        return whole * float(value.strip().rstrip("x")) if isinstance(value, str) else float(value)

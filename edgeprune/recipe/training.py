@@ -1,0 +1,115 @@
+"""`train` and `finetune`: schedules, losses, augmentation, distillation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from edgeprune.recipe.base import Count, NotNegative, Positive, Section, Share, Size
+
+
+class Loss(Section):
+    """What is minimised."""
+
+    kind: Literal["ce", "ohem", "gsrl", "focal"] = Field(
+        default="ce",
+        description="cross entropy (segmentation, classification); its mean over the hard pixels only (OHEM), or weighed by "
+        "rarity and doubt (DCFP's GSRL), for segmentation; focal and smooth L1 for detection",
+    )
+    class_weights: Literal["none", "median", "enet", "inverse_sqrt"] = Field(
+        default="none", description="weights from the classes' frequencies in the training labels"
+    )
+    ohem_threshold: Share = Field(
+        default=0.7, description="pixels whose true class has less than this probability are hard"
+    )
+    ohem_min_kept: Share = Field(default=0.0625, description="the least share of pixels that counts as hard")
+    gsrl_class: Literal["drawn", "rarest"] = Field(
+        default="drawn",
+        description="the class that pixel weights refer to: the one that resample drew the image for (without resample: one of "
+        "the image's at random), or its rarest",
+    )
+    aux_weight: NotNegative = Field(default=0.4, description="weight of the auxiliary head's loss")
+    focal_gamma: NotNegative = Field(default=2.0, description="how much focal loss leaves out what is easy")
+    focal_alpha: Share = Field(default=0.25, description="focal loss's weight of what is there against what is not")
+    box_weight: NotNegative = Field(default=1.0, description="weight of the boxes' smooth L1 beside the focal loss")
+
+
+class Augment(Section):
+    """Joint augmentation of image and label."""
+
+    scale: tuple[Positive, Positive] = Field(default=(0.5, 2.0), description="random scale, least and most")
+    crop: Size | None = Field(default=None, description="[height, width] of the random crop; null: data.size")
+    pad: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="pixels by which the crop may reach beyond the image (CIFAR: 4)"
+    )
+    flip: Share = Field(default=0.5, description="probability of a left-right flip")
+    color: Share = Field(default=0.3, description="strength of brightness, contrast and saturation changes")
+
+
+class Train(Section):
+    """A training schedule."""
+
+    epochs: Positive | None = Field(default=None, description="length in epochs")
+    steps: Count | None = Field(default=None, description="length in optimiser steps; wins over epochs")
+    batch: Count = Field(default=8, description="images a step and process")
+    accumulate: Count = Field(default=1, description="batches whose gradients are summed for one step")
+    optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="SGD with Nesterov momentum, or AdamW")
+    lr: Positive = Field(default=0.01, description="the peak learning rate")
+    momentum: Share = Field(default=0.9, description="of SGD")
+    weight_decay: NotNegative = Field(default=5e-4, description="not applied to norms and biases")
+    schedule: Literal["poly", "cosine", "constant"] = Field(default="poly", description="how the learning rate falls")
+    power: Positive = Field(default=0.9, description="of poly")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(default=0, description="steps of linear warm-up")
+    loss: Loss = Loss()
+    autocast: Literal["none", "bf16", "fp16"] = Field(default="none", description="mixed precision of training")
+    channels_last: bool = Field(
+        default=True,
+        description="NHWC layout, which convolutions like; false: NCHW, which a CPU also takes where strided 1x1 convolutions "
+        "are too narrow for oneDNN in NHWC",
+    )
+    checkpoint_blocks: bool = Field(
+        default=False, description="compute blocks' insides again for the gradient: less memory, a third more time"
+    )
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="decay of averaged weights, such as 0.999"
+    )
+    augment: Augment = Augment()
+    resample: Literal["none", "class_balanced"] = Field(
+        default="none",
+        description="none: each image once an epoch; class_balanced: each class equally often, crops around it",
+    )
+    clip_grad: Positive | None = Field(default=None, description="the gradients' greatest norm")
+    val_every: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="epochs between validations; 0: only at the end"
+    )
+    checkpoint_every: Count = Field(
+        default=100, description="steps between checkpoints (a killed run goes on from the last)"
+    )
+
+    @model_validator(mode="after")
+    def _length(self) -> Train:
+        if self.epochs is None and self.steps is None:
+            raise ValueError("give the length as epochs or steps")
+        return self
+
+
+class Distill(Section):
+    """Distillation from the dense network."""
+
+    logits: NotNegative = Field(
+        default=1.0, description="weight of the KL divergence of the classes (detection: and of the boxes' distance)"
+    )
+    temperature: Positive = Field(default=1.0, description="of the softened logits")
+    features: NotNegative = Field(
+        default=0.0, description="weight of the class-wise features' cosine distance (segmentation)"
+    )
+
+
+class Finetune(Train):
+    """Recovery after pruning."""
+
+    recalibrate_batches: Annotated[int, Field(ge=0)] = Field(
+        default=20, description="batches that set the norms' statistics anew"
+    )
+    distill: Distill | None = Field(default=None, description="teach with the dense network; null: labels only")
