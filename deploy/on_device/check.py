@@ -101,6 +101,13 @@ def make(folder, role, about, args):
     placement = built.facts.get("placement")
     if placement:
         print("  DLA holds %d layers, the GPU %d" % (len(placement["dla"]), len(placement["gpu"])), file=sys.stderr)
+    sparse = built.facts.get("sparse") or {}
+    if sparse.get("eligible"):
+        print(
+            "  2:4 weights: %d layers, %d of them on sparse kernels (for the others dense ones are faster)"
+            % (len(sparse["eligible"]), len(sparse["picked"])),
+            file=sys.stderr,
+        )
     if built.facts.get("skipped_tactics"):
         print(
             "  %d ways to compute were passed over for want of memory" % built.facts["skipped_tactics"], file=sys.stderr

@@ -136,6 +136,17 @@ def placement(log):
     return {"dla": dla, "gpu": gpu, "share": len(dla) / max(1, len(dla) + len(gpu))}
 
 
+def sparse(log):
+    """{"eligible", "picked"}: layers whose weights are 2:4, and those of them that run on sparse kernels, by the builder's log."""
+    found = {"eligible": [], "picked": []}
+    for line in log:
+        head, colon, names = line.partition(":")
+        if "(Sparsity)" in head and colon:
+            kind = "picked" if "picked sparse implementation" in head else "eligible"
+            found[kind] = [name.strip() for name in names.split(", ") if name.strip()]
+    return found
+
+
 def skipped_tactics(log):
     """How many ways to compute a layer the builder passed over for want of memory; other engines come out with more."""
     return sum("insufficient to use tactic" in line.lower() or "skipping tactic" in line.lower() for line in log)

@@ -16,11 +16,10 @@ import layers
 import measuring
 import numpy as np
 import score
+import trt_build
 from cuda_runtime import Cuda
 
 SHARE_OF_MEMORY = 0.5  # of what is free, for the builder's workspace; the rest of a shared memory is the system's
-LEVEL = 3  # builder_optimization_level, TensorRT's default, pinned
-GIVEN = "torch_tensorrt"  # the route of an engine that lies beside its graph and is taken as built
 
 
 class TensorRT:
@@ -49,12 +48,12 @@ class TensorRT:
         if hasattr(trt, "init_libnvinfer_plugins"):
             trt.init_libnvinfer_plugins(self.logger, "")
         self.cuda = Cuda()
-        graph, way = route(trt, path, precision)
+        graph, way = trt_build.route(trt, path, precision)
         machine = board.fingerprint()
         free = machine["memory_mb"]["free"]
         size = workspace_mb or (int(free * SHARE_OF_MEMORY) if free else None)
         settings = {
-            "route": way, "level": LEVEL, "dla": dla, "workspace_mb": workspace_mb or "half of what is free", "tf32": False,
+            "route": way, "level": trt_build.LEVEL, "dla": dla, "workspace_mb": workspace_mb or "half of what is free", "tf32": False,
         }  # fmt: skip
         self.backend = "%s %s" % (self.module, trt.__version__)
         now = identity.key(graph, self.backend, precision, self.cuda.device(), machine, settings)
@@ -66,7 +65,7 @@ class TensorRT:
             self.why_built = reason
             cache = os.path.join(timings, "timing.%s.cache" % slug(self.backend, now["gpu"]["cc"])) if timings else None
             plan, facts = self._plan(graph, precision, way, size, dla, cache)
-            facts.update(workspace_mb=size, free_mb=free, **reading_of_log(self.log, dla))
+            facts.update(workspace_mb=size, free_mb=free, **trt_build.reading_of_log(self.log, dla))
         runtime = trt.Runtime(self.logger)
         if dla is not None:
             runtime.DLA_core = dla
@@ -74,30 +73,30 @@ class TensorRT:
         if self.engine is None:
             whose = (
                 "torch-tensorrt's engine, which another TensorRT has built"
-                if way == GIVEN
+                if way == trt_build.GIVEN
                 else "the engine that it built"
             )
-            raise RuntimeError("%s cannot load %s%s" % (self.backend, whose, last_word(self.log)))
-        self.rows = inspected(trt, self.engine)
-        self.facts = dict(facts, key=now, **types(self.rows))
+            raise RuntimeError("%s cannot load %s%s" % (self.backend, whose, trt_build.last_word(self.log)))
+        self.rows = trt_build.inspected(trt, self.engine)
+        self.facts = dict(facts, key=now, **trt_build.types(self.rows))
         layers.refuse(precision, self.facts["convolutions"])
         self.precision = self.facts["precision"]
-        if way == GIVEN and self.precision == "unknown":
+        if way == trt_build.GIVEN and self.precision == "unknown":
             raise RuntimeError("torch-tensorrt's engine does not tell at which types it runs; use deploy.route=onnx")
         if kept and self.built:
             os.makedirs(home, exist_ok=True)
             identity.write(bytes(plan), kept, now, facts)
         self.context = self.engine.create_execution_context()
         if self.context is None:
-            raise RuntimeError("TensorRT cannot prepare the engine to run%s" % last_word(self.log))
+            raise RuntimeError("TensorRT cannot prepare the engine to run%s" % trt_build.last_word(self.log))
         self._buffers()
 
     def _plan(self, graph, precision, way, size, dla, cache):
-        if way == GIVEN:
+        if way == trt_build.GIVEN:
             with open(graph, "rb") as handle:
                 plan = handle.read()
             return plan, {"route": way, "bytes": len(plan)}
-        return build(self.trt, self.logger, graph, precision, way, size, dla, cache)
+        return trt_build.build(self.trt, self.logger, graph, precision, way, size, dla, cache)
 
     def _buffers(self):
         """Page-locked host arrays and device addresses of every input and output."""
@@ -112,12 +111,12 @@ class TensorRT:
         self.input = next(n for n in self.host if self.engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT)
         others = [n for n in self.host if n != self.input]
         self.held = next((n for n in score.ANSWERS if n in others), others[0])  # logits may stand behind the classes
-        self.output = self.held if self.facts["route"] != GIVEN else called(self.host[self.held])
+        self.output = self.held if self.facts["route"] != trt_build.GIVEN else called(self.host[self.held])
         self.events = (self.cuda.event(), self.cuda.event())
 
     def _enqueue(self):
         if not self.context.execute_async_v3(self.cuda.stream):
-            raise RuntimeError("TensorRT did not run the engine%s" % last_word(self.log))
+            raise RuntimeError("TensorRT did not run the engine%s" % trt_build.last_word(self.log))
 
     def _copied(self):
         self.cuda.to_device(self.address[self.input], self.host[self.input])
@@ -229,11 +228,6 @@ def profiler(trt):
     return Profiler()
 
 
-def last_word(log):
-    """The last message, to stand behind an error."""
-    return ": %s" % log[-1].strip().splitlines()[-1] if log else ""
-
-
 def slug(*parts):
     return "-".join("".join(c if c.isalnum() or c == "." else "_" for c in part) for part in parts)
 
@@ -241,117 +235,3 @@ def slug(*parts):
 def called(answer):
     """An answer's name in the graphs that ship; torch-tensorrt only numbers its outputs."""
     return "classes" if answer.dtype == np.int32 else "logits" if answer.ndim == 2 else "heads"
-
-
-def route(trt, path, precision):
-    """(graph, way) by which this TensorRT gives the precision: "typed" the graph's own types, "flags" the builder's, GIVEN
-    an engine in the graph's place.
-
-    Raises:
-        ValueError: it has no way, or the graph for it is missing.
-    """
-    given, typed_graph = ("%s.%s.%s" % (path[: -len(".onnx")], precision, end) for end in ("engine", "onnx"))
-    if os.path.exists(given):
-        return given, GIVEN
-    can_type = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
-    flag = {"f16": "FP16", "int8": "INT8", "bf16": "BF16"}.get(precision)
-    has_flag = flag is not None and hasattr(trt.BuilderFlag, flag)
-    if precision == "f32":
-        return path, "typed" if can_type and not hasattr(trt.BuilderFlag, "FP16") else "flags"
-    if can_type and os.path.exists(typed_graph):
-        return typed_graph, "typed"
-    if precision == "int8" and has_flag and os.path.exists(typed_graph):
-        return typed_graph, "flags"  # explicit Q/DQ nodes; the flag allows INT8 kernels
-    if precision == "int8":
-        raise ValueError(
-            "int8 on TensorRT wants a graph with Q/DQ nodes (%s), which is not here; use f16" % typed_graph
-        )
-    if has_flag:
-        return path, "flags"
-    raise ValueError(
-        "TensorRT %s takes its precision from the graph, and %s is not here; make the bundle again with "
-        "deploy.precision=%s" % (trt.__version__, os.path.basename(typed_graph), precision)
-    )
-
-
-def build(trt, log, graph, precision, way, workspace_mb, dla, cache):
-    """(plan, facts). The timing cache, a file or None, makes the next build on this device quicker and alike."""
-    builder = trt.Builder(log)
-    flags = 0
-    if hasattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH"):
-        flags |= 1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
-    if way == "typed":
-        flags |= 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    network = builder.create_network(flags)
-    parser = trt.OnnxParser(network, log)
-    if not parser.parse_from_file(graph):
-        faults = "; ".join(str(parser.get_error(i)).strip() for i in range(parser.num_errors))
-        raise RuntimeError("TensorRT %s cannot read %s: %s" % (trt.__version__, graph, faults))
-    config = builder.create_builder_config()
-    configure(trt, builder, config, precision, way, workspace_mb, dla)
-    held = timing_cache(config, cache)
-    plan = builder.build_serialized_network(network, config)
-    if plan is None:
-        raise RuntimeError("TensorRT cannot build an engine of %s%s" % (graph, last_word(log.kept)))
-    if held is not None and cache:
-        os.makedirs(os.path.dirname(cache), exist_ok=True)
-        with open(cache + ".part", "wb") as handle:
-            handle.write(bytes(config.get_timing_cache().serialize()))
-        os.replace(cache + ".part", cache)
-    return plan, {"route": way, "level": LEVEL, "bytes": plan.nbytes, "timing_cache": held}
-
-
-def configure(trt, builder, config, precision, way, workspace_mb, dla):
-    """Everything that the builder is told; what it is not told here, its version decides."""
-    config.clear_flag(trt.BuilderFlag.TF32)  # on by default, and no f32
-    if way == "flags" and precision in ("f16", "int8"):
-        config.set_flag(trt.BuilderFlag.FP16)
-    if way == "flags" and precision == "int8":
-        config.set_flag(trt.BuilderFlag.INT8)
-    if way == "flags" and precision == "bf16":
-        config.set_flag(trt.BuilderFlag.BF16)
-    if workspace_mb:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(workspace_mb) << 20)
-    if hasattr(config, "builder_optimization_level"):
-        config.builder_optimization_level = LEVEL
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # or the inspector tells no types
-    if dla is None:
-        return
-    cores = getattr(builder, "num_DLA_cores", 0)
-    if cores <= dla:
-        raise RuntimeError("no DLA core %d here: TensorRT %s sees %d on this board" % (dla, trt.__version__, cores))
-    config.default_device_type, config.DLA_core = trt.DeviceType.DLA, dla
-    config.set_flag(trt.BuilderFlag.GPU_FALLBACK)  # silent by itself: see `layers.placement`
-
-
-def timing_cache(config, path):
-    """Give the builder this device's timing cache: "kept", "new" or, where the file was not taken, "refused, new"."""
-    content = b""
-    if path and os.path.exists(path):
-        with open(path, "rb") as handle:
-            content = handle.read()
-    if content and config.set_timing_cache(config.create_timing_cache(content), False):
-        return "kept"
-    config.set_timing_cache(config.create_timing_cache(b""), False)
-    return "refused, new" if content else "new"
-
-
-def reading_of_log(log, dla):
-    """Facts that only the builder's messages tell."""
-    facts = {"skipped_tactics": layers.skipped_tactics(log)}
-    if dla is not None:
-        facts["placement"] = layers.placement(log)
-        if not facts["placement"]["dla"]:
-            raise RuntimeError("DLA was asked for, but the builder put no layer there; build for the GPU")
-    return facts
-
-
-def inspected(trt, engine):
-    """The engine inspector's layers."""
-    return layers.read(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
-
-
-def types(rows):
-    """{"precision", "convolutions": {type: share of their work}} as the engine inspector tells."""
-    shares = layers.convolution_types(rows)
-    return {"precision": layers.found(shares), "convolutions": shares}

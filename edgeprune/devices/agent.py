@@ -20,7 +20,7 @@ from edgeprune.runtime.joining import joined
 from edgeprune.target import Target
 
 SCRIPTS = (
-    "agent.py", "engines.py", "trt.py", "cuda_runtime.py", "layers.py", "identity.py", "measuring.py", "score.py", "board.py",
+    "agent.py", "engines.py", "trt.py", "trt_build.py", "cuda_runtime.py", "layers.py", "identity.py", "measuring.py", "score.py", "board.py",
     "tegrastats.py", "lease.py", "doctor.py", "jetpack.py",
 )  # fmt: skip
 

@@ -113,3 +113,8 @@ class Finetune(Train):
         default=20, description="batches that set the norms' statistics anew"
     )
     distill: Distill | None = Field(default=None, description="teach with the dense network; null: labels only")
+    weights: Literal["dense", "2of4"] = Field(
+        default="dense",
+        description="2of4: of each four weights over the input channels the smaller two are set to zero and stay it, for the sparse "
+        "tensor cores of GPUs from compute capability 8.0 on (no gain elsewhere; not run on hardware yet)",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from edgeprune.prune.artefact import restore
 from edgeprune.prune.plan import read_plan, save_plan
 from edgeprune.stages import load
 from edgeprune.stages.run import Run
+from edgeprune.train import sparse
 from edgeprune.train.distill import make_term
 from edgeprune.train.loop import train
 from edgeprune.train.memory import lie
@@ -33,6 +35,7 @@ def finetune(run: Run) -> dict[str, Any]:
     task = load.task(run)
     loader = load.batches(run, cfg, recipe.seed + 1)
     cut = load.score(run, net)
+    hold = _two_of_four(run, net) if cfg.weights == "2of4" else None
     if cfg.recalibrate_batches:
         recalibrate(net.to(PartialState().device), loader.stream(), cfg.recalibrate_batches)
     recalibrated = load.score(run, net)
@@ -40,7 +43,7 @@ def finetune(run: Run) -> dict[str, Any]:
     run.console.print(f"pruned: {name} {100 * cut.score:.2f}, after recalibration {100 * recalibrated.score:.2f}")
     train(
         net, loader, cfg, home, loss=task.loss(cfg.loss, loader.data), seed=recipe.seed + 1, title="finetune",
-        hooks=load.hooks(run, distill=_taught(run) if cfg.distill else None), context=run.key,
+        hooks=load.hooks(run, distill=_taught(run) if cfg.distill else None, after_backward=hold), context=run.key,
     )  # fmt: skip
     found = load.score(run, net)
     plan, network = read_plan(run.folder / "prune" / "plan.json")
@@ -51,6 +54,15 @@ def finetune(run: Run) -> dict[str, Any]:
     write_json(home / "pruned.json", facts)
     run.console.print(f"fine-tuned: {name} {100 * found.score:.2f}")
     return facts
+
+
+def _two_of_four(run: Run, net: nn.Module) -> Callable[[], None]:
+    """Zero two of each four weights; what is returned keeps them so in training."""
+    found, all_of_them = sparse.layers(net), [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    run.console.print(
+        f"2:4 weights in {len(found)} of {len(all_of_them)} layers (the others are grouped or have no multiple of four inputs)"
+    )
+    return sparse.apply(net)
 
 
 def _taught(run: Run) -> Any:

@@ -12,6 +12,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import trt
+import trt_build
 
 from tests.on_device import graphs
 from tests.on_device.fake_tensorrt import VERSIONS, Fake, FakeCudart
@@ -89,7 +90,7 @@ def test_logits_come_out_as_floats(use, tmp_path, version):
 @pytest.mark.parametrize("version", VERSIONS)
 def test_precision_goes_the_way_that_the_version_has(use, graph, version):
     fake = use(version)
-    path, way = trt.route(fake.module, str(graph), "f16")
+    path, way = trt_build.route(fake.module, str(graph), "f16")
     assert (way, Path(path).name) == (
         ("flags", "pruned.onnx") if version in FLAGS_ONLY else ("typed", "pruned.f16.onnx")
     )
@@ -103,13 +104,13 @@ def test_precision_goes_the_way_that_the_version_has(use, graph, version):
 
 def test_f16_without_its_graph(use, tmp_path):
     alone = graphs.write(tmp_path, typed=False)
-    assert trt.route(use("10.3.0").module, str(alone), "f16") == (str(alone), "flags")  # 10 has its flags still
+    assert trt_build.route(use("10.3.0").module, str(alone), "f16") == (str(alone), "flags")  # 10 has its flags still
     with pytest.raises(ValueError, match=r"pruned.f16.onnx is not here"):
-        trt.route(use("11.4.0.106").module, str(alone), "f16")
+        trt_build.route(use("11.4.0.106").module, str(alone), "f16")
     for version in VERSIONS:
         with pytest.raises(ValueError, match="Q/DQ"):
-            trt.route(use(version).module, str(alone), "int8")
-        assert trt.route(use(version).module, str(alone), "f32")[0] == str(alone)
+            trt_build.route(use(version).module, str(alone), "int8")
+        assert trt_build.route(use(version).module, str(alone), "f32")[0] == str(alone)
 
 
 @pytest.mark.parametrize("version", ["8.5.3.1", "10.3.0", "11.4.0.106"])
@@ -162,6 +163,26 @@ LOG = [
     "---------- Layers Running on GPU ----------", "[GpuLayer] POOLING: /pool/MaxPool", "[GpuLayer] TOPK: /ArgMax",
     "Device memory is insufficient to use tactic 0x3",
 ]  # fmt: skip
+
+
+SPARSE = [  # of trtexec --sparsity=enable --verbose, TensorRT 8.5 and 10.3 (NVIDIA/TensorRT issues 2169 and 4056)
+    "(Sparsity) Layers eligible for sparse math: Conv_22, Conv_235 + Relu_236, MatMul_51",
+    "(Sparsity) TRT inference plan picked sparse implementation for layers: Conv_235 + Relu_236",
+]
+NO_SPARSE = [line.partition(":")[0] + ":" for line in SPARSE]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_sparse_kernels_are_allowed_and_what_came_of_it_is_told(use, graph, version):
+    fake = use(version, log=SPARSE)
+    made = trt.TensorRT(str(graph), "f16")
+    assert ("IBuilderConfig.set_flag", "SPARSE_WEIGHTS") in fake.told
+    assert made.facts["sparse"] == {
+        "eligible": ["Conv_22", "Conv_235 + Relu_236", "MatMul_51"],
+        "picked": ["Conv_235 + Relu_236"],
+    }
+    use(version, log=NO_SPARSE)
+    assert trt.TensorRT(str(graph), "f16").facts["sparse"] == {"eligible": [], "picked": []}
 
 
 def test_dla_is_off_unless_asked_for_and_then_its_placement_is_told(use, graph):
@@ -286,7 +307,7 @@ def test_torch_tensorrts_engine_is_taken_as_built(use, tmp_path):
     assert found.dtype == np.uint8 and np.array_equal(found, wanted)
     assert made.boundaries(graphs.IMAGES[:1]).keys() == {"engine", "with copies", "image to mask"}
     assert trt.TensorRT(str(graph), "f16", home=home).built is False
-    assert trt.route(fake.module, str(graph), "f32")[1] == "flags", "an engine is of one precision"
+    assert trt_build.route(fake.module, str(graph), "f32")[1] == "flags", "an engine is of one precision"
 
 
 def test_torch_tensorrts_engine_that_tells_no_types_or_does_not_load_is_refused(use, tmp_path, monkeypatch):
@@ -307,9 +328,11 @@ def test_torch_tensorrts_engine_that_tells_no_types_or_does_not_load_is_refused(
 @pytest.mark.parametrize("precision", ["f32", "f16"])
 def test_the_real_bindings_of_tensorrt_rtx_take_what_we_tell_them(graph, tmp_path, precision):
     module, log = trt.load("tensorrt_rtx"), []
-    path, way = trt.route(module, str(graph), precision)
+    path, way = trt_build.route(module, str(graph), precision)
     assert way == "typed"
-    plan, facts = trt.build(module, trt.logger(module, log), path, precision, way, 512, None, str(tmp_path / "t.cache"))
+    plan, facts = trt_build.build(
+        module, trt.logger(module, log), path, precision, way, 512, None, str(tmp_path / "t.cache")
+    )
     assert facts["bytes"] == len(bytes(plan)) > 1000
 
 
