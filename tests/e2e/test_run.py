@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import edgeprune
 from edgeprune.files import lock
+from edgeprune.train import sparse
 
 SETTINGS = [
     "data.size=[64,128]", "data.args={train: 12, val: 5}", "model.args={width: 8, blocks: 1}", "train.steps=8", "train.batch=4",
@@ -243,6 +244,14 @@ def test_cap_trains_under_its_sparsity_term(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "sparsity: step 3 of 3" in done.stderr
     assert (tmp_path / "quickstart@cpu" / "prune" / "history.json").exists()
+
+
+def test_weights_of_two_in_four_ship(finished: Path, tmp_path):
+    shutil.copytree(finished, tmp_path / "runs")
+    done = run(tmp_path / "runs", "finetune.weights=2of4")
+    assert done.returncode == 0 and "2:4 weights in " in done.stderr
+    assert sparse.holds(edgeprune.load(tmp_path / "runs" / "quickstart@cpu"))
+    assert not sparse.holds(edgeprune.load(finished / "quickstart@cpu"))
 
 
 def test_your_own_network_needs_no_change_of_ours(tmp_path, monkeypatch):
