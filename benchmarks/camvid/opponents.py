@@ -30,10 +30,11 @@ from edgeprune.prune.artefact import save_pruned
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.criteria import CRITERIA
 from edgeprune.prune.criteria.members import taps
+from edgeprune.prune.cutter import Cutter
 from edgeprune.prune.groups import find_groups
 from edgeprune.prune.plan import Plan, make_plan
 from edgeprune.prune.proof import prove
-from edgeprune.prune.surgery import fold_constants, shrink
+from edgeprune.prune.surgery import shrink
 from edgeprune.recipe import Train
 from edgeprune.stages import latency, load, scoring
 from edgeprune.stages import prune as prune_stage
@@ -91,7 +92,7 @@ def torch_pruning(
         return found
 
     chosen: dict[tuple[int, ...], int] = {}
-    widths, said = latency.meet(run, net, graph, _any_scores(net, graph), share)
+    widths, said = latency.meet(run, Cutter(net, graph, _any_scores(net, graph)), share)
     small, keep = cut(chosen[tuple(widths.values())])
     plan = make_plan(net, graph, keep)
     for p in small.parameters():
@@ -171,7 +172,7 @@ def scratch(run: Run) -> dict[str, Any]:
     graph, step = find_groups(net, example), run.facts["profile"]["step"]
     scores = _any_scores(net, graph)
     share = functools.partial(allocate, scores, how="uniform", min_keep=run.recipe.prune.min_keep, step=step)
-    widths, said = latency.meet(run, net, graph, scores, share)
+    widths, said = latency.meet(run, Cutter(net, graph, scores), share)
     plan = make_plan(net, graph, select(scores, widths))
     small = shrink(net, plan)
     torch.manual_seed(run.recipe.seed)
@@ -189,15 +190,15 @@ def by_macs(run: Run) -> dict[str, Any]:
     """edgeprune's worths with MACs for costs, at the most MACs whose engine, measured, meets the latency budget."""
     import accuracy
 
-    return _ours(run, lambda net, graph, scores: accuracy.allocator(run, "macs", net, graph, scores)[0])
+    return _ours(run, lambda cutter: accuracy.allocator(run, "macs", cutter)[0])
 
 
 def swaps(run: Run) -> dict[str, Any]:
     """SIRFP's greedy clique improved by exchanges (`clique.improve_by_swaps`), at the widths that the greedy's scores give."""
     step, floor = run.facts["profile"]["step"], run.recipe.prune.min_keep
 
-    def share(net: nn.Module, graph: ChannelGraph, scores: Scores) -> Any:
-        return functools.partial(allocate, scores, how="global", min_keep=floor, step=step)
+    def share(cutter: Cutter) -> Any:
+        return functools.partial(allocate, cutter.scores, how="global", min_keep=floor, step=step)
 
     def improved(net: nn.Module, graph: ChannelGraph, keep: Keep) -> Keep:
         criterion = CRITERIA["sirfp"](**run.recipe.prune.args)
@@ -223,10 +224,10 @@ def _ours(run: Run, allocator: Callable[..., Any], change: Callable[..., Keep] |
     net, example, spent = load.dense(run), load.example(run), scoring.Spent()
     graph = find_groups(net, example)
     scores = scoring.score(run, net, graph, spent, run.recipe.prune.args, None)
-    widths, said = latency.meet(run, net, graph, scores, allocator(net, graph, scores))
-    keep = select(scores, widths)
-    plan = make_plan(net, graph, change(net, graph, keep) if change else keep)
-    return _leave(run, net, graph, plan, fold_constants(net, graph, plan, example)[0], said, spent)
+    cutter = Cutter(net, graph, scores, scoring.moments(run, net, graph))
+    widths, said = latency.meet(run, cutter, allocator(cutter))
+    plan = make_plan(net, graph, change(net, graph, select(scores, widths))) if change else cutter.plan(widths)
+    return _leave(run, net, graph, plan, cutter.small(plan, example), said, spent)
 
 
 def _leave(

@@ -31,15 +31,14 @@ from edgeprune.errors import BudgetError
 from edgeprune.files import read_json, write_atomic, write_json
 from edgeprune.prune import cost, worth
 from edgeprune.prune.allocate import allocate as by_rank
-from edgeprune.prune.allocate import floors, select
+from edgeprune.prune.allocate import floors
 from edgeprune.prune.artefact import save_pruned
 from edgeprune.prune.blocks import find_blocks
 from edgeprune.prune.cost import Term, Widths, total
+from edgeprune.prune.cutter import Cutter
 from edgeprune.prune.groups import find_groups
 from edgeprune.prune.knapsack import knapsack
-from edgeprune.prune.plan import make_plan
 from edgeprune.prune.removal import knapsack_with_removal
-from edgeprune.prune.surgery import fold_constants
 from edgeprune.recipe import Recipe, load_recipe
 from edgeprune.stages import finetune, latency, load, profile, scoring, sharing
 from edgeprune.stages.run import Run
@@ -49,21 +48,24 @@ HERE = Path(__file__).parent
 WAYS = ("knapsack", "no_contest", "at_once", "score", "macs", "macs8", "macs16", "macs32", "uniform")
 
 
-def allocator(run: Run, way: str, net: Any, graph: Any, scores: Any) -> tuple[Any, Any]:
+def allocator(run: Run, way: str, cutter: Cutter) -> tuple[Any, Any]:
     """(allocate(predictor, limit in ms), what the widths are worth by measured sensitivity)."""
+    graph, scores = cutter.graph, cutter.scores
     dense, floor = graph.widths(), run.recipe.prune.min_keep
     step = {"macs": 1, "macs8": 8, "macs16": 16, "macs32": 32}.get(way, run.facts["profile"]["step"])
     options = worth.candidates(dense, floors(scores, floor, step), step)
 
-    found = measured_once(run, net, graph, scores, find_blocks(graph))
+    found = measured_once(run, cutter, find_blocks(graph))
     curves = found.curves if way == "at_once" else found.after(found.power)
     values = worth.by_score(scores, options) if way == "score" else worth.by_sensitivity(curves, scores, options)
+    if way not in ("score", "at_once"):
+        values = worth.evened(values, curves, sharing.EVENED[0])
     macs = cost.macs(graph)
     whole = total(macs)(dense)
 
     if way == "knapsack":
         sharing.sensitivity = measured_once
-        share = sharing.allocator(run, net, graph, scores, step)
+        share = sharing.allocator(run, cutter, step)
         return lambda p, limit: share([Term(*t) for t in p.terms()], limit), valued(found, scores, dense)
 
     def allocate(predictor: Any, limit: float) -> Widths:
@@ -116,15 +118,18 @@ def one(run: Run, way: str) -> dict[str, Any]:
         p = run.recipe.prune
         run.kept["scores"] = scoring.score(run, load.dense(run), graph, scoring.Spent(), p.args, p.sparsity)
     scores = run.kept["scores"]
-    allocate, value = allocator(run, way, load.dense(run), graph, scores)
+    if "moments" not in run.kept:
+        run.kept["moments"] = scoring.moments(run, load.dense(run), graph)
+    cutter = Cutter(net, graph, scores, run.kept["moments"])
+    allocate, value = allocator(run, way, cutter)
     began = time.perf_counter()
     try:
-        widths, said = latency.meet(run, net, graph, scores, allocate)
+        widths, said = latency.meet(run, cutter, allocate)
     except BudgetError as error:
         return {"cannot": str(error)}
     looping = time.perf_counter() - began
-    plan = make_plan(net, graph, select(scores, widths))
-    small, _ = fold_constants(net, graph, plan, load.example(run))
+    plan = cutter.plan(widths)
+    small = cutter.small(plan, load.example(run))
     save_pruned(run.folder / "prune", small, plan, load.network_spec(run))
     for old in (run.folder / "finetune").glob("*"):
         old.unlink()

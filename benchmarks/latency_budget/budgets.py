@@ -27,6 +27,7 @@ from edgeprune.prune import worth  # noqa: E402
 from edgeprune.prune.allocate import floors, select  # noqa: E402
 from edgeprune.prune.blocks import find_blocks  # noqa: E402
 from edgeprune.prune.cost import Term, Widths  # noqa: E402
+from edgeprune.prune.cutter import Cutter  # noqa: E402
 from edgeprune.prune.plan import make_plan  # noqa: E402
 from edgeprune.prune.removal import knapsack_with_removal  # noqa: E402
 from edgeprune.prune.surgery import shrink  # noqa: E402
@@ -76,7 +77,7 @@ def loop(run: Run) -> dict[str, Any]:
     began = time.perf_counter()
     row: dict[str, Any] = {}
     try:
-        widths, said = latency.meet(run, net, graph, scores, allocate)
+        widths, said = latency.meet(run, Cutter(net, graph, scores), allocate)
         small = shrink(net, make_plan(net, graph, select(scores, widths)))
         row |= {k: said[k] for k in ("limit", "achieved", "ci95", "used", "engines_built")}
         engines = read_json(run.folder / "prune" / "latency.json")["engines"]

@@ -197,12 +197,12 @@ def fold_constants(
     prepared = copy.deepcopy(full)
     for name, (values, _) in readings.items():
         layer = prepared.get_submodule(name)
-        gone = _removed_inputs(net, graph, plan, name)
+        gone = removed_inputs(net, graph, plan, name)
         if isinstance(layer, nn.ConvTranspose2d) or not gone.any():
             continue
         constant = torch.from_numpy(np.where(gone, values, 0.0)).to(layer.weight)  # type: ignore[arg-type]
         with torch.no_grad():
-            shift = _response(layer, constant)
+            shift = response(layer, constant)
             if float(shift.abs().max()) == 0:
                 continue
             norm = prepared.get_submodule(graph.norm_behind[name]) if name in graph.norm_behind else None
@@ -227,7 +227,7 @@ def _shrink_prepared(prepared: nn.Module, plan: Plan) -> nn.Module:
     return shrink(prepared, Plan(plan.keep, plan.sizes, axes, structure_hash(prepared)))
 
 
-def _response(layer: nn.Module, constant: torch.Tensor) -> torch.Tensor:
+def response(layer: nn.Module, constant: torch.Tensor) -> torch.Tensor:
     """What `constant` (in,) adds to each output channel of a convolution or linear layer, away from borders."""
     weight = layer.weight
     if isinstance(layer, nn.Linear):
@@ -237,7 +237,7 @@ def _response(layer: nn.Module, constant: torch.Tensor) -> torch.Tensor:
     return (taps.view(groups, -1, taps.shape[1]) * constant.view(groups, 1, -1)).sum(2).flatten()
 
 
-def _removed_inputs(net: nn.Module, graph: ChannelGraph, plan: Plan, module: str) -> np.ndarray:
+def removed_inputs(net: nn.Module, graph: ChannelGraph, plan: Plan, module: str) -> np.ndarray:
     layer = net.get_submodule(module)
     size = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
     gone = np.zeros(int(size), dtype=bool)  # type: ignore[arg-type]

@@ -23,13 +23,11 @@ import torch
 from torch import nn
 
 from edgeprune.models import logits_of
-from edgeprune.prune.allocate import Scores, select
+from edgeprune.prune.allocate import Scores
 from edgeprune.prune.blocks import Blocks
-from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.cost import Widths
+from edgeprune.prune.cutter import Cutter
 from edgeprune.prune.knapsack import Values
-from edgeprune.prune.plan import make_plan
-from edgeprune.prune.surgery import masked
 
 
 @dataclass(frozen=True)
@@ -91,6 +89,24 @@ def by_sensitivity(losses: dict[str, dict[int, float]], scores: Scores, widths: 
     return found
 
 
+def evened(values: Values, losses: dict[str, dict[int, float]], strength: float) -> Values:
+    """Values less a price on uneven cuts: `strength` times the groups' mean loss at half width, times log2(whole / kept) squared.
+
+    Ours. A loss is measured with all other groups whole, and what a cut layer makes good, it makes good with channels that are
+    to go as well; so losses of single groups say too little of deep cuts. How much too little is not known: a contest tries strengths.
+
+    Args:
+        losses: group -> kept -> loss, up to the whole width.
+    """
+    sizes = {name: max(curve) for name, curve in losses.items()}
+    half = [np.interp(sizes[n] / 2, sorted(c), [c[k] for k in sorted(c)]) for n, c in losses.items()]
+    price = strength * float(np.mean(half)) if half else 0.0
+    return {
+        name: {w: value - price * float(np.log2(sizes[name] / w)) ** 2 for w, value in options.items()}
+        for name, options in values.items()
+    }
+
+
 class Yardstick:
     """How far a network's answers are from those of the dense one, on average over images.
 
@@ -124,9 +140,7 @@ class Yardstick:
 
 
 def sensitivity(
-    net: nn.Module,
-    graph: ChannelGraph,
-    scores: Scores,
+    cutter: Cutter,
     yard: Yardstick,
     blocks: Blocks,
     tick: Callable[[int], None] = lambda n: None,
@@ -134,14 +148,14 @@ def sensitivity(
     """What the yardstick says of the network with each group cut alone, and with each block removed.
 
     Args:
-        net: the dense network, where the yardstick measures.
+        cutter: of the dense network, where the yardstick measures.
         blocks: what may vanish.
         tick: told of every measured cut.
     """
-    whole = graph.widths()
+    whole = cutter.graph.widths()
 
     def loss(widths: Widths) -> float:
-        cut = masked(net, graph, make_plan(net, graph, select(scores, {**whole, **widths}))).eval()
+        cut = cutter.masked({**whole, **widths}).eval()
         yard.settle(cut)
         tick(1)
         return yard.loss(cut)
@@ -149,6 +163,6 @@ def sensitivity(
     curves = {
         g.name: {k: loss({g.name: k}) for k in sorted({max(1, round(s * g.size)) for s in SHARES} - {g.size})}
         | {g.size: 0.0}
-        for g in graph.groups
+        for g in cutter.graph.groups
     }
     return Losses(curves, {name: loss(dict.fromkeys(groups, 0)) for name, groups in blocks.items()})

@@ -65,6 +65,11 @@ class Prune(Section):
         description="knapsack: whole residual branches go where no widths meet the budget (needed), or wherever their "
         "measured loss is the cheapest (free)",
     )
+    compensate: bool = Field(
+        default=True,
+        description="channels that stay stand in for those that go: the weights that read them take a linear prediction in, by "
+        "least squares on the calibration batches; false: removed channels are only left out, as in the papers",
+    )
     min_keep: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.02, description="the share of each layer that always stays"
     )

@@ -14,18 +14,15 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from edgeprune.errors import BudgetError
 from edgeprune.files import write_json
 from edgeprune.measure.race import race
 from edgeprune.profile import context
 from edgeprune.profile.predict import Predictor, errors
-from edgeprune.prune.allocate import select
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.cost import Widths
-from edgeprune.prune.plan import make_plan
-from edgeprune.prune.surgery import fold_constants
+from edgeprune.prune.cutter import Cutter
 from edgeprune.stages import load, notes
 from edgeprune.stages.deploy import device, precision
 from edgeprune.stages.profile import engine_of, predictor_of, profiler_of
@@ -70,9 +67,7 @@ def limit_of(run: Run, dense_ms: float) -> float:
     return budget.limit(dense_ms)
 
 
-def meet(
-    run: Run, net: nn.Module, graph: ChannelGraph, scores: Any, allocate: Allocate
-) -> tuple[Widths, dict[str, Any]]:
+def meet(run: Run, cutter: Cutter, allocate: Allocate) -> tuple[Widths, dict[str, Any]]:
     """Widths whose built engine was measured within the budget, and the history of how they were found.
 
     Writes `prune/latency.json`. Without the device at hand, the widths of the estimate.
@@ -80,13 +75,13 @@ def meet(
     Raises:
         BudgetError: it cannot be reached; the message gives what can.
     """
-    facts, predictor = run.facts["profile"], predictor_of(run, graph)
+    facts, predictor = run.facts["profile"], predictor_of(run, cutter.graph)
     limit = limit_of(run, facts["dense_ms"])
     if facts["kind"] == "estimated":
         widths = allocate(predictor, limit)
         return widths, {"estimated": True, "limit": limit, "achieved": predictor(widths), "dense": facts["dense_ms"]}
-    _reachable(run, predictor, graph, limit)
-    history = _History(run, net, scores, limit)
+    _reachable(run, predictor, cutter.graph, limit)
+    history = _History(run, cutter, limit)
     tried, aim = history.resume(predictor, AIM * limit)
     exhausted = False
     while not _enough(tried):
@@ -94,7 +89,7 @@ def meet(
         if widths is None:
             exhausted = True
             break
-        tried.append(_measure(run, net, graph, scores, widths, predictor(widths), len(tried) + 1))
+        tried.append(_measure(run, cutter, widths, predictor(widths), len(tried) + 1))
         now = tried[-1]
         predictor.learn(widths, _profiles(run, now), _profiled(run, len(tried)))
         run.console.print(
@@ -115,7 +110,7 @@ def meet(
             f"budget.{run.recipe.budget.kind}: not met by {len(tried)} engines; the nearest measured {least.ms:.3f} ms "
             f"[{least.low:.3f}, {least.high:.3f}] of {least.limit:.3f}; see {run.folder / 'prune' / 'latency.json'}"
         )
-    if chosen.widths == graph.widths():
+    if chosen.widths == cutter.graph.widths():
         run.console.print(
             f"[yellow]the dense network is within the budget ({chosen.used:.1%} of it used): nothing is pruned[/yellow]"
         )
@@ -179,15 +174,13 @@ def _measure_exactly(run: Run, predictor: Predictor, widths: Widths) -> None:
         predictor.surfaces[key.signature].exact[key.inputs, key.outputs] = ms  # type: ignore[attr-defined]
 
 
-def _measure(
-    run: Run, net: nn.Module, graph: ChannelGraph, scores: Any, widths: Widths, predicted: float, number: int
-) -> Tried:
+def _measure(run: Run, cutter: Cutter, widths: Widths, predicted: float, number: int) -> Tried:
     started = time.perf_counter()
     home = run.folder / "prune" / "candidates"
-    small, _ = fold_constants(net, graph, make_plan(net, graph, select(scores, widths)), load.example(run))
+    small = cutter.small(cutter.plan(widths), load.example(run))
     image = load.dataset(run, "val")[0][0][None]
     if "timed dense" not in run.kept:
-        run.kept["timed dense"] = engine_of(run, net, home, "dense")
+        run.kept["timed dense"] = engine_of(run, cutter.net, home, "dense")
     dense, made = run.kept["timed dense"], engine_of(run, small, home, f"{number}")
     found = race(lambda n: device(run).pairs(dense, made, image, n))
     now, base = float(np.median(found.slow)), run.facts["profile"]["dense_ms"]
@@ -232,9 +225,9 @@ class _History:
     A loop that was killed goes on with its next engine; one that came to its end is measured anew when it is asked again.
     """
 
-    def __init__(self, run: Run, net: nn.Module, scores: Any, limit: float) -> None:
+    def __init__(self, run: Run, cutter: Cutter, limit: float) -> None:
         self._path, self._limit, self._console = run.folder / "prune" / "latency.json", limit, run.console
-        self._key = notes.key_of(run, net, scores, [run.facts["profile"], limit])
+        self._key = notes.key_of(run, cutter, [run.facts["profile"], limit])
 
     def resume(self, predictor: Predictor, aim: float) -> tuple[list[Tried], float]:
         """The engines of a loop that did not come to its end, and what to aim at next."""

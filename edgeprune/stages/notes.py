@@ -5,18 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from edgeprune.errors import EdgepruneError
 from edgeprune.files import hash_obj, read_json
-from edgeprune.prune.allocate import Scores
+from edgeprune.prune.cutter import Cutter
 from edgeprune.stages.run import Run
 from edgeprune.train.loop import fingerprint
 
 
-def key_of(run: Run, net: nn.Module, scores: Scores, more: object) -> str:
+def key_of(run: Run, cutter: Cutter, more: object) -> str:
     """What notes hang on: the network's weights, its channels' scores, all that the stage hangs on, and `more`."""
-    return hash_obj([fingerprint(net), run.key, {n: s.tolist() for n, s in scores.items()}, more])
+    return hash_obj([fingerprint(cutter.net), run.key, {n: s.tolist() for n, s in cutter.scores.items()}, more])
 
 
 def told(path: Path, key: str) -> dict[str, Any]:

@@ -15,14 +15,13 @@ from edgeprune.errors import RecipeError
 from edgeprune.files import write_json
 from edgeprune.profile.macs import count_macs, count_params
 from edgeprune.prune import cost
-from edgeprune.prune.allocate import Scores, select
 from edgeprune.prune.artefact import save_pruned
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.cost import Term, Widths, total
+from edgeprune.prune.cutter import Cutter
 from edgeprune.prune.groups import find_groups
-from edgeprune.prune.plan import Plan, compose, make_plan
+from edgeprune.prune.plan import Plan, compose
 from edgeprune.prune.proof import prove
-from edgeprune.prune.surgery import fold_constants
 from edgeprune.stages import load, scoring, sharing
 from edgeprune.stages.run import Run
 
@@ -40,10 +39,11 @@ def prune(run: Run) -> dict[str, Any]:
     dense, before = net, cut_rounds(run, net, graph, spent)
     net, rest = (before.net, find_groups(before.net, example, recipe.prune.never)) if before else (net, graph)
     scores = scoring.score(run, net, rest, spent, recipe.prune.args, recipe.prune.sparsity)
-    widths, budget = _by_one(sharing.share_out, run, net, rest, scores, graph)
-    plan = make_plan(net, rest, select(scores, widths))
-    proof = prove(net, rest, plan, example)
-    small, _ = fold_constants(net, rest, plan, example)
+    cutter = Cutter(net, rest, scores, scoring.moments(run, net, rest))
+    widths, budget = _by_one(sharing.share_out, run, cutter, graph)
+    plan = cutter.plan(widths)
+    proof = prove(cutter.prepared(plan), rest, plan, example)
+    small = cutter.small(plan, example)
     if before:
         plan = compose(dense, graph, before.plan, plan)
     save_pruned(home, small, plan, load.network_spec(run))
@@ -111,11 +111,9 @@ def _by_one(work: Callable[..., Any], *args: Any) -> Any:
     return found[0]
 
 
-def _widths(
-    run: Run, net: nn.Module, graph: ChannelGraph, scores: Scores, step: int, terms: list[Term], limit: float
-) -> Widths:
+def _widths(run: Run, cutter: Cutter, step: int, terms: list[Term], limit: float) -> Widths:
     """Of a round."""
-    return sharing.allocator(run, net, graph, scores, step, removal=False)(terms, limit)
+    return sharing.allocator(run, cutter, step, removal=False)(terms, limit)
 
 
 def cut_rounds(run: Run, dense: nn.Module, graph: ChannelGraph, spent: scoring.Spent) -> Cut | None:
@@ -131,13 +129,13 @@ def cut_rounds(run: Run, dense: nn.Module, graph: ChannelGraph, spent: scoring.S
         home = run.folder / "prune" / f"round{number}"
         args = recipe.prune.args if part.args is None else part.args
         scores = scoring.score(run, net, rest, spent, args, part.sparsity or recipe.prune.sparsity, home, number)
+        cutter = Cutter(net, rest, scores, scoring.moments(run, net, rest))
         terms, limit = terms_of(rest), part.share * whole
-        widths = _by_one(_widths, run, net, rest, scores, step, terms, limit)
-        cut = make_plan(net, rest, select(scores, widths))
-        prove(net, rest, cut, example)
-        small, _ = fold_constants(net, rest, cut, example)
+        widths = _by_one(_widths, run, cutter, step, terms, limit)
+        cut = cutter.plan(widths)
+        prove(cutter.prepared(cut), rest, cut, example)
         plan = cut if plan is None else compose(dense, graph, plan, cut)
-        net = small
+        net = cutter.small(cut, example)
         if part.finetune is not None:
             before = spent.training
             scoring.teach(run, net, part.finetune, home / "finetune", number, load.hooks(run), spent, f"round {number}")

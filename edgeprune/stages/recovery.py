@@ -11,11 +11,8 @@ from torch import nn
 from edgeprune.files import write_json
 from edgeprune.progress import Progress
 from edgeprune.prune import worth
-from edgeprune.prune.allocate import Scores, select
-from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.cost import Widths
-from edgeprune.prune.plan import make_plan
-from edgeprune.prune.surgery import fold_constants
+from edgeprune.prune.cutter import Cutter
 from edgeprune.stages import load, notes
 from edgeprune.stages.run import Run
 from edgeprune.train.imitate import imitate
@@ -51,15 +48,7 @@ def finetuning(run: Run) -> int:
     return total_steps(cfg, load.batches(run, cfg, 0).per_epoch / cfg.accumulate)
 
 
-def healed(
-    run: Run,
-    net: nn.Module,
-    graph: ChannelGraph,
-    scores: Scores,
-    yard: worth.Yardstick,
-    found: worth.Losses,
-    steps: int,
-) -> worth.Losses:
+def healed(run: Run, cutter: Cutter, yard: worth.Yardstick, found: worth.Losses, steps: int) -> worth.Losses:
     """`found` with the share of each group's loss that stays (`Losses.stays`).
 
     Every group is cut alone to half of its width and trained for `steps` on the same batches; the network that nothing
@@ -69,18 +58,18 @@ def healed(
     ECCV 2018); one factor a group is ours. A killed measurement goes on with the next group (`prune/recovery.json`).
 
     Args:
-        net: the dense network, where the yardstick measures.
+        cutter: of the dense network, where the yardstick measures.
     """
-    whole = graph.widths()
-    stays = _Notes(run, "recovery", net, scores, steps)
+    whole = cutter.graph.widths()
+    stays = _Notes(run, "recovery", cutter, steps)
     batches = load.batches(run, run.recipe.finetune, run.recipe.seed + 2)
     cuts = {n: max(1, round(AT * s)) for n, s in whole.items()}
     with Progress("recovery", steps * (len(whole) + 1), steps * len(stays.loss), unit="steps") as bar:
         for name in ["", *whole]:
             if name not in stays.loss:
-                cut = _cut(run, net, graph, scores, {**whole, name: cuts[name]} if name else whole)
+                cut = _cut(run, cutter, {**whole, name: cuts[name]} if name else whole)
                 apart, cfg = load.task(run).apart, run.recipe.finetune
-                imitate(cut, net, batches.stream(), steps, cfg, apart, bar.advance, GENTLE)
+                imitate(cut, cutter.net, batches.stream(), steps, cfg, apart, bar.advance, GENTLE)
                 yard.settle(cut)
                 stays.add(name, yard.loss(cut.eval()))
     drift, narrower = stays.loss[""], {n: k for n, k in cuts.items() if k < whole[n]}
@@ -94,43 +83,44 @@ def healed(
     )
 
 
-def contest(
-    run: Run, net: nn.Module, graph: ChannelGraph, scores: Scores, contestants: dict[str, Widths], steps: int
-) -> dict[str, float]:
+def contest(run: Run, cutter: Cutter, contestants: dict[str, Widths], steps: int) -> dict[str, float]:
     """Contestant -> what stays of its divergence from the dense network (nats a pixel) after `steps` on the same batches.
 
     Layers are judged one at a time everywhere else; here whole networks are, as they would be shipped. A killed contest
     goes on with the next contestant; `prune/contest.json` keeps what each kept and lost.
     """
-    lost = _Notes(run, "contest", net, scores, [steps, contestants])
+    lost = _Notes(run, "contest", cutter, [steps, contestants])
     batches = load.batches(run, run.recipe.finetune, run.recipe.seed + 3)
     with Progress("contest", steps * len(contestants), steps * len(lost.loss), unit="steps") as bar:
         for name, widths in contestants.items():
             if name not in lost.loss:
-                cut = _cut(run, net, graph, scores, widths)
+                cut = _cut(run, cutter, widths)
                 lost.add(
                     name,
-                    imitate(cut, net, batches.stream(), steps, run.recipe.finetune, load.task(run).apart, bar.advance),
+                    imitate(
+                        cut, cutter.net, batches.stream(), steps, run.recipe.finetune, load.task(run).apart, bar.advance
+                    ),
                 )
         lost.tell(contestants)
     return lost.loss
 
 
-def _cut(run: Run, net: nn.Module, graph: ChannelGraph, scores: Scores, widths: Widths) -> nn.Module:
-    """The shrunk network, on the CPU as `net` is not."""
-    device = next(net.parameters()).device
-    small, _ = fold_constants(net.cpu(), graph, make_plan(net, graph, select(scores, widths)), load.example(run))
-    net.to(device)
+def _cut(run: Run, cutter: Cutter, widths: Widths) -> nn.Module:
+    """The shrunk network, on the CPU, where the cutter's network need not be."""
+    device = next(cutter.net.parameters()).device
+    cutter.net.cpu()
+    small = cutter.small(cutter.plan(widths), load.example(run))
+    cutter.net.to(device)
     return small
 
 
 class _Notes:
     """Losses by name, kept in `prune/<title>.json` as they come; those of the very same measurement are gone on from."""
 
-    def __init__(self, run: Run, title: str, net: nn.Module, scores: Scores, more: object) -> None:
+    def __init__(self, run: Run, title: str, cutter: Cutter, more: object) -> None:
         self._path: Path = run.folder / "prune" / f"{title}.json"
         about = [run.recipe.finetune.model_dump(mode="json"), run.recipe.seed, more]
-        self._key = notes.key_of(run, net, scores, about)
+        self._key = notes.key_of(run, cutter, about)
         self.loss: dict[str, float] = notes.told(self._path, self._key).get("loss", {})
 
     def add(self, name: str, loss: float) -> None:

@@ -16,7 +16,9 @@ from torch import nn
 
 from edgeprune import models
 from edgeprune.errors import EdgepruneError, RecipeError
+from edgeprune.prune import compensate
 from edgeprune.prune.channels import ChannelGraph
+from edgeprune.prune.compensate import Moments
 from edgeprune.prune.criteria import CRITERIA, Criterion
 from edgeprune.prune.ranks import averaged
 from edgeprune.recipe import Train
@@ -121,6 +123,16 @@ def _watch(run: Run, net: nn.Module) -> None:
         for images, *_ in _batches(run):
             models.logits_of(net(images.to(device)))
     net.cpu()
+
+
+def moments(run: Run, net: nn.Module, graph: ChannelGraph) -> dict[str, Moments] | None:
+    """What the kept channels need to stand in for the removed ones, from the calibration batches; None where they do not."""
+    if not run.recipe.prune.compensate:
+        return None
+    device = PartialState().device
+    found = compensate.moments(net.to(device), graph, (images.to(device) for images, *_ in _batches(run)))
+    net.cpu()
+    return found
 
 
 def _differentiate(run: Run, net: nn.Module, criterion: Any) -> None:

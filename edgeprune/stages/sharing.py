@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
@@ -18,37 +17,42 @@ from edgeprune.errors import BudgetError
 from edgeprune.files import write_json
 from edgeprune.progress import Progress
 from edgeprune.prune import cost, worth
-from edgeprune.prune.allocate import Scores, floors
 from edgeprune.prune.allocate import allocate as by_rank
+from edgeprune.prune.allocate import floors
 from edgeprune.prune.blocks import Blocks, find_blocks
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.cost import Term, Widths, total
+from edgeprune.prune.cutter import Cutter
 from edgeprune.prune.knapsack import Values, knapsack
 from edgeprune.prune.removal import knapsack_with_removal
 from edgeprune.stages import latency, load, notes, recovery
 from edgeprune.stages.run import Run
 from edgeprune.train.recalibrate import recalibrate
 
-_FLOOR = 0.25  # of each group, for the rules that let no layer become a bottleneck
+EVENED = (1.0, 3.0, 0.3)  # prices on uneven cuts that the contest tries; the first stands without one
+_OTHERS = {
+    "even cut": "uniform",
+    "all channels compete": "global",
+}  # ways that know no measured loss; they join the contest
 
 Allocate = Callable[[list[Term], float], Widths]
 
 
-def share_out(
-    run: Run, net: nn.Module, graph: ChannelGraph, scores: Scores, dense: ChannelGraph
-) -> tuple[Widths, dict[str, Any]]:
+def share_out(run: Run, cutter: Cutter, dense: ChannelGraph) -> tuple[Widths, dict[str, Any]]:
     """Widths under the recipe's budget, and what the budget says of them; shares are of the `dense` network's cost."""
     recipe = run.recipe
     if recipe.budget.is_latency:
-        allocate = allocator(run, net, graph, scores, run.facts["profile"]["step"])
+        allocate = allocator(run, cutter, run.facts["profile"]["step"])
         widths, said = latency.meet(
-            run, net, graph, scores, lambda p, limit: allocate([Term(*t) for t in p.terms()], limit)
+            run,
+            cutter,
+            lambda p, limit: allocate([Term(*t) for t in p.terms()], limit),
         )
         return widths, said | {"contest": run.kept.get("contest")}
-    terms, step = cost.COSTS[recipe.budget.kind](graph), recipe.prune.step or run.target.channel_step
+    terms, step = cost.COSTS[recipe.budget.kind](cutter.graph), recipe.prune.step or run.target.channel_step
     whole = total(cost.COSTS[recipe.budget.kind](dense))(dense.widths())
     limit = recipe.budget.limit(whole)
-    widths = allocator(run, net, graph, scores, step)(terms, limit)
+    widths = allocator(run, cutter, step)(terms, limit)
     price = total(terms)(widths)
     if price < 0.99 * limit:
         run.console.print(
@@ -58,9 +62,7 @@ def share_out(
     return widths, {"limit": limit, "achieved": price, "dense": whole, "contest": run.kept.get("contest")}
 
 
-def allocator(
-    run: Run, net: nn.Module, graph: ChannelGraph, scores: Scores, step: int, removal: bool = True
-) -> Allocate:
+def allocator(run: Run, cutter: Cutter, step: int, removal: bool = True) -> Allocate:
     """(terms, limit) -> widths. What widths are worth is measured once.
 
     With the sensitivity after a short recovery, several ways to count it (and the even cut) share the first limit out; the
@@ -70,7 +72,7 @@ def allocator(
     Args:
         removal: whole blocks may go, if the recipe lets them.
     """
-    recipe = run.recipe
+    recipe, graph, scores = run.recipe, cutter.graph, cutter.scores
     how = recipe.prune.allocate
     how = ("knapsack" if recipe.budget.is_latency else "global") if how == "auto" else how
     if how != "knapsack":
@@ -84,25 +86,23 @@ def allocator(
         values = (worth.by_sum if recipe.prune.worth == "sum" else worth.by_score)(scores, options)
         nothing = dict.fromkeys(blocks, 0.0)
         return lambda terms, limit: knapsack_with_removal(graph, values, terms, limit, nothing, free)
-    found = sensitivity(run, net, graph, scores, blocks)
+    found = sensitivity(run, cutter, blocks)
     rules = {"measured loss": worth.by_sensitivity(found.curves, scores, options)}
     if found.stays:
-        higher = worth.candidates(graph.widths(), floors(scores, max(_FLOOR, recipe.prune.min_keep), step), step)
+        after = found.after(found.power)
         wider = worth.candidates(graph.widths(), floors(scores, recipe.prune.min_keep, 2 * step), 2 * step)
-        last, short = found.after(found.power), found.after(1.0)
+        kinds = {"": worth.by_sensitivity(after, scores, options)}
+        kinds[f", steps of {2 * step}"] = worth.by_sensitivity(after, scores, wider)
         rules = {
-            "loss after fine-tuning": worth.by_sensitivity(last, scores, options),
-            f"loss after fine-tuning, steps of {2 * step}": worth.by_sensitivity(last, scores, wider),
-            f"loss after fine-tuning, {_FLOOR:.0%} of each": worth.by_sensitivity(last, scores, higher),
-            "loss after recovery": worth.by_sensitivity(short, scores, options),
-            f"loss after recovery, {_FLOOR:.0%} of each": worth.by_sensitivity(short, scores, higher),
-            "measured loss": rules["measured loss"],
+            f"loss after fine-tuning, evened by {strength:g}{kind}": worth.evened(values, after, strength)
+            for kind, values in kinds.items()
+            for strength in (EVENED if not kind else EVENED[:1])
         }
     settled: list[tuple[Values, Values]] = []  # of the rule that won: all widths, and those around the winner
 
     def allocate(terms: list[Term], limit: float) -> Widths:
         if not settled:
-            settled.append(_settle(run, net, graph, scores, rules, terms, limit, step))
+            settled.append(_settle(run, cutter, rules, terms, limit, step))
         whole, near = settled[0]
         with suppress(BudgetError):
             if near and not free:
@@ -113,16 +113,15 @@ def allocator(
 
 
 def _settle(
-    run: Run, net: nn.Module, graph: ChannelGraph, scores: Scores, rules: dict[str, Values], terms: list[Term],
-    limit: float, step: int,
-) -> tuple[Values, Values]:  # fmt: skip
+    run: Run, cutter: Cutter, rules: dict[str, Values], terms: list[Term], limit: float, step: int
+) -> tuple[Values, Values]:
     """The values of the rule whose network heals best in the contest, and their part within a step of that network's widths;
     without a contest those of the first rule, and nothing.
 
     What a contest has decided stays decided (`prune/settled.json`): a loop of engines that was killed goes on with the same
     network, although its table has grown meanwhile.
     """
-    path, key = run.folder / "prune" / "settled.json", notes.key_of(run, net, scores, [step, list(rules)])
+    path, key = run.folder / "prune" / "settled.json", notes.key_of(run, cutter, [step, list(rules)])
     if told := notes.told(path, key):
         run.kept["contest"] = told["contest"]
         values = rules.get(told["contest"]["winner"], rules[next(iter(rules))])
@@ -136,15 +135,16 @@ def _settle(
                 contestants[name] = widths
     first = next(iter(rules))
     if contestants and len(rules) > 1:
-        with suppress(BudgetError):
-            contestants["even cut"] = by_rank(
-                scores, total(terms), limit, how="uniform", min_keep=run.recipe.prune.min_keep, step=step
-            )
+        for name, how in _OTHERS.items():
+            with suppress(BudgetError):
+                contestants[name] = by_rank(
+                    cutter.scores, total(terms), limit, how=how, min_keep=run.recipe.prune.min_keep, step=step
+                )
     unlike = any(a != b for a, b in pairwise(contestants.values()))
     steps = recovery.contest_steps(run, len(contestants)) if unlike else 0  # a budget wider than dense leaves no choice
     if not steps:
         return rules[first], {}
-    loss = recovery.contest(run, copy.deepcopy(net).to(PartialState().device), graph, scores, contestants, steps)
+    loss = recovery.contest(run, cutter.to(PartialState().device), contestants, steps)
     best = min(loss, key=lambda n: loss[n])
     run.kept["contest"] = {"steps": steps, "winner": best, "loss": loss}
     write_json(path, {"key": key, "contest": run.kept["contest"], "widths": contestants[best]})
@@ -171,7 +171,7 @@ def _near(values: Values, winner: Widths, step: int) -> Values:
     return found
 
 
-def sensitivity(run: Run, net: nn.Module, graph: ChannelGraph, scores: Scores, blocks: Blocks) -> worth.Losses:
+def sensitivity(run: Run, cutter: Cutter, blocks: Blocks) -> worth.Losses:
     """What cuts cost, each alone, after a short recovery; kept beside the scores as `prune/sensitivity.json`."""
     data, count = load.dataset(run, "train"), run.recipe.prune.sensitivity_images
     chosen = [data[i * len(data) // count][0] for i in range(min(count, len(data)))]
@@ -182,12 +182,12 @@ def sensitivity(run: Run, net: nn.Module, graph: ChannelGraph, scores: Scores, b
         if settling:
             recalibrate(cut, settling, len(settling))
 
-    steps = recovery.steps_each(run, len(graph.groups))
-    net = copy.deepcopy(net).to(PartialState().device)
-    yard = worth.Yardstick(net, images, load.task(run).apart, settle)
-    with Progress("sensitivity", len(worth.SHARES) * len(graph.groups) + len(blocks), unit="cuts") as bar:
-        found = worth.sensitivity(net, graph, scores, yard, blocks, bar.move)
+    steps = recovery.steps_each(run, len(cutter.graph.groups))
+    cutter = cutter.to(PartialState().device)
+    yard = worth.Yardstick(cutter.net, images, load.task(run).apart, settle)
+    with Progress("sensitivity", len(worth.SHARES) * len(cutter.graph.groups) + len(blocks), unit="cuts") as bar:
+        found = worth.sensitivity(cutter, yard, blocks, bar.move)
     if steps:
-        found = recovery.healed(run, net, graph, scores, yard, found, steps)
+        found = recovery.healed(run, cutter, yard, found, steps)
     write_json(run.folder / "prune" / "sensitivity.json", {"recovery_steps": steps} | asdict(found))
     return found

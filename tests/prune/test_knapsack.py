@@ -119,3 +119,15 @@ def test_a_step_measured_in_the_loss_orders_the_values():
 def test_curves_that_fall_with_noise_are_made_monotone():
     values = worth.by_sensitivity({"a": {16: 0.0, 12: 0.5, 8: 0.3}}, {"a": np.ones(16)}, {"a": [8, 12, 16]})
     assert values["a"][8] <= values["a"][12] <= values["a"][16]
+
+
+def test_a_price_on_uneven_cuts_spares_what_seems_to_cost_nothing():
+    losses = {"stem": {2: 4.0, 4: 1.0, 8: 0.0}, "inner": {2: 0.02, 4: 0.01, 8: 0.0}}
+    values = {n: {k: -v for k, v in c.items()} for n, c in losses.items()}
+    terms = [Term((n,), lambda w, n=n: float(w[n])) for n in losses]
+    assert knapsack(values, terms, 10) == {"stem": 8, "inner": 2}
+    assert knapsack(worth.evened(values, losses, 0.0), terms, 10) == {"stem": 8, "inner": 2}
+    assert knapsack(worth.evened(values, losses, 3.0), terms, 10) == {"stem": 4, "inner": 4}
+    price = 3.0 * (1.0 + 0.01) / 2  # at half width; log2 is one there
+    assert worth.evened(values, losses, 3.0)["stem"][4] == pytest.approx(-1.0 - price)
+    assert worth.evened(values, losses, 3.0)["stem"][8] == 0 and worth.evened({}, {}, 1.0) == {}

@@ -13,6 +13,7 @@ from edgeprune.errors import BudgetError
 from edgeprune.files import read_json
 from edgeprune.measure.race import race
 from edgeprune.profile.context import Context
+from edgeprune.prune.cutter import Cutter
 from edgeprune.recipe import Budget
 from edgeprune.stages import latency, profile
 
@@ -45,7 +46,7 @@ def loop(
     """Run `meet` where an engine of width w takes truth(w) ms, with an interval of `spread` either way."""
     built = []
 
-    def measure(run, net, graph, scores, widths, predicted, number):
+    def measure(run, cutter, widths, predicted, number):
         if number == killed_at:
             raise KeyboardInterrupt
         ms = truth(widths["a"])
@@ -71,7 +72,7 @@ def loop(
         key=key, facts={"profile": {"kind": "measured", "dense_ms": DENSE, "step": 1}},
     )  # fmt: skip
     graph = SimpleNamespace(widths=lambda: {"a": 100})
-    return latency.meet(run, nn.Identity(), graph, {}, allocate), built  # type: ignore[arg-type]
+    return latency.meet(run, Cutter(nn.Identity(), graph, {}), allocate), built  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bias", [0.8, 0.95, 1.0, 1.1, 1.3])

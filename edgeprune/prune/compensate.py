@@ -1,0 +1,117 @@
+"""Let the channels that stay stand in for those that go: what a layer read of a removed channel, it reads of the kept ones.
+
+Before the cut, every input channel that is to go is predicted from those that stay (linearly, with a constant, by ridge
+regression over calibration images), and the layer's weights take the prediction in: W[:, kept] += W[:, gone] A. For 1x1
+convolutions that is the least-squares reconstruction of the layer's output of He, Zhang and Sun (ICCV 2017, Eq. 4, second step); that it
+is done on the inputs, the same for every tap of a larger kernel, and for all layers at once with the dense network's maps, is ours. What a
+redundancy criterion says ("others can stand in for this channel") is thereby done.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgeprune.prune.channels import ChannelGraph
+from edgeprune.prune.plan import Plan
+from edgeprune.prune.surgery import removed_inputs, response
+
+RIDGE = 1e-2  # of the mean variance of the kept channels
+POSITIONS = 1024  # of a map and batch, evenly spread
+
+
+@dataclass
+class Moments:
+    """Of a layer's input channels (C,): how many positions were seen, their sums, their products' sums (C, C)."""
+
+    count: int
+    total: torch.Tensor
+    products: torch.Tensor
+
+    def affine(self, gone: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """(A, b): removed = A kept + b, (removed, kept) and (removed,)."""
+        mean = self.total / self.count
+        covariance = self.products / self.count - torch.outer(mean, mean)
+        out, stay = torch.from_numpy(np.flatnonzero(gone)), torch.from_numpy(np.flatnonzero(~gone))
+        inner = covariance[stay][:, stay]
+        inner = inner + torch.eye(len(stay), dtype=inner.dtype) * (RIDGE * inner.diagonal().mean() + 1e-12)
+        a = torch.linalg.solve(inner, covariance[stay][:, out]).T
+        return a, mean[out] - a @ mean[stay]
+
+
+def moments(net: nn.Module, graph: ChannelGraph, batches: Iterable[torch.Tensor]) -> dict[str, Moments]:
+    """Layer -> moments of what it reads, for every ungrouped layer that mixes prunable channels.
+
+    Args:
+        net: in evaluation mode while they are taken; it comes out in the mode in which it came.
+        batches: (B, 3, H, W) normalised, on the network's device.
+    """
+    found: dict[str, Moments] = {}
+
+    def watch(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+            x = args[0].detach()
+            flat = x.movedim(-1 if isinstance(module, nn.Linear) else 1, 0).flatten(1)
+            flat = flat[:, :: max(1, flat.shape[1] // (POSITIONS * len(x)))].float()
+            new = Moments(flat.shape[1], flat.sum(1).double().cpu(), (flat @ flat.T).double().cpu())
+            old = found.get(name)
+            found[name] = (
+                Moments(old.count + new.count, old.total + new.total, old.products + new.products) if old else new
+            )
+
+        return hook
+
+    hooks = [net.get_submodule(n).register_forward_pre_hook(watch(n)) for n in sorted(readers(net, graph))]
+    training = net.training
+    try:
+        with torch.no_grad():
+            for images in batches:
+                net.eval()(images)
+    finally:
+        net.train(training)
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def readers(net: nn.Module, graph: ChannelGraph) -> set[str]:
+    """Layers that can be compensated: convolutions (also transposed) without groups, and linear layers."""
+    names = {m.module for g in graph.groups for m in g.members if m.kind == "in"}
+    kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+    return {n for n in names if isinstance(m := net.get_submodule(n), kinds) and getattr(m, "groups", 1) == 1}
+
+
+def compensated(net: nn.Module, graph: ChannelGraph, plan: Plan, known: dict[str, Moments]) -> nn.Module:
+    """A full-width copy of `net` whose layers no longer read what the plan removes, but what predicts it.
+
+    The constant goes into the layer's bias or the norm behind it; a layer that has neither does without.
+    """
+    made = copy.deepcopy(net)
+    for name, seen in known.items():
+        gone = removed_inputs(net, graph, plan, name)
+        if not gone.any() or gone.all():
+            continue
+        layer = made.get_submodule(name)
+        a, b = (t.to(layer.weight) for t in seen.affine(gone))  # type: ignore[arg-type]
+        out, stay = torch.from_numpy(np.flatnonzero(gone)), torch.from_numpy(np.flatnonzero(~gone))
+        constant = torch.zeros(len(gone)).to(b)
+        constant[out] = b
+        with torch.no_grad():
+            axis = 0 if isinstance(layer, nn.ConvTranspose2d) else 1
+            shift = response(layer, constant) if axis else None
+            weight = layer.weight.movedim(axis, 0)  # type: ignore[operator]
+            weight[stay] += torch.einsum("rk,r...->k...", a, weight[out])
+            weight[out] = 0
+            if shift is None:  # a transposed convolution's answer to a constant is no constant
+                continue
+            norm = made.get_submodule(graph.norm_behind[name]) if name in graph.norm_behind else None
+            if layer.bias is not None:
+                layer.bias += shift  # type: ignore[operator]
+            elif isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
+                norm.running_mean -= shift
+    return made
