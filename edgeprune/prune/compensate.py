@@ -21,7 +21,7 @@ from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.plan import Plan
 from edgeprune.prune.surgery import removed_inputs, response
 
-RIDGE = 1e-2  # of the mean variance of the kept channels
+RIDGE = 1e-2  # of the mean variance of the kept channels; and as much more as there are channels for each position seen
 POSITIONS = 1024  # of a map and batch, evenly spread
 
 
@@ -39,7 +39,7 @@ class Moments:
         covariance = self.products / self.count - torch.outer(mean, mean)
         out, stay = torch.from_numpy(np.flatnonzero(gone)), torch.from_numpy(np.flatnonzero(~gone))
         inner = covariance[stay][:, stay]
-        inner = inner + torch.eye(len(stay), dtype=inner.dtype) * (RIDGE * inner.diagonal().mean() + 1e-12)
+        inner = inner + torch.eye(len(stay), dtype=inner.dtype) * ((RIDGE + len(stay) / self.count) * inner.diagonal().mean() + 1e-12)
         a = torch.linalg.solve(inner, covariance[stay][:, out]).T
         return a, mean[out] - a @ mean[stay]
 
