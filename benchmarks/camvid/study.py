@@ -106,7 +106,7 @@ SCALES = {
 # the papers' criteria share the budget out as their papers do: all channels compete (global), or every layer keeps the same share
 _GLOBAL, _UNIFORM = {"allocate": "global", "min_keep": 0.1}, {"allocate": "uniform", "min_keep": 0.1}
 METHODS = {
-    "edgeprune": Entry("edgeprune's default", {"method": "sirfp"}),
+    "edgeprune": Entry("edgeprune's default", {"method": "sirfp", "compensate": True}),
     "sirfp": Entry("SIRFP", {"method": "sirfp", **_GLOBAL}),
     "cap": Entry("CAP", {"method": "cap", **_GLOBAL}, sparsity=True),
     "acosp": Entry("ACoSP", {"method": "acosp", **_UNIFORM}, sparsity=True),
@@ -144,6 +144,7 @@ ABLATIONS = {  # at 0.5x, on the first network
     "pooled": Entry("SIRFP on maps pooled by 8", {"method": "sirfp", "args": {"pool": 8}, **_GLOBAL}),
     "swaps": Entry("SIRFP, clique improved by swaps", {"method": "sirfp", **_GLOBAL}, by="swaps"),
     "no_contest": Entry("default without the contest", {**_DEFAULT, "contest_steps": 0}),
+    "no_compensation": Entry("default without compensation", {**_DEFAULT, "compensate": False}),
     "at_once": Entry("default without contest and recovery", {**_DEFAULT, "contest_steps": 0, "recovery_steps": 0}),
     "macs": Entry("default's worths under a MACs budget", {**_DEFAULT, "contest_steps": 0}, by="macs"),
     "no_distill": Entry("default without distillation", _DEFAULT, {"distill": None}),
@@ -182,7 +183,7 @@ def rows(scale: Scale, ablations: bool = False) -> Iterator[Row]:
 def recipe(scale: Scale, row: Row, root: str, checkpoint: str | None) -> dict[str, Any]:
     """The recipe of a row as a document; without a checkpoint, the one that trains the dense network."""
     entry, sparsity = ENTRIES[row.entry], scale.sparsity
-    prune = {"batches": 20, "min_keep": 0.05, **entry.prune}
+    prune = {"batches": 20, "min_keep": 0.05, "compensate": False, **entry.prune}
     finetune = {**scale.finetune, **entry.finetune}
     length = "steps" if "steps" in scale.train else "epochs"
     if not entry.sparsity:  # as long as the others train before and after they are cut
