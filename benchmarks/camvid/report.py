@@ -204,7 +204,7 @@ def _intro(scale: str, good: Sequence[Record]) -> list[str]:
         "",
         "One row, again, from a clone (`make` first; CamVid's folder as data/README of its source has it, or `train/images`, `train/labels`, …):",
         "",
-        "    benchmarks/camvid/run --root /data/camvid --network streetnet --budget 0.5x --method sirfp --seed 0 --again",
+        "    benchmarks/camvid/run --root /data/camvid --network streetnet --budget 0.5x --method sirfp --seed 0 --results /tmp/mine",
         "",
     ]  # fmt: skip
 

@@ -3,6 +3,7 @@
     benchmarks/camvid/run --root /data/camvid                       all rows of this machine's scale, those that matter most first
     benchmarks/camvid/run --root /data/camvid --network streetnet --budget 0.5x --method edgeprune,sirfp --seed 0
     benchmarks/camvid/run --scale gpu --root /data/camvid           full resolution and widths, where there is a GPU to train on
+    benchmarks/camvid/run … --results /tmp/mine                     to compare with what is here: rows that are here are not skipped
     benchmarks/camvid/run --list                                    what is done and what is missing
     benchmarks/camvid/report                                        docs/results.md from the raw results
 
@@ -78,9 +79,12 @@ def main() -> int:
     parser.add_argument("--ablations", action="store_true", help="the ablations, too")
     parser.add_argument("--again", action="store_true", help="try failed rows once more")
     parser.add_argument("--list", action="store_true", help="say what is done, and run nothing")
+    parser.add_argument(
+        "--results", type=Path, help="folder of the rows' files, instead of results/ beside this script"
+    )
     parser.add_argument("--runs-dir", type=Path, default=Path("runs/camvid"))
     args = parser.parse_args()
-    scale, home = study.SCALES[args.scale], HERE / "results" / args.scale
+    scale, home = study.SCALES[args.scale], args.results or HERE / "results" / args.scale
     found = wanted(args, scale)
     if args.list:
         print(listing(found, home))

@@ -31,7 +31,7 @@ METHODS = "sirfp,cap,acosp,mtp,dcfp,fpgm,taylor,random,ns,bn_scale,halp,group_no
 SETTINGS = [
     "prune.method=cap",
     "prune.sparsity={steps: 150, batch: 8, optimizer: adamw, lr: 0.001, weight_decay: 0.01, warmup_steps: 20}",
-    "prune.allocate=uniform", "deploy.gates={min_speedup: null, min_miou: null, pruning_drop: null}",
+    "prune.allocate=uniform", "prune.compensate=false", "deploy.gates={min_speedup: null, min_miou: null, pruning_drop: null}",
 ]  # fmt: skip
 DATA = {
     "streets": ["data.size=[96, 192]", "data.args={train: 320, val: 320}", "train.steps=1000", "finetune.steps=450"],
