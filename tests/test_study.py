@@ -114,3 +114,18 @@ def test_the_page_is_counted_from_the_raw_results(study, tmp_path, monkeypatch):
     assert "3 dense networks of 2 seeds" in page_of_three and "+2.00, one seed" in page_of_three
     for name in ("streetnet.svg", "streetnet-masks.svg"):
         assert f"results/{name}" in page and (tmp_path / "results" / name).read_text().rstrip().endswith("</svg>")
+
+
+def test_a_record_keeps_which_row_it_is(study, monkeypatch):
+    """A run's report has words of its own for what a row calls `budget`."""
+    rows = importlib.import_module("rows")
+    monkeypatch.setattr(rows.fair, "row", lambda report: {"score": 50.0})
+    role = {"latency": {"p50": 1.0, "times_ms": [1.0]}}
+    told = dict.fromkeys(("speedup", "budget", "gates", "scoring", "training_steps", "machine"), {"kind": "latency"})
+    report = {
+        **told, "edgeprune": "0", "engine": {}, "dense": role, "pruned": role, "widths": {"widths": []}, "contest": None,
+        "stages": [],
+    }  # fmt: skip
+    row = study.Row("streetnet", "0.5x", "sirfp", 2)
+    found = rows.record(study.SCALES["cpu"], row, report, 1.0)
+    assert {k: found[k] for k in row._fields} == row._asdict() and found["spent"] == {"kind": "latency"}

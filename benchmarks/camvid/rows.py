@@ -82,7 +82,8 @@ def record(scale: study.Scale, row: study.Row, report: dict[str, Any], seconds: 
     dense_latency, latency = (
         {k: v for k, v in report[role]["latency"].items() if k != "times_ms"} for role in ("dense", "pruned")
     )
-    told = {k: report[k] for k in ("speedup", "budget", "gates", "scoring", "training_steps", "machine")}
+    told = {k: report[k] for k in ("speedup", "gates", "scoring", "training_steps", "machine")}
+    told["spent"] = report["budget"]  # `budget` is the row's
     return {
         "schema": SCHEMA, **row._asdict(), "title": study.ENTRIES[row.entry].title, "size": list(scale.size),
         "edgeprune": report["edgeprune"], "table": fair.row(report), "dense": {**report["dense"], "latency": dense_latency},

@@ -64,7 +64,9 @@ def test_what_others_can_say_is_not_lost(monkeypatch, head):
 def test_a_linear_layer_and_a_convolution_without_a_place_for_the_constant():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(2)).eval()
-    flat = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 6, 1, bias=False), nn.ReLU(), nn.Conv2d(6, 4, 1)).eval()
+    flat = nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 6, 1, bias=False), nn.ReLU(), nn.Conv2d(6, 4, 1)
+    ).eval()
     with_, _ = cutter(flat)
     small = with_.small(with_.plan({"0": 4, "2": 3}), EXAMPLE)
     assert small(EXAMPLE).shape == (2, 4, 32, 32) and small[2].bias is None
