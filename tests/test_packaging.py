@@ -49,7 +49,7 @@ def test_the_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: Path):
     done = subprocess.run(
         [python, "-m", "edgeprune", "check", "quickstart"], capture_output=True, text=True, cwd=tmp_path
     )
-    assert done.returncode == 0 and "method: sirfp" in done.stdout, done.stderr
+    assert done.returncode == 0 and "method: group_norm" in done.stdout, done.stderr
     where = subprocess.run(
         [python, "-c", "import edgeprune.shipped as s; print(s.shipped('recipes'))"],
         capture_output=True,

@@ -106,7 +106,7 @@ SCALES = {
 # the papers' criteria share the budget out as their papers do: all channels compete (global), or every layer keeps the same share
 _GLOBAL, _UNIFORM = {"allocate": "global", "min_keep": 0.1}, {"allocate": "uniform", "min_keep": 0.1}
 METHODS = {
-    "edgeprune": Entry("edgeprune's default", {"method": "sirfp", "compensate": True}),
+    "edgeprune": Entry("edgeprune's default", {"method": "group_norm", "compensate": True}),
     "sirfp": Entry("SIRFP", {"method": "sirfp", **_GLOBAL}),
     "cap": Entry("CAP", {"method": "cap", **_GLOBAL}, sparsity=True),
     "acosp": Entry("ACoSP", {"method": "acosp", **_UNIFORM}, sparsity=True),
@@ -144,6 +144,7 @@ ABLATIONS = {  # at 0.5x, on the first network
     "pooled": Entry("SIRFP on maps pooled by 8", {"method": "sirfp", "args": {"pool": 8}, **_GLOBAL}),
     "swaps": Entry("SIRFP, clique improved by swaps", {"method": "sirfp", **_GLOBAL}, by="swaps"),
     "no_contest": Entry("default without the contest", {**_DEFAULT, "contest_steps": 0}),
+    "sirfp_order": Entry("default with SIRFP's order of channels", {**_DEFAULT, "method": "sirfp"}),
     "no_compensation": Entry("default without compensation", {**_DEFAULT, "compensate": False}),
     "at_once": Entry("default without contest and recovery", {**_DEFAULT, "contest_steps": 0, "recovery_steps": 0}),
     "macs": Entry("default's worths under a MACs budget", {**_DEFAULT, "contest_steps": 0}, by="macs"),
