@@ -175,9 +175,13 @@ def _network(network: str, pick: Callable[..., list[Record]]) -> list[str]:
 
 
 def _ablations(pick: Callable[..., list[Record]], network: str) -> list[str]:
-    base = [several(f) for m in ("edgeprune", "sirfp") if (f := pick(network=network, budget="0.5x", entry=m))]
-    rows = [several(found) for m in study.ABLATIONS if (found := pick(network=network, budget="0.5x", entry=m))]
-    return [f"## Ablations, {network} at 0.5x", "", HEAD, *(cells(r) for r in base + rows), ""] if rows else []
+    lines: list[str] = []
+    for budget in study.BUDGETS[:2]:
+        base = [several(f) for m in ("edgeprune", "sirfp") if (f := pick(network=network, budget=budget, entry=m))]
+        rows = [several(found) for m in study.ABLATIONS if (found := pick(network=network, budget=budget, entry=m))]
+        if rows:
+            lines += [f"## Ablations, {network} at {budget}", "", HEAD, *(cells(r) for r in base + rows), ""]
+    return lines
 
 
 def _intro(scale: str, good: Sequence[Record]) -> list[str]:

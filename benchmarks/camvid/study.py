@@ -138,7 +138,7 @@ METHODS = {
 OPPONENTS = tuple(name for name, entry in METHODS.items() if entry.by == "torch-pruning")
 
 _DEFAULT = METHODS["edgeprune"].prune
-ABLATIONS = {  # at 0.5x, on the first network
+ABLATIONS = {  # on the first network
     "edge": Entry("SIRFP with its spatial detail term (0.4)", {"method": "sirfp", "args": {"detail": 0.4}, **_GLOBAL}),
     "cosine": Entry("SIRFP with cosine scale", {"method": "sirfp", "args": {"scale": "cosine"}, **_GLOBAL}),
     "pooled": Entry("SIRFP on maps pooled by 8", {"method": "sirfp", "args": {"pool": 8}, **_GLOBAL}),
@@ -178,7 +178,7 @@ def rows(scale: Scale, ablations: bool = False) -> Iterator[Row]:
                 yield from (Row(network, budget, entry, seed) for entry in METHODS)
         if ablations:
             first = next(iter(scale.networks))
-            yield from (Row(first, "0.5x", entry, seed) for entry in ABLATIONS)
+            yield from (Row(first, budget, entry, seed) for budget in BUDGETS[:2] for entry in ABLATIONS)
 
 
 def recipe(scale: Scale, row: Row, root: str, checkpoint: str | None) -> dict[str, Any]:
