@@ -86,7 +86,7 @@ def glance(pick: Callable[..., list[Record]], networks: Sequence[str]) -> list[s
                 line.append(f"{several(best)['score']:.2f} ({best[0]['title']})")
                 line.append("-" if difference is None else told(difference))
             lines.append("| " + " | ".join(line) + " |")
-    return lines
+    return lines if len(lines) > 2 else ["The default's own rows are still to be run."]
 
 
 def told(difference: tuple[float, float | None, int]) -> str:
