@@ -39,7 +39,9 @@ class Moments:
         covariance = self.products / self.count - torch.outer(mean, mean)
         out, stay = torch.from_numpy(np.flatnonzero(gone)), torch.from_numpy(np.flatnonzero(~gone))
         inner = covariance[stay][:, stay]
-        inner = inner + torch.eye(len(stay), dtype=inner.dtype) * ((RIDGE + len(stay) / self.count) * inner.diagonal().mean() + 1e-12)
+        inner = inner + torch.eye(len(stay), dtype=inner.dtype) * (
+            (RIDGE + len(stay) / self.count) * inner.diagonal().mean() + 1e-12
+        )
         a = torch.linalg.solve(inner, covariance[stay][:, out]).T
         return a, mean[out] - a @ mean[stay]
 
