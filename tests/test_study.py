@@ -91,7 +91,7 @@ def _record(entry: str, seed: int, score: float) -> dict:
         "share": 0.49, "met": True, "used": 0.98, "gates_failed": [], "seconds": 60.0, "scoring": 10.0, "sharing": 20.0,
         "tuning": 30.0, "own_steps": 0, "tuning_steps": 100,
     }  # fmt: skip
-    mask = {"shape": [2, 3], "classes": [0, 3], "lengths": [2, 4]}
+    mask = {"shape": [2, 3], "classes": "0 3", "lengths": "2 4"}
     return {
         "schema": 1, "network": "streetnet", "budget": "0.5x", "entry": entry, "seed": seed, "title": entry, "table": table,
         "dense_weights": f"abc{seed}",

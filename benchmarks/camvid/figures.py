@@ -50,7 +50,7 @@ def masks(path: Path, columns: dict[str, list[dict[str, Any]]], title: str) -> N
     figure, axes = plt.subplots(rows, len(columns), figsize=(2.6 * len(columns), 2.1 * rows + 0.8), squeeze=False)
     for column, (name, found) in enumerate(columns.items()):
         for row, told in enumerate(found):
-            mask = np.repeat(np.array(told["classes"]), told["lengths"]).reshape(told["shape"])
+            mask = np.repeat(*(np.array(told[k].split(), int) for k in ("classes", "lengths"))).reshape(told["shape"])
             axes[row][column].imshow(colours[mask], interpolation="nearest")
             axes[row][column].axis("off")
         axes[0][column].set_title(name, fontsize=9)

@@ -115,4 +115,9 @@ def _runs(mask: np.ndarray) -> dict[str, Any]:
     flat = mask.ravel()
     starts = np.flatnonzero(np.r_[True, flat[1:] != flat[:-1]])
     lengths = np.diff(np.r_[starts, len(flat)])
-    return {"shape": list(mask.shape), "classes": flat[starts].tolist(), "lengths": lengths.tolist()}
+    return {"shape": list(mask.shape), "classes": _words(flat[starts]), "lengths": _words(lengths)}
+
+
+def _words(numbers: np.ndarray) -> str:
+    """One line of the file, and not one for each."""
+    return " ".join(map(str, numbers.tolist()))

@@ -19,10 +19,10 @@ from torch import nn
 
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.plan import Plan
-from edgeprune.prune.surgery import removed_inputs, response
+from edgeprune.prune.surgery import absorb, removed_inputs, response
 
 RIDGE = 1e-2  # of the mean variance of the kept channels; and as much more as there are channels for each position seen
-POSITIONS = 1024  # of a map and batch, evenly spread
+POSITIONS = 1024  # of each image's map, evenly spread
 
 
 @dataclass
@@ -105,15 +105,12 @@ def compensated(net: nn.Module, graph: ChannelGraph, plan: Plan, known: dict[str
         constant[out] = b
         with torch.no_grad():
             axis = 0 if isinstance(layer, nn.ConvTranspose2d) else 1
-            shift = response(layer, constant) if axis else None
+            shift = (
+                response(layer, constant) if axis else None
+            )  # a transposed convolution's answer to it is no constant
             weight = layer.weight.movedim(axis, 0)  # type: ignore[operator]
             weight[stay] += torch.einsum("rk,r...->k...", a, weight[out])
             weight[out] = 0
-            if shift is None:  # a transposed convolution's answer to a constant is no constant
-                continue
-            norm = made.get_submodule(graph.norm_behind[name]) if name in graph.norm_behind else None
-            if layer.bias is not None:
-                layer.bias += shift  # type: ignore[operator]
-            elif isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
-                norm.running_mean -= shift
+            if shift is not None:
+                absorb(made, graph, name, shift)
     return made

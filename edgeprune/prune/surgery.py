@@ -205,12 +205,7 @@ def fold_constants(
             shift = response(layer, constant)
             if float(shift.abs().max()) == 0:
                 continue
-            norm = prepared.get_submodule(graph.norm_behind[name]) if name in graph.norm_behind else None
-            if isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and layer.bias is None:
-                norm.running_mean -= shift
-            elif layer.bias is not None:
-                layer.bias += shift  # type: ignore[operator]
-            else:
+            if not absorb(prepared, graph, name, shift):
                 layer.bias = nn.Parameter(shift.clone())
     return _shrink_prepared(prepared, plan), full
 
@@ -225,6 +220,19 @@ def _shrink_prepared(prepared: nn.Module, plan: Plan) -> nn.Module:
             if axis in axes[weight]:
                 axes[f"{name}.bias"] = {0: axes[weight][axis]}
     return shrink(prepared, Plan(plan.keep, plan.sizes, axes, structure_hash(prepared)))
+
+
+def absorb(net: nn.Module, graph: ChannelGraph, name: str, shift: torch.Tensor) -> bool:
+    """Add `shift` (out,) to what a layer emits, in its bias or in the norm that alone reads it; False where there is neither."""
+    layer = net.get_submodule(name)
+    norm = net.get_submodule(graph.norm_behind[name]) if name in graph.norm_behind else None
+    if layer.bias is not None:
+        layer.bias += shift  # type: ignore[operator]
+    elif isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
+        norm.running_mean -= shift
+    else:
+        return False
+    return True
 
 
 def response(layer: nn.Module, constant: torch.Tensor) -> torch.Tensor:

@@ -65,7 +65,7 @@ def share_out(run: Run, cutter: Cutter, dense: ChannelGraph) -> tuple[Widths, di
 def allocator(run: Run, cutter: Cutter, step: int, removal: bool = True) -> Allocate:
     """(terms, limit) -> widths. What widths are worth is measured once.
 
-    With the sensitivity after a short recovery, several ways to count it (and the even cut) share the first limit out; the
+    With the sensitivity after a short recovery, several prices on uneven cuts (and `_OTHERS`) share the first limit out; the
     networks that they come to are trained for a while, and the one that comes closest to the dense network wins. Later
     limits, which follow what built engines measured, move its widths by a step at most where that is enough.
 
@@ -91,13 +91,10 @@ def allocator(run: Run, cutter: Cutter, step: int, removal: bool = True) -> Allo
     if found.stays:
         after = found.after(found.power)
         wider = worth.candidates(graph.widths(), floors(scores, recipe.prune.min_keep, 2 * step), 2 * step)
-        kinds = {"": worth.by_sensitivity(after, scores, options)}
-        kinds[f", steps of {2 * step}"] = worth.by_sensitivity(after, scores, wider)
-        rules = {
-            f"loss after fine-tuning, evened by {strength:g}{kind}": worth.evened(values, after, strength)
-            for kind, values in kinds.items()
-            for strength in (EVENED if not kind else EVENED[:1])
-        }
+        fine, coarse = (worth.by_sensitivity(after, scores, widths) for widths in (options, wider))
+        name = "loss after fine-tuning, evened by"
+        rules = {f"{name} {strength:g}": worth.evened(fine, after, strength) for strength in EVENED}
+        rules[f"{name} {EVENED[0]:g}, steps of {2 * step}"] = worth.evened(coarse, after, EVENED[0])
     settled: list[tuple[Values, Values]] = []  # of the rule that won: all widths, and those around the winner
 
     def allocate(terms: list[Term], limit: float) -> Widths:

@@ -49,9 +49,10 @@ def apply(net: nn.Module) -> Callable[[], None]:
             weight.mul_(stay)
 
     def hold() -> None:
-        for weight, stay in zip(found, masks, strict=True):
+        for number, weight in enumerate(found):
             if weight.grad is not None:
-                weight.grad.mul_(stay.to(weight.grad.device))
+                masks[number] = masks[number].to(weight.grad.device)  # moves once
+                weight.grad.mul_(masks[number])
 
     return hold
 
