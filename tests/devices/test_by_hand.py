@@ -19,7 +19,7 @@ from edgeprune.devices import ssh
 from edgeprune.recipe import load_recipe
 from edgeprune.stages import profile
 from edgeprune.target import load_target
-from tests.e2e.test_run import SETTINGS
+from tests.e2e.running import SETTINGS
 
 SMALL = [*SETTINGS, "deploy.parity_images=5", "deploy.latency_runs=8"]
 

@@ -23,7 +23,7 @@ from edgeprune.runtime import openvino
 from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
 from edgeprune.runtime.signature import Signature
 from edgeprune.target import Target, load_target
-from tests.e2e.test_run import SETTINGS
+from tests.e2e.running import SETTINGS
 from tests.on_device import graphs
 
 BACKENDS = {"openvino": "CPU", "onnxruntime": "CPU", "tensorrt": "GPU"}

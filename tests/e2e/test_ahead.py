@@ -12,7 +12,7 @@ import pytest
 
 from edgeprune.runtime import cuda, tensorrt_rtx
 from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
-from tests.e2e.test_run import report, run
+from tests.e2e.running import report, run
 
 pytestmark = [
     pytest.mark.skipif(not tensorrt_rtx.installed(), reason=f"skipped, {tensorrt_rtx.INSTALL}"),
