@@ -11,46 +11,15 @@ from torch import nn
 
 from edgeprune.prune.allocate import allocate, select
 from edgeprune.prune.channels import Group, Member
-from edgeprune.prune.criteria import CRITERIA, acosp, dcfp, fpgm, mtp, taylor
+from edgeprune.prune.criteria import CRITERIA, dcfp, fpgm, mtp, taylor
 from edgeprune.prune.criteria.group_norm import GroupNorm
 from edgeprune.prune.criteria.members import from_norms, relative
-from edgeprune.prune.criteria.sirfp import SIRFP, edge_detail, similarity
 from edgeprune.prune.groups import find_groups
 from edgeprune.prune.worth import by_sum
 from tests.prune import nets
+from tests.prune.scoring import loss_of, scored
 
 X = torch.zeros(1, 3, 32, 32)
-WATCHED = [nets.Residual, nets.Grouped, nets.Transposed, nets.Unpool, nets.SqueezeExcite, nets.Normed]
-
-
-def loss_of(output) -> torch.Tensor:
-    logits = output["out"] if isinstance(output, dict) else output
-    return logits.square().mean()
-
-
-def scored(criterion, net: nn.Module, graph, steps: int = 3) -> dict[str, np.ndarray]:
-    """The criterion's scores after a few batches, the way that the prune stage gathers them."""
-    taught = criterion.training == "must"
-    criterion.attach(net, graph.groups)
-    net.train(taught)
-    optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.01)
-    for step in range(steps):
-        torch.manual_seed(step)
-        if taught:
-            getattr(criterion, "before_step", lambda *a: None)(step, steps, 1.0)
-        output = net(torch.randn(2, 3, 32, 32))
-        value = loss_of(output)
-        logits = output["out"] if isinstance(output, dict) else output
-        if hasattr(criterion, "term") and logits.ndim == 4:
-            value = value + criterion.term(value, output, torch.randint(0, 5, (2, 32, 32)))
-        optimizer.zero_grad()
-        value.backward()
-        if hasattr(criterion, "after_backward"):
-            criterion.after_backward()
-        if taught:
-            optimizer.step()
-    criterion.detach()
-    return criterion.scores()
 
 
 @pytest.mark.parametrize("build", nets.NETS)
@@ -282,98 +251,6 @@ def test_group_norm_orders_as_torch_pruning_does():
 # ACoSP
 
 
-def test_acosp_gate_vectors():
-    w = torch.tensor([0.3, -1.2, 0.8, 0.1])
-    z = acosp.standardised(w)
-    torch.testing.assert_close(z, torch.tensor([0.3519, -1.4077, 0.9385, 0.1173]), atol=1e-4, rtol=0)
-    assert float(acosp.threshold(z, 2)) == pytest.approx(0.23462, abs=1e-4)
-    assert float(acosp.threshold(z, 1)) == pytest.approx(0.49856, abs=1e-4)
-    for k, tau, expected in (
-        (2, 1.0, [0.5293, 0.1621, 0.6690, 0.4707]),
-        (2, 0.1, [0.7637, 0.0, 0.9991, 0.2363]),
-        (2, 0.01, [1.0, 0.0, 1.0, 0.0]),
-        (1, 1.0, [0.4634, 0.1294, 0.6082, 0.4058]),
-    ):
-        torch.testing.assert_close(acosp.soft_mask(w, k, tau), torch.tensor(expected), atol=1e-4, rtol=0)
-    assert acosp.hard_mask(w, 2, 1e-3).tolist() == [1, 0, 1, 0]
-    assert acosp.soft_mask(w, 4, 1.0).tolist() == [1, 1, 1, 1]
-
-
-def test_acosp_temperature_and_count():
-    taus = [acosp.temperature(e / 200, 0, 0.25) for e in (0, 10, 25, 40, 50, 199)]
-    np.testing.assert_allclose(taus, [1, 0.25119, 0.03162, 0.00398, 0.001, 0.001], rtol=1e-3)
-    assert acosp.kept(24, 0.0625) == 8 and acosp.kept(64, 0.5) == 32 and acosp.kept(4, 0.5) == 4
-
-
-@settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 10_000), size=st.integers(2, 40), data=st.data())
-def test_acosp_keeps_exactly_k_and_its_threshold_has_a_closed_form(seed, size, data):
-    k = data.draw(st.integers(1, size - 1))
-    w = torch.randn(size, generator=torch.Generator().manual_seed(seed)).double()
-    z = acosp.standardised(w)
-    ordered = z.sort().values
-    closed = ordered[size - k - 1] + k / size * (ordered[size - k] - ordered[size - k - 1])
-    assert float(acosp.threshold(z, k)) == pytest.approx(float(closed), abs=1e-9)
-    assert int((z > acosp.threshold(z, k)).sum()) == k
-    assert int(acosp.hard_mask(w, k, 0.1).sum()) == k
-    if w.std() > 2e-3:  # below 1e-3 the standard deviation counts as that
-        torch.testing.assert_close(acosp.soft_mask(3 * w + 7, k, 0.1), acosp.soft_mask(w, k, 0.1))
-
-
-def test_acosp_gradient_reaches_the_gate_but_not_through_its_threshold():
-    w = torch.tensor([0.3, -1.2, 0.8, 0.1], dtype=torch.double, requires_grad=True)
-    fixed = acosp.threshold(acosp.standardised(w), 2)
-
-    def with_fixed(v):
-        return torch.sigmoid((acosp.standardised(v) - fixed) / 0.5)
-
-    one = torch.autograd.grad(acosp.soft_mask(w, 2, 0.5)[0], w)[0]
-    other = torch.autograd.grad(with_fixed(w)[0], w)[0]
-    torch.testing.assert_close(one, other)
-    assert one.abs().max() > 0.1
-
-
-@pytest.mark.parametrize("build", WATCHED)
-@pytest.mark.parametrize("after_bn", [False, True])
-def test_acosp_settles_its_masks_into_the_weights(build, after_bn):
-    torch.manual_seed(0)
-    net = build().train()
-    graph = find_groups(net, X)
-    criterion = CRITERIA["acosp"](keep=0.5, end=0.5, least=2, after_bn=after_bn)
-    criterion.attach(net, graph.groups)
-    assert any("acosp_gates" in n for n, _ in net.named_parameters())
-    image = torch.randn(2, 3, 32, 32)
-    for step in range(4):
-        criterion.before_step(step, 4, 1.0)
-        if step == 0:
-            loss_of(net(image)).backward()
-            gates = [p for n, p in net.named_parameters() if "acosp_gates" in n]
-            assert any(g.grad is not None and g.grad.abs().max() > 0 for g in gates) or build is nets.Normed
-    expected = net.eval()(image)
-    criterion.detach()
-    torch.testing.assert_close(net(image), expected, atol=1e-5, rtol=1e-4)
-    for g in graph.groups:  # exactly k lie above 0, so a budget in channels gives the a-priori widths
-        k = acosp.kept(g.size, 0.5, 2)
-        assert int((criterion.scores()[g.name] > 0).sum()) == k
-        if not after_bn:
-            for m in (m for m in g.members if m.kind == "out"):
-                layer = net.get_submodule(m.module)
-                rows = layer.weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else layer.weight
-                gone = m.index[criterion.scores()[g.name] < 0].ravel()
-                assert float(rows[gone].detach().abs().sum()) == 0
-    widths = allocate(
-        criterion.scores(), lambda w: float(sum(w.values())), sum(acosp.kept(g.size, 0.5, 2) for g in graph.groups)
-    )
-    assert widths == {g.name: acosp.kept(g.size, 0.5, 2) for g in graph.groups}
-
-
-def test_acosp_moves_its_temperature_once_an_epoch_where_asked():
-    step, epoch = CRITERIA["acosp"](end=1.0), CRITERIA["acosp"](end=1.0, update="epoch")
-    for criterion in (step, epoch):
-        criterion.before_step(7, 20, 5.0)
-    assert step.tau == pytest.approx(10 ** (-3 * 7 / 20)) and epoch.tau == pytest.approx(10 ** (-3 * 5 / 20))
-
-
 # MTP
 
 
@@ -410,18 +287,6 @@ def test_mtp_reads_presence_off_the_mask_and_judges_the_head_by_segmentation_alo
 # SIRFP's second round
 
 
-@settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 10_000))
-def test_sirfp_does_not_see_a_channels_scale(seed):
-    generator = torch.Generator().manual_seed(seed)
-    maps = torch.randn(2, 6, 5, 7, generator=generator) + 0.1
-    scales = 10 ** (2 * torch.rand(6, generator=generator))
-    for kind in ("l1", "cosine"):
-        torch.testing.assert_close(
-            similarity(maps * scales[None, :, None, None], kind), similarity(maps, kind), rtol=1e-3, atol=1e-5
-        )
-
-
 @pytest.mark.parametrize("name", ["l1", "l2", "fpgm", "group_norm", "taylor"])
 def test_a_layers_scale_does_not_matter_where_layers_are_normalised(name):
     """Scaling every weight that goes with a group scales its scores alike; dividing by the layer's mean undoes it."""
@@ -440,51 +305,6 @@ def test_a_layers_scale_does_not_matter_where_layers_are_normalised(name):
             net.b[1].weight /= 49
     after = scored(CRITERIA[name](normalise="layer"), net, graph, 1)["b.0"]
     np.testing.assert_allclose(after, before, rtol=1e-3)
-
-
-def test_sirfp_running_mean_starts_at_zero_and_skips_validations():
-    net = nets.Residual().train()
-    graph = find_groups(net, X)
-    plain, running = SIRFP(), SIRFP(decay=0.9)
-    image = torch.randn(2, 3, 32, 32)
-    for criterion in (plain, running):
-        criterion.attach(net, graph.groups)
-        criterion.before_step(0, 2, 1.0)
-    net(image)
-    net.eval()(image)
-    expected = None
-
-    def keep(module, args, output):
-        nonlocal expected
-        expected = similarity(output)
-
-    hook = net.b[1].register_forward_hook(keep)
-    net.train()(image)
-    hook.remove()
-    torch.testing.assert_close(plain._means["b.1"], expected, atol=1e-6, rtol=1e-4)
-    torch.testing.assert_close(running._means["b.1"], (1 - 0.9**2) * expected, atol=1e-6, rtol=1e-4)
-    assert plain._batches["b.1"] == 2
-
-
-def test_sirfp_second_round_takes_gradients_for_its_detail():
-    torch.manual_seed(0)
-    net = nets.Residual().eval()
-    graph = find_groups(net, X)
-    second = SIRFP(detail=0.4, detail_from="gradient", decay=0.5)
-    assert second.needs_gradient and not SIRFP().needs_gradient
-    plain = scored(SIRFP(decay=0.5), net, graph, 1)["b.0"]
-    found = scored(second, net, graph, 1)["b.0"]
-    gamma = net.b[1].weight
-    e = torch.where(gamma.grad * gamma > 0, 0.5 * gamma.grad.abs(), 0)
-    np.testing.assert_allclose(found - plain, 0.4 * e.detach().numpy(), atol=1e-6)
-    head_only = scored(SIRFP(detail=0.4, detail_where="nothing.*", decay=0.5), net, graph, 1)["b.0"]
-    np.testing.assert_allclose(head_only, plain)
-
-
-def test_edge_detail_of_a_flat_map_is_zero_inside():
-    flat = torch.ones(1, 1, 9, 9)
-    flat[..., 4:] = 3.0
-    assert float(edge_detail(flat)) > float(edge_detail(torch.zeros(1, 1, 9, 9))) == 0
 
 
 def test_state_goes_through_a_file_and_back(tmp_path):
