@@ -200,6 +200,7 @@ CHECKPOINTS = {
     "nan.safetensors": (_nan, "NaN or infinity"),
     "missing.safetensors": (_without, "classifier.bias"),
     "more.safetensors": (_more, "head.extra"),
+    "junk.pt": (lambda p: p.write_text("junk\n"), "neither safetensors nor a torch file"),
     "pointer.pth": (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\n"), "not a whole checkpoint"),
     "list.pt": (lambda p: torch.save([1, 2], p), "not a dict of weights"),
 }

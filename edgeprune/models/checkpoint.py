@@ -58,6 +58,10 @@ def load_checkpoint(net: nn.Module, path: str | Path, head: bool = True) -> None
 def _read(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file")
+    with path.open("rb") as handle:
+        start = handle.read(2)
+    if path.suffix != ".safetensors" and start != b"PK" and start[:1] != b"\x80":  # text, a pointer of git-lfs, cut off
+        raise CheckpointError(f"{path}: is not a whole checkpoint (neither safetensors nor a torch file)")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -66,12 +70,6 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        with open(path, "rb") as handle:
-            start = handle.read(2)
-        if start != b"PK" and start[:1] != b"\x80":  # neither torch's archive nor a pickle: text, a pointer of git-lfs
-            raise CheckpointError(
-                f"{path}: is not a whole checkpoint (neither safetensors nor a torch file)"
-            ) from error
         raise CheckpointError(
             f"{path}: holds Python objects besides tensors, and loading those would run its code; save "
             "net.state_dict() alone, or better as .safetensors"
