@@ -24,7 +24,7 @@ from rich.console import Console
 
 import edgeprune
 from edgeprune.errors import DeviceError
-from edgeprune.files import hash_obj, lock, read_json, sha256, write_json
+from edgeprune.files import hash_obj, hash_tree, lock, read_json, sha256, write_json
 from edgeprune.recipe import Recipe
 from edgeprune.runtime import BACKENDS
 from edgeprune.stages import bundle, deploy, finetune, load, precision, profile, prune, report, verify
@@ -161,9 +161,7 @@ def _inputs(recipe: Recipe) -> list[Any]:
     if model.checkpoint:
         found.append(sha256(Path(model.checkpoint).expanduser()))
     if recipe.data.root:
-        root = Path(recipe.data.root).expanduser()
-        stats = ((p, p.stat()) for p in sorted(root.rglob("*")) if p.is_file())
-        found.append(hash_obj([(str(p.relative_to(root)), s.st_size, s.st_mtime_ns) for p, s in stats]))
+        found.append(hash_tree(Path(recipe.data.root).expanduser()))
     if model.factory:
         spec = find_spec(model.factory.partition(":")[0].partition(".")[0])
         if spec is not None and spec.origin and Path(spec.origin).is_file():

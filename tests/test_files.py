@@ -1,0 +1,40 @@
+"""What is the same data, and what is not."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgeprune.files import hash_tree
+
+
+@pytest.fixture
+def data(tmp_path):
+    draws = np.random.default_rng(0)
+    (tmp_path / "data/labels").mkdir(parents=True)
+    for index in range(4):
+        Image.fromarray(draws.integers(0, 11, (60, 80), dtype=np.uint8)).save(tmp_path / f"data/labels/{index}.png")
+    return tmp_path / "data"
+
+
+def test_a_copy_of_the_data_made_later_is_the_same_data(data, tmp_path):
+    shutil.copytree(data, tmp_path / "copy", copy_function=shutil.copyfile)
+    assert hash_tree(tmp_path / "copy") == hash_tree(data)
+
+
+@pytest.mark.parametrize("change", ["one label", "a name", "a file less", "two files swapped"])
+def test_other_data_is_told_apart(data, change):
+    before, path = hash_tree(data), data / "labels/2.png"
+    if change == "one label":  # the size of a stored, incompressible picture stays about the same
+        labels = np.array(Image.open(path))
+        labels[3, 4] = (labels[3, 4] + 1) % 11
+        Image.fromarray(labels).save(path)
+    elif change == "a name":
+        path.rename(path.with_name("5.png"))
+    elif change == "a file less":
+        path.unlink()
+    else:
+        other = path.with_name("3.png")
+        path.rename(data / "between"), other.rename(path), (data / "between").rename(other)
+    assert hash_tree(data) != before
