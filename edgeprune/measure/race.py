@@ -34,7 +34,13 @@ class Race:
 
 
 def race(
-    take: Callable[[int], Pairs], *, pairs: int = 20, most: int = 2000, seconds: float = 20.0, width: float = 0.01
+    take: Callable[[int], Pairs],
+    *,
+    pairs: int = 20,
+    most: int = 2000,
+    seconds: float = 20.0,
+    width: float = 0.01,
+    decided: bool = False,
 ) -> Race:
     """Time two engines in turn.
 
@@ -42,13 +48,17 @@ def race(
         take: takes so many interleaved pairs (slow, fast), on whatever device.
         pairs: at least so many, and then as many again until the interval is at most `width` of the ratio wide.
         most, seconds: when to stop all the same (four times the seconds where the interval is still very wide).
+        decided: stop also where the interval is clear of 1, by a fifth of its width: which of the two is faster is known then.
     """
     started = time.perf_counter()
     a, b, warm, disturbed = take(pairs)
     while True:
         median, low, high = time_ratio(b, a)
         patience = seconds if high - low <= 3 * width * median else 4 * seconds  # somebody else is using the machine
-        if high - low <= width * median or len(a) >= most or time.perf_counter() - started > patience:
+        clear = decided and max(low - 1, 1 - high) > 0.2 * (
+            high - low
+        )  # it was looked at often: a little more than just clear
+        if clear or high - low <= width * median or len(a) >= most or time.perf_counter() - started > patience:
             return Race(a, b, warm, median, low, high, disturbed)
         more = take(min(len(a), most - len(a)))
         a, b, disturbed = np.concatenate([a, more.slow]), np.concatenate([b, more.fast]), disturbed + more.disturbed

@@ -105,7 +105,7 @@ def _head(run: Run) -> str:
             path.unlink()
 
     def beats(best: str, name: str) -> bool:
-        found = race(lambda n: device(run).pairs(made[best], made[name], _image(run), n), seconds=5)
+        found = race(lambda n: device(run).pairs(made[best], made[name], _image(run), n), seconds=5, decided=True)
         run.console.print(f"head: {name} takes {found.share:.2f} of {best}'s time [{found.low:.2f}, {found.high:.2f}]")
         return found.high < 1
 

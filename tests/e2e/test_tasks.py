@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgeprune.deploy import fair, front
+from tests.e2e.running import called
 
 SETTINGS = [
     "train.steps=6", "train.batch=4", "finetune.steps=4", "finetune.batch=4", "finetune.recalibrate_batches=2", "prune.batches=2",
@@ -25,18 +26,8 @@ OWN = {
 
 def run(runs: Path, task: str, target: str, *more: str) -> subprocess.CompletedProcess:
     settings = [x for s in (*SETTINGS, *OWN[task], *more) for x in ("--set", s)]
-    command = [
-        sys.executable,
-        "-m",
-        "edgeprune",
-        "run",
-        f"quickstart_{task}",
-        "--target",
-        target,
-        "--runs-dir",
-        str(runs),
-    ]
-    return subprocess.run([*command, *settings], capture_output=True, text=True)
+    line = [sys.executable, "-m", "edgeprune", "run", f"quickstart_{task}", "--target", target, "--runs-dir", str(runs)]
+    return called([*line, *settings])
 
 
 @pytest.mark.parametrize(

@@ -176,3 +176,14 @@ def test_a_race_goes_on_until_it_can_tell():
     taken.clear()
     rough = race(noisy(0.5), pairs=10, most=640)
     assert 10 < sum(taken) <= 640 and len(rough.slow) == sum(taken) and rough.low < rough.share < rough.high
+    taken.clear()
+    early = race(noisy(0.5), pairs=10, most=640, decided=True)
+    assert sum(taken) == 10 and early.high < 1, "half the time is faster, by however much"
+    taken.clear()
+
+    def even(n):
+        taken.append(n)
+        return Pairs(1 + rng.random(n), 1 + rng.random(n), [(12, True), (12, True)])
+
+    race(even, pairs=10, most=640, decided=True)
+    assert sum(taken) == 640, "as fast as each other: nothing is decided early"

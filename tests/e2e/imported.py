@@ -1,0 +1,15 @@
+"""What takes a run seconds to import. It computes nothing: a process that is forked may not have threads."""
+
+import gc
+
+import matplotlib.pyplot  # noqa: F401
+import onnxruntime  # noqa: F401
+import onnxscript  # noqa: F401
+import torch._dynamo
+import torch.export._trace
+import torch.onnx._internal.exporter._core  # noqa: F401
+
+import edgeprune.cli
+import edgeprune.pipeline  # noqa: F401
+
+gc.freeze()  # or the first collection in a fork would copy every page
