@@ -12,12 +12,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from edgeprune.prune.channels import ChannelGraph
+from edgeprune.prune.channels import ChannelGraph, Group
 from edgeprune.prune.plan import Plan
 from edgeprune.prune.surgery import absorb, removed_inputs, response
 
@@ -33,16 +34,21 @@ class Moments:
     total: torch.Tensor
     products: torch.Tensor
 
+    def covariance(self) -> torch.Tensor:
+        """(C, C)."""
+        mean = self.total / self.count
+        return self.products / self.count - torch.outer(mean, mean)
+
+    def ridged(self, covariance: torch.Tensor) -> torch.Tensor:
+        """A (C, C) part of it that can be inverted."""
+        ridge = (RIDGE + len(covariance) / self.count) * covariance.diagonal().mean() + 1e-12
+        return covariance + torch.eye(len(covariance), dtype=covariance.dtype) * ridge
+
     def affine(self, gone: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """(A, b): removed = A kept + b, (removed, kept) and (removed,)."""
-        mean = self.total / self.count
-        covariance = self.products / self.count - torch.outer(mean, mean)
+        mean, covariance = self.total / self.count, self.covariance()
         out, stay = torch.from_numpy(np.flatnonzero(gone)), torch.from_numpy(np.flatnonzero(~gone))
-        inner = covariance[stay][:, stay]
-        inner = inner + torch.eye(len(stay), dtype=inner.dtype) * (
-            (RIDGE + len(stay) / self.count) * inner.diagonal().mean() + 1e-12
-        )
-        a = torch.linalg.solve(inner, covariance[stay][:, out]).T
+        a = torch.linalg.solve(self.ridged(covariance[stay][:, stay]), covariance[stay][:, out]).T
         return a, mean[out] - a @ mean[stay]
 
 
@@ -53,22 +59,7 @@ def moments(net: nn.Module, graph: ChannelGraph, batches: Iterable[torch.Tensor]
         net: in evaluation mode while they are taken; it comes out in the mode in which it came.
         batches: (B, 3, H, W) normalised, on the network's device.
     """
-    found: dict[str, Moments] = {}
-
-    def watch(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            x = args[0].detach()
-            flat = x.movedim(-1 if isinstance(module, nn.Linear) else 1, 0).flatten(1)
-            flat = flat[:, :: max(1, flat.shape[1] // (POSITIONS * len(x)))].float()
-            new = Moments(flat.shape[1], flat.sum(1).double().cpu(), (flat @ flat.T).double().cpu())
-            old = found.get(name)
-            found[name] = (
-                Moments(old.count + new.count, old.total + new.total, old.products + new.products) if old else new
-            )
-
-        return hook
-
-    hooks = [net.get_submodule(n).register_forward_pre_hook(watch(n)) for n in sorted(readers(net, graph))]
+    found, hooks = watch(net, readers(net, graph.groups))
     training = net.training
     try:
         with torch.no_grad():
@@ -81,9 +72,29 @@ def moments(net: nn.Module, graph: ChannelGraph, batches: Iterable[torch.Tensor]
     return found
 
 
-def readers(net: nn.Module, graph: ChannelGraph) -> set[str]:
+def watch(net: nn.Module, names: Iterable[str]) -> tuple[dict[str, Moments], list[Any]]:
+    """(layer -> moments of what it reads from now on, the hooks that take them)."""
+    found: dict[str, Moments] = {}
+
+    def before(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+            x = args[0].detach()
+            flat = x.movedim(-1 if isinstance(module, nn.Linear) else 1, 0).flatten(1)
+            flat = flat[:, :: max(1, flat.shape[1] // (POSITIONS * len(x)))].float()
+            new = Moments(flat.shape[1], flat.sum(1).double().cpu(), (flat @ flat.T).double().cpu())
+            old = found.get(name)
+            found[name] = (
+                Moments(old.count + new.count, old.total + new.total, old.products + new.products) if old else new
+            )
+
+        return hook
+
+    return found, [net.get_submodule(n).register_forward_pre_hook(before(n)) for n in sorted(names)]
+
+
+def readers(net: nn.Module, groups: Iterable[Group]) -> set[str]:
     """Layers that can be compensated: convolutions (also transposed) without groups, and linear layers."""
-    names = {m.module for g in graph.groups for m in g.members if m.kind == "in"}
+    names = {m.module for g in groups for m in g.members if m.kind == "in"}
     kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
     return {n for n in names if isinstance(m := net.get_submodule(n), kinds) and getattr(m, "groups", 1) == 1}
 

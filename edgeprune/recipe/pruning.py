@@ -36,7 +36,7 @@ class Prune(Section):
 
     method: str = Field(
         description="the criterion: sirfp, cap, mtp, acosp, dcfp, fpgm, fpgm_a, ns, bn_scale, taylor, halp, group_norm, "
-        "l1, l2 or random"
+        "obs, l1, l2 or random"
     )
     args: dict[str, Any] = Field(default={}, description="the criterion's switches")
     allocate: Literal["auto", "global", "uniform", "knapsack"] = Field(

@@ -70,7 +70,7 @@ def test_a_linear_layer_and_a_convolution_without_a_place_for_the_constant():
     with_, _ = cutter(flat)
     small = with_.small(with_.plan({"0": 4, "2": 3}), EXAMPLE)
     assert small(EXAMPLE).shape == (2, 4, 32, 32) and small[2].bias is None
-    assert compensate.readers(net, find_groups(net, EXAMPLE)) == set()
+    assert compensate.readers(net, find_groups(net, EXAMPLE).groups) == set()
 
 
 def test_the_network_that_is_cut_is_not_touched():

@@ -48,7 +48,7 @@ def test_constant_weights_and_dead_channels_do_no_harm(name):
     assert all(np.isfinite(v).all() for v in scored(CRITERIA[name](), net, graph).values())
 
 
-PERMUTED = ["sirfp", "fpgm", "bn_scale", "taylor", "halp", "group_norm", "l1", "l2"]
+PERMUTED = ["sirfp", "fpgm", "bn_scale", "taylor", "halp", "group_norm", "obs", "l1", "l2"]
 
 
 @pytest.mark.parametrize("name", PERMUTED)
