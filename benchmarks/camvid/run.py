@@ -63,7 +63,8 @@ def listing(found: list[study.Row], home: Path) -> str:
         state = (
             "-"
             if told is None
-            else told.get("failed") or f"{told['table']['score']:.2f} mIoU, {told['table']['share']:.3f}x of the dense engine's time"
+            else told.get("failed")
+            or f"{told['table']['score']:.2f} mIoU, {told['table']['share']:.3f}x of the dense engine's time"
         )
         lines.append(f"{row.name:<52} {state}")
     return "\n".join(lines)

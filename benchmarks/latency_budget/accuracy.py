@@ -1,6 +1,6 @@
 """At equal measured latency, which way of sharing the budget out keeps the most? Same scores, same fine-tuning; resumable.
 
-    python benchmarks/latency_budget/accuracy.py [--seeds 3] [--budget 0.5x] [--recipe quickstart] [--set key=value …]
+    python benchmarks/latency_budget/accuracy.py [--seeds 3] [--budget 0.5x] [--recipe quickstart] [--name NAME] [--set key=value …]
 
 Every row goes through the closed loop, so each network's engine was measured within the same latency budget:
 
@@ -12,7 +12,7 @@ Every row goes through the closed loop, so each network's engine was measured wi
     macs8, …     the same, widths rounded to 8, 16, 32 by rule
     uniform      every group keeps the same share
 
-Writes accuracy-<recipe>-<budget>.json and .md beside this file.
+Writes accuracy-<name>-<budget>.json and .md beside this file.
 """
 
 from __future__ import annotations
@@ -169,19 +169,23 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--budget", default="0.5x")
     parser.add_argument("--recipe", default="quickstart")
+    parser.add_argument(
+        "--name", help="of the table, where the settings change what the recipe is about; default: the recipe's"
+    )
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--runs-dir", type=Path, default=Path("runs/latency-accuracy"))
     args = parser.parse_args()
     torch.set_flush_denormal(True)
-    out = HERE / f"accuracy-{args.recipe}-{args.budget}.json"
+    name = args.name or args.recipe
+    out = HERE / f"accuracy-{name}-{args.budget}.json"
     found = read_json(out) if out.exists() else {"dense": {}, "rows": {}}
     for seed in range(args.seeds):
         ways = [w for w in args.ways.split(",") if f"{w} {seed}" not in found["rows"]]
         if not ways:
             continue
         recipe: Recipe = load_recipe(args.recipe, [*args.set, f"seed={seed}", f"budget.latency={args.budget}"])
-        run = Run(recipe, load_target("cpu"), args.runs_dir / f"{args.recipe}-{seed}", Console(stderr=True, width=140))
+        run = Run(recipe, load_target("cpu"), args.runs_dir / f"{name}-{seed}", Console(stderr=True, width=140))
         torch.manual_seed(seed)
         facts = run.folder / "dense.json"
         if not facts.exists():
