@@ -55,9 +55,8 @@ def race(
     while True:
         median, low, high = time_ratio(b, a)
         patience = seconds if high - low <= 3 * width * median else 4 * seconds  # somebody else is using the machine
-        clear = decided and max(low - 1, 1 - high) > 0.2 * (
-            high - low
-        )  # it was looked at often: a little more than just clear
+        # more than just clear, because the interval was looked at several times
+        clear = decided and max(low - 1, 1 - high) > 0.2 * (high - low)
         if clear or high - low <= width * median or len(a) >= most or time.perf_counter() - started > patience:
             return Race(a, b, warm, median, low, high, disturbed)
         more = take(min(len(a), most - len(a)))
