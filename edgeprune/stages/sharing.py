@@ -95,22 +95,29 @@ def allocator(run: Run, cutter: Cutter, step: int, removal: bool = True) -> Allo
         name = "loss after fine-tuning, evened by"
         rules = {f"{name} {strength:g}": worth.evened(fine, after, strength) for strength in EVENED}
         rules[f"{name} {EVENED[0]:g}, steps of {2 * step}"] = worth.evened(coarse, after, EVENED[0])
-    settled: list[tuple[Values, Values]] = []  # of the rule that won: all widths, and those around the winner
+    settled: list[tuple[Values, Values]] = []  # of the rule that won: all its widths, and those around the winner
+    finest = rules[next(iter(rules))]  # the winner's widths may be coarser: no block goes while narrower ones fit
 
     def allocate(terms: list[Term], limit: float) -> Widths:
         if not settled:
-            settled.append(_settle(run, cutter, rules, terms, limit, step))
-        whole, near = settled[0]
-        with suppress(BudgetError):
-            if near and not free:
-                return knapsack(near, terms, limit)
-        return knapsack_with_removal(graph, whole, terms, limit, found.removed, free)
+            settled.append(_settle(run, cutter, rules, options, terms, limit, step))
+        for values in reversed(settled[0]):
+            with suppress(BudgetError):
+                if values and not free:
+                    return knapsack(values, terms, limit)
+        return knapsack_with_removal(graph, settled[0][0] if free else finest, terms, limit, found.removed, free)
 
     return allocate
 
 
 def _settle(
-    run: Run, cutter: Cutter, rules: dict[str, Values], terms: list[Term], limit: float, step: int
+    run: Run,
+    cutter: Cutter,
+    rules: dict[str, Values],
+    options: dict[str, list[int]],
+    terms: list[Term],
+    limit: float,
+    step: int,
 ) -> tuple[Values, Values]:
     """The values of the rule whose network heals best in the contest, and their part within a step of that network's widths;
     without a contest those of the first rule, and nothing.
@@ -122,7 +129,7 @@ def _settle(
     if told := notes.told(path, key):
         run.kept["contest"] = told["contest"]
         values = rules.get(told["contest"]["winner"], rules[next(iter(rules))])
-        return values, _near(values, told["widths"], step)
+        return values, _near(values, told["widths"], options, step)
     run.kept["contest"] = None
     contestants: dict[str, Widths] = {}
     for name, values in rules.items():
@@ -151,19 +158,19 @@ def _settle(
         + ")"
     )
     values = rules.get(best, rules[first])
-    return values, _near(values, contestants[best], step)
+    return values, _near(values, contestants[best], options, step)
 
 
-def _near(values: Values, winner: Widths, step: int) -> Values:
-    """Values of the widths within a step of the winner's: a group narrows only if it must, and the less of it the better."""
+def _near(values: Values, winner: Widths, options: dict[str, list[int]], step: int) -> Values:
+    """Values of those of the `options` that are within a step of the winner's widths: a group narrows only if it must, and the less of it the better."""
     most = max(max(v.values()) - min(v.values()) for v in values.values())
     found: Values = {}
     for name, width in winner.items():
         known = sorted(values[name])
-        options = {w for w in {*known, width} if abs(w - width) <= step}
+        around = {w for w in {*options[name], width} if abs(w - width) <= step}
         found[name] = {
             w: float(np.interp(w, known, [values[name][k] for k in known])) - most * max(0.0, np.log2(width / w))
-            for w in sorted(options)
+            for w in sorted(around)
         }
     return found
 

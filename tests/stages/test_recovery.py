@@ -128,6 +128,22 @@ def test_the_contest_decides_between_ways_to_share_out_and_later_limits_stay_nea
     assert sum(far.values()) <= 14 and far["once"] >= found["once"]
 
 
+def test_behind_a_winner_of_coarse_steps_groups_narrow_by_fine_ones(tmp_path: Path, monkeypatch):
+    """Whole blocks went instead, where the coarse widths had nothing narrower."""
+    coarse = lambda run, cutter, contestants, steps: {n: float("steps of 2" not in n) for n in contestants}  # noqa: E731
+    monkeypatch.setattr(recovery, "contest", coarse)
+    monkeypatch.setattr(sharing, "knapsack_with_removal", lambda *args: pytest.fail("blocks are tried"))
+    run = job(tmp_path, "prune.contest_steps=20", "budget.macs=null", "budget.latency_ms=1", "prune.min_keep=0.1")
+    net = load.dense(run)
+    allocate = sharing.allocator(run, Cutter(net, find_groups(net, load.example(run)), SCORES), 1)
+    terms = [Term((n,), lambda w, n=n: float(w[n])) for n in SCORES]
+    assert sum(allocate(terms, 9).values()) == 9 and "steps of 2" in run.kept["contest"]["winner"]
+    won = read_json(tmp_path / "prune" / "settled.json")["widths"]
+    near = allocate(terms, 7)
+    assert sum(won.values()) == 8 and all(w % 2 == 0 for w in won.values())
+    assert sum(near.values()) == 7 and all(abs(near[n] - won[n]) <= 1 for n in won)
+
+
 def test_what_a_contest_has_decided_stays_decided_after_a_kill(tmp_path: Path, monkeypatch):
     """The loop of engines measures convolutions, so that its predictor, and with it the contestants, would be others now."""
     run = job(tmp_path, "prune.contest_steps=20", "budget.macs=null", "budget.latency_ms=1", "prune.min_keep=0.1")
