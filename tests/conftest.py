@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.exporter import parse_once
+
 REPOSITORY = Path(__file__).parents[1]
 
 
@@ -21,10 +23,14 @@ def camvid() -> Path:
     return root
 
 
+parse_once()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_table(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The tests' latency table is their own, also in the processes that they start."""
-    os.environ["EDGEPRUNE_TABLE"] = str(tmp_path_factory.mktemp("table") / "latency.sqlite")
+    """The tests' latency table is their own, also in the processes that they start; and they wait for nobody's measurements."""
+    home = tmp_path_factory.mktemp("table")
+    os.environ["EDGEPRUNE_TABLE"], os.environ["EDGEPRUNE_LEASE"] = str(home / "latency.sqlite"), str(home / "lease")
 
 
 @pytest.fixture

@@ -175,8 +175,8 @@ def torch_tensorrt(tmp_path):
 @pytest.mark.parametrize("route", ["onnx", "torch_tensorrt"])
 def test_a_whole_run_of_target_tensorrt(fake, torch_tensorrt, tmp_path, route):
     """The command itself, with TensorRT's interface standing in: status 0, no bundle, the engine's own precision."""
-    settings = [*SETTINGS, "deploy.head=argmax", "deploy.gates.boundary_drop=null", "deploy.gates.class_drop=null",
-                "model.args={width: 16, blocks: 1}", "prune.step=8", f"deploy.route={route}"]  # fmt: skip
+    settings = [*SETTINGS, "deploy.gates.boundary_drop=null", "deploy.gates.class_drop=null",
+                "model.args.width=16", "prune.step=8", f"deploy.route={route}"]  # fmt: skip
     more = [word for setting in settings for word in ("--set", setting)]
     line = [
         sys.executable,

@@ -11,5 +11,7 @@ import torch.onnx._internal.exporter._core  # noqa: F401
 
 import edgeprune.cli
 import edgeprune.pipeline  # noqa: F401
+from tests.exporter import parse_once
 
+parse_once(now=True)
 gc.freeze()  # or the first collection in a fork would copy every page

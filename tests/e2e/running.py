@@ -1,4 +1,4 @@
-"""A small quickstart as a command, and what it leaves."""
+"""The quickstart with a tiny network as a command, and what it leaves."""
 
 import json
 import multiprocessing
@@ -9,11 +9,16 @@ import tempfile
 from pathlib import Path
 
 SETTINGS = [
-    "data.size=[64,128]", "data.args={train: 12, val: 5}", "model.args={width: 8, blocks: 1}", "train.steps=8", "train.batch=4",
+    "data.size=[64,128]", "data.args={train: 12, val: 5}", "model={factory: 'tests.e2e.tiny:build'}", "train.steps=8", "train.batch=4",
     "train.checkpoint_every=2", "finetune.steps=6", "finetune.batch=4", "finetune.checkpoint_every=2", "prune.batches=2",
     "finetune.recalibrate_batches=2", "deploy.latency_runs=6", "deploy.gates.min_miou=null", "deploy.gates.min_speedup=null",
     "deploy.gates.pruning_drop=null", "deploy.parity_images=3", "prune.step=2", "deploy.head=argmax",
+    "deploy.simplify=false",
 ]  # fmt: skip
+OWN = [
+    "model={network: streetnet, args: {width: 8, blocks: 1}}",
+    "deploy.simplify=true",
+]  # the quickstart's own network
 STAGES = ["load", "profile", "prune", "finetune", "export", "simplify", "precision", "compile", "verify", "bundle"]
 
 _FORKS = multiprocessing.get_context("forkserver")
@@ -33,10 +38,16 @@ def called(line: list[str]) -> subprocess.CompletedProcess:
     """`python -m edgeprune …` in a process of its own, forked from one that has imported what takes seconds to import."""
     with tempfile.TemporaryDirectory() as folder:
         told = [Path(folder) / name for name in ("stdout", "stderr")]
-        process = _FORKS.Process(target=_main, args=(line[3:], told, dict(os.environ)))
-        process.start()
+        process = started(line, told)
         process.join()
         return subprocess.CompletedProcess(line, process.exitcode, *(p.read_text() for p in told))
+
+
+def started(line: list[str], told: list[Path]) -> multiprocessing.Process:
+    """The same, and not waited for; `told` are the files for what it says on standard output and error."""
+    process = _FORKS.Process(target=_main, args=(line[3:], told, dict(os.environ)))
+    process.start()
+    return process
 
 
 def _main(args: list[str], told: list[Path], environment: dict[str, str]) -> None:

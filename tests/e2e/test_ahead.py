@@ -12,7 +12,7 @@ import pytest
 
 from edgeprune.runtime import cuda, tensorrt_rtx
 from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
-from tests.e2e.running import report, run
+from tests.e2e.running import OWN, report, run
 
 pytestmark = [
     pytest.mark.skipif(not tensorrt_rtx.installed(), reason=f"skipped, {tensorrt_rtx.INSTALL}"),
@@ -23,7 +23,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
     runs = tmp_path_factory.mktemp("ahead")
-    return runs, run(runs, target="rtx4090")
+    return runs, run(runs, *OWN, target="rtx4090")
 
 
 def test_real_engines_are_built_and_the_exit_status_says_that_nothing_was_measured(finished):
@@ -55,7 +55,7 @@ def test_the_bundle_holds_engines_and_the_graphs_they_were_built_of(finished):
 
 def test_int8_is_built_too(finished, tmp_path):
     shutil.copytree(finished[0], tmp_path / "runs")
-    done = run(tmp_path / "runs", "deploy.precision=int8", "deploy.gates.pixel_agreement=null", target="rtx4090")
+    done = run(tmp_path / "runs", *OWN, "deploy.precision=int8", "deploy.gates.pixel_agreement=null", target="rtx4090")
     assert done.returncode in (3, 4), done.stderr  # an untrained network need not survive INT8
     r = report(tmp_path / "runs", "quickstart@rtx4090")
     assert r["engine"]["convolutions"] == {"int8": 22} and r["engine"]["precision_found"] == "int8"

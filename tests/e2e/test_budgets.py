@@ -7,9 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from tests.e2e.running import SETTINGS, STAGES, called, report, run
+from tests.e2e.running import OWN, SETTINGS, STAGES, called, report, run
 
-WIDER = ["model.args={width: 16, blocks: 1}", "prune.step=null", "prune.allocate=auto", "prune.sensitivity_images=2"]
+WIDER = [*OWN, "model.args.width=16", "prune.step=null", "prune.allocate=auto", "prune.sensitivity_images=2"]
 
 
 def test_a_latency_budget_goes_all_the_way(tmp_path: Path):

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import edgeprune
 from edgeprune.files import lock
 from edgeprune.train import sparse
-from tests.e2e.running import STAGES, check_bundle, command, report, run
+from tests.e2e.running import OWN, STAGES, check_bundle, command, report, run, started
 
 
 @pytest.fixture(scope="module")
@@ -137,16 +136,14 @@ def test_a_gate_that_fails_is_exit_3(finished: Path, tmp_path):
 def test_killed_at_any_moment_it_goes_on(finished: Path, tmp_path):
     """kill -9 again and again; the weights at the end are those of the run that nobody killed."""
     home, kills = tmp_path / "runs" / "quickstart@cpu", 0
-    marks = ["load/checkpoint.pt", "prune/plan.json", "export/pruned.onnx", "verify/gates.json"]
-    for mark in marks:
-        process = subprocess.Popen(command(tmp_path / "runs"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for mark in ["load/checkpoint.pt", "prune/plan.json", "export/pruned.onnx", "verify/gates.json"]:
+        process = started(command(tmp_path / "runs"), [tmp_path / "stdout", tmp_path / "stderr"])
         deadline = time.monotonic() + 120
-        while process.poll() is None and not (home / mark).exists() and time.monotonic() < deadline:
+        while process.is_alive() and not (home / mark).exists() and time.monotonic() < deadline:
             time.sleep(0.01)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-        process.wait()
+        kills += process.is_alive()
+        process.kill()
+        process.join()
     assert kills >= 3
     done = run(tmp_path / "runs")
     assert done.returncode == 0, done.stderr
@@ -184,11 +181,8 @@ def test_your_own_network_needs_no_change_of_ours(tmp_path, monkeypatch):
 
 
 def test_real_images(camvid: Path, tmp_path):
-    settings = [
-        f"data={{name: camvid, root: {camvid}, size: [96, 128], train_images: 12, val_images: 4}}",
-        "prune.method=l1",
-    ]
-    done = run(tmp_path, *settings)
+    data = f"data={{name: camvid, root: {camvid}, size: [96, 128], train_images: 12, val_images: 4}}"
+    done = run(tmp_path, *OWN, data, "prune.method=l1")
     assert done.returncode == 0, done.stderr
     assert "bicyclist" in report(tmp_path)["dense"]["iou_per_class"]
 
