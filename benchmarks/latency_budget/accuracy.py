@@ -48,8 +48,8 @@ HERE = Path(__file__).parent
 WAYS = ("knapsack", "no_contest", "at_once", "score", "macs", "macs8", "macs16", "macs32", "uniform")
 
 
-def allocator(run: Run, way: str, cutter: Cutter) -> tuple[Any, Any]:
-    """(allocate(predictor, limit in ms), what the widths are worth by measured sensitivity)."""
+def allocator(run: Run, way: str, cutter: Cutter) -> tuple[Any, Any, Any]:
+    """(allocate(predictor, limit in ms), the same for an engine to learn from, what the widths are worth by measured sensitivity)."""
     graph, scores = cutter.graph, cutter.scores
     dense, floor = graph.widths(), run.recipe.prune.min_keep
     step = {"macs": 1, "macs8": 8, "macs16": 16, "macs32": 32}.get(way, run.facts["profile"]["step"])
@@ -65,8 +65,7 @@ def allocator(run: Run, way: str, cutter: Cutter) -> tuple[Any, Any]:
 
     if way == "knapsack":
         sharing.sensitivity = measured_once
-        share = sharing.allocator(run, cutter, step)
-        return lambda p, limit: share([Term(*t) for t in p.terms()], limit), valued(found, scores, dense)
+        return *sharing.under_latency(run, cutter, step), valued(found, scores, dense)
 
     def allocate(predictor: Any, limit: float) -> Widths:
         if way == "uniform":
@@ -90,7 +89,7 @@ def allocator(run: Run, way: str, cutter: Cutter) -> tuple[Any, Any]:
             raise BudgetError("budget: no MACs budget meets it")
         return best
 
-    return allocate, valued(found, scores, dense)
+    return allocate, None, valued(found, scores, dense)
 
 
 def valued(found: worth.Losses, scores: Any, dense: Widths) -> Any:
@@ -121,10 +120,10 @@ def one(run: Run, way: str) -> dict[str, Any]:
     if "moments" not in run.kept:
         run.kept["moments"] = scoring.moments(run, load.dense(run), graph)
     cutter = Cutter(net, graph, scores, run.kept["moments"])
-    allocate, value = allocator(run, way, cutter)
+    allocate, scout, value = allocator(run, way, cutter)
     began = time.perf_counter()
     try:
-        widths, said = latency.meet(run, cutter, allocate)
+        widths, said = latency.meet(run, cutter, allocate, scout)
     except BudgetError as error:
         return {"cannot": str(error)}
     looping = time.perf_counter() - began

@@ -1,5 +1,8 @@
 """The closed loop: allocate on the predictor, build the engine, measure it against the dense one, correct, repeat.
 
+Where whole networks compete for the budget, the first engines (one or two) only teach the predictor: contestants that a table misjudges
+compete under another limit than the device's, and what wins there need not be what is best here.
+
 A budget counts as met only when the upper end of the measured 95 % interval is under it; an engine that uses less than
 97 % of it is accepted only when no wider one fits. Milliseconds are those of the session in which the dense engine was
 profiled: every engine is timed in turn with the dense one, and their ratio survives what slows both.
@@ -10,7 +13,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +32,7 @@ from edgeprune.stages.profile import engine_of, predictor_of, profiler_of
 from edgeprune.stages.run import Run
 
 ENGINES, LAST_RESORT = 5, 8  # as a rule; and where none of the first has met the budget
+SCOUTS, CLOSE = 2, 0.03  # engines that only teach the predictor; how well it predicts where one is enough
 USED, AIM = 0.97, 0.987  # the least share of the budget that is used; what is aimed at
 
 _ROUNDS = 8  # of answers whose convolutions are measured before an engine is built
@@ -49,6 +53,7 @@ class Tried:
     record: dict[str, Any]
     precision: str
     seconds: float
+    scout: bool = False  # it only teaches the predictor
 
     @property
     def met(self) -> bool:
@@ -67,10 +72,13 @@ def limit_of(run: Run, dense_ms: float) -> float:
     return budget.limit(dense_ms)
 
 
-def meet(run: Run, cutter: Cutter, allocate: Allocate) -> tuple[Widths, dict[str, Any]]:
+def meet(run: Run, cutter: Cutter, allocate: Allocate, scout: Allocate | None = None) -> tuple[Widths, dict[str, Any]]:
     """Widths whose built engine was measured within the budget, and the history of how they were found.
 
     Writes `prune/latency.json`. Without the device at hand, the widths of the estimate.
+
+    Args:
+        scout: shares out for the first engines, from which the predictor learns before `allocate` is asked.
 
     Raises:
         BudgetError: it cannot be reached; the message gives what can.
@@ -85,22 +93,33 @@ def meet(run: Run, cutter: Cutter, allocate: Allocate) -> tuple[Widths, dict[str
     tried, aim = history.resume(predictor, AIM * limit)
     exhausted = False
     while not _enough(tried):
-        widths = _next(run, predictor, allocate, aim, [t.widths for t in tried])
+        scouting = scout is not None and _learning(run, tried)
+        before = [t.widths for t in tried if scouting or not t.scout]
+        widths = _next(run, predictor, scout if scouting and scout else allocate, aim, before)
         if widths is None:
+            if scouting:
+                scout = None
+                continue
             exhausted = True
             break
-        tried.append(_measure(run, cutter, widths, predictor(widths), len(tried) + 1))
-        now = tried[-1]
+        known = next((t for t in tried if t.widths == widths), None)
+        if known:  # what was built to learn from is what was looked for
+            tried.remove(known)
+            tried.append(replace(known, scout=False))
+            continue
+        made = _measure(run, cutter, widths, predictor(widths), len(tried) + 1)
+        now = replace(made, scout=scouting)
+        tried.append(now)
         predictor.learn(widths, _profiles(run, now), _profiled(run, len(tried)))
         run.console.print(
-            f"engine {len(tried)}: predicted {now.predicted:.3f} ms, measured {now.ms:.3f} [{now.low:.3f}, {now.high:.3f}], "
-            f"budget {now.limit:.3f}: {'met' if now.met else 'over'}, {now.used:.1%} used"
+            f"engine {len(tried)}{', to learn from' if now.scout else ''}: predicted {now.predicted:.3f} ms, "
+            f"measured {now.ms:.3f} [{now.low:.3f}, {now.high:.3f}], budget {now.limit:.3f}: {'met' if now.met else 'over'}, {now.used:.1%} used"
         )
         spread = (now.high - now.ms) / now.ms
         here = now.limit * facts["dense_ms"] / now.record["dense_ms"]  # the budget in the profile's milliseconds
         aim = here * min(AIM, 1 - spread - 0.003) * (1 + (0.004 if now.met else -0.002) * len(tried))
         history.keep(tried, predictor, aim)
-    chosen = max((t for t in tried if t.met), key=lambda t: t.used, default=None)
+    chosen = max((t for t in tried if t.met), key=lambda t: (not t.scout, t.used), default=None)
     history.close(tried, chosen)
     run.kept.pop("timed dense", None)
     shutil.rmtree(run.folder / "prune" / "candidates", ignore_errors=True)  # gigabytes for large networks
@@ -122,12 +141,20 @@ def meet(run: Run, cutter: Cutter, allocate: Allocate) -> tuple[Widths, dict[str
     return chosen.widths, _facts(run, tried, chosen)
 
 
+def _learning(run: Run, tried: list[Tried]) -> bool:
+    """Does the predictor still learn the device, before the budget is shared out in earnest?"""
+    if not all(t.scout for t in tried) or len(tried) >= SCOUTS:
+        return False
+    return not tried or abs(tried[-1].predicted / _profiles(run, tried[-1]) - 1) > CLOSE
+
+
 def _enough(tried: list[Tried]) -> bool:
     """Is the last engine good enough, or have as many been built as may be?"""
-    if not tried:
+    ours = [t for t in tried if not t.scout]
+    if not ours:
         return False
-    most = ENGINES if any(t.met for t in tried) else LAST_RESORT
-    return (tried[-1].met and tried[-1].used >= USED) or len(tried) >= most
+    most = ENGINES if any(t.met for t in ours) else LAST_RESORT
+    return (ours[-1].met and ours[-1].used >= USED) or len(tried) >= most
 
 
 def _reachable(run: Run, predictor: Predictor, graph: ChannelGraph, limit: float) -> None:
@@ -155,7 +182,7 @@ def _next(run: Run, predictor: Predictor, allocate: Allocate, aim: float, before
                 if found in answers:
                     break
                 answers.append(found)
-                _measure_exactly(run, predictor, found)
+                measure_exactly(run, predictor, found)
         except BudgetError:
             if not answers and not before:
                 raise
@@ -168,7 +195,8 @@ def _next(run: Run, predictor: Predictor, allocate: Allocate, aim: float, before
     return None
 
 
-def _measure_exactly(run: Run, predictor: Predictor, widths: Widths) -> None:
+def measure_exactly(run: Run, predictor: Predictor, widths: Widths) -> None:
+    """The table's gaps filled where these widths need it."""
     keys = {key for _, key in predictor.keys(widths)}
     for key, ms in profiler_of(run).ensure(keys, "exact widths").items():
         predictor.surfaces[key.signature].exact[key.inputs, key.outputs] = ms  # type: ignore[attr-defined]
@@ -235,7 +263,7 @@ class _History:
         if not told:
             return [], aim
         predictor.recall(told["predictor"])
-        tried = [Tried(**{f.name: e[f.name] for f in fields(Tried)}) for e in told["engines"]]
+        tried = [Tried(**{f.name: e[f.name] for f in fields(Tried) if f.name in e}) for e in told["engines"]]
         self._console.print(f"going on after engine {len(tried)}")
         return tried, told["aim"]
 

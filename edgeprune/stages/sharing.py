@@ -15,6 +15,7 @@ from torch import nn
 from edgeprune.data.transforms import normalised
 from edgeprune.errors import BudgetError
 from edgeprune.files import write_json
+from edgeprune.profile.predict import Predictor
 from edgeprune.progress import Progress
 from edgeprune.prune import cost, worth
 from edgeprune.prune.allocate import allocate as by_rank
@@ -34,20 +35,18 @@ _OTHERS = {
     "even cut": "uniform",
     "all channels compete": "global",
 }  # ways that know no measured loss; they join the contest
+_AROUND = 0.3  # of its width may a group move from the contest's winner: a step of 8 is half of 16 and nothing of 216
+_TURNS = 4  # in which a contestant's convolutions are measured
 
-Allocate = Callable[[list[Term], float], Widths]
+Allocate = Callable[..., Widths]  # (terms, limit, exactly: Exactly | None = None, settle: bool = True)
+Exactly = Callable[[Widths], list[Term]]  # the terms, once they are exact for these widths
 
 
 def share_out(run: Run, cutter: Cutter, dense: ChannelGraph) -> tuple[Widths, dict[str, Any]]:
     """Widths under the recipe's budget, and what the budget says of them; shares are of the `dense` network's cost."""
     recipe = run.recipe
     if recipe.budget.is_latency:
-        allocate = allocator(run, cutter, run.facts["profile"]["step"])
-        widths, said = latency.meet(
-            run,
-            cutter,
-            lambda p, limit: allocate([Term(*t) for t in p.terms()], limit),
-        )
+        widths, said = latency.meet(run, cutter, *under_latency(run, cutter, run.facts["profile"]["step"]))
         return widths, said | {"contest": run.kept.get("contest")}
     terms, step = cost.COSTS[recipe.budget.kind](cutter.graph), recipe.prune.step or run.target.channel_step
     whole = total(cost.COSTS[recipe.budget.kind](dense))(dense.widths())
@@ -62,12 +61,46 @@ def share_out(run: Run, cutter: Cutter, dense: ChannelGraph) -> tuple[Widths, di
     return widths, {"limit": limit, "achieved": price, "dense": whole, "contest": run.kept.get("contest")}
 
 
+def under_latency(run: Run, cutter: Cutter, step: int) -> tuple[latency.Allocate, latency.Allocate | None]:
+    """For the closed loop: how the budget is shared out, and how for its first engine, if there will be a contest."""
+
+    def asked(settle: bool) -> latency.Allocate:
+        def allocate(predictor: Predictor, limit: float) -> Widths:
+            def terms() -> list[Term]:
+                return [Term(*t) for t in predictor.terms()]
+
+            def exactly(widths: Widths) -> list[Term]:
+                latency.measure_exactly(run, predictor, widths)
+                return terms()
+
+            measured = run.facts["profile"]["kind"] != "estimated"
+            return share(terms(), limit, exactly if measured else None, settle)
+
+        return allocate
+
+    share = allocator(run, cutter, step)
+    return asked(True), asked(False) if _contested(run, cutter) else None
+
+
+def _contested(run: Run, cutter: Cutter) -> bool:
+    p = run.recipe.prune
+    ways = len(EVENED) + 1 + len(_OTHERS)
+    return (
+        p.allocate in ("auto", "knapsack")
+        and p.worth == "sensitivity"
+        and recovery.steps_each(run, len(cutter.graph.groups)) > 0
+        and recovery.contest_steps(run, ways) > 0
+    )
+
+
 def allocator(run: Run, cutter: Cutter, step: int, removal: bool = True) -> Allocate:
     """(terms, limit) -> widths. What widths are worth is measured once.
 
     With the sensitivity after a short recovery, several prices on uneven cuts (and `_OTHERS`) share the first limit out; the
     networks that they come to are trained for a while, and the one that comes closest to the dense network wins. Later
-    limits, which follow what built engines measured, move its widths by a step at most where that is enough.
+    limits, which follow what built engines measured, stay around its widths where that is enough.
+
+    What it returns takes, besides: `exactly`, where terms can be made exact, and `settle`, false for an answer before the contest.
 
     Args:
         removal: whole blocks may go, if the recipe lets them.
@@ -98,14 +131,16 @@ def allocator(run: Run, cutter: Cutter, step: int, removal: bool = True) -> Allo
     settled: list[tuple[Values, Values]] = []  # of the rule that won: all its widths, and those around the winner
     finest = rules[next(iter(rules))]  # the winner's widths may be coarser: no block goes while narrower ones fit
 
-    def allocate(terms: list[Term], limit: float) -> Widths:
-        if not settled:
-            settled.append(_settle(run, cutter, rules, options, terms, limit, step))
-        for values in reversed(settled[0]):
+    def allocate(terms: list[Term], limit: float, exactly: Exactly | None = None, settle: bool = True) -> Widths:
+        if settle and not settled:
+            settled.append(_settle(run, cutter, rules, options, terms, limit, step, exactly))
+            terms = exactly(cutter.graph.widths()) if exactly else terms
+        whole, near = settled[0] if settled else (finest, {})
+        for values in (near, whole):
             with suppress(BudgetError):
                 if values and not free:
                     return knapsack(values, terms, limit)
-        return knapsack_with_removal(graph, settled[0][0] if free else finest, terms, limit, found.removed, free)
+        return knapsack_with_removal(graph, whole if free else finest, terms, limit, found.removed, free)
 
     return allocate
 
@@ -118,8 +153,9 @@ def _settle(
     terms: list[Term],
     limit: float,
     step: int,
+    exactly: Exactly | None,
 ) -> tuple[Values, Values]:
-    """The values of the rule whose network heals best in the contest, and their part within a step of that network's widths;
+    """The values of the rule whose network heals best in the contest, and their part around that network's widths;
     without a contest those of the first rule, and nothing.
 
     What a contest has decided stays decided (`prune/settled.json`): a loop of engines that was killed goes on with the same
@@ -134,15 +170,16 @@ def _settle(
     contestants: dict[str, Widths] = {}
     for name, values in rules.items():
         with suppress(BudgetError):
-            widths = knapsack(values, terms, limit)
+            widths = _standing(lambda t, v=values: knapsack(v, t, limit), terms, exactly)
             if widths not in contestants.values():
                 contestants[name] = widths
     first = next(iter(rules))
     if contestants and len(rules) > 1:
+        scores, least = cutter.scores, run.recipe.prune.min_keep
         for name, how in _OTHERS.items():
             with suppress(BudgetError):
-                contestants[name] = by_rank(
-                    cutter.scores, total(terms), limit, how=how, min_keep=run.recipe.prune.min_keep, step=step
+                contestants[name] = _standing(
+                    lambda t, h=how: by_rank(scores, total(t), limit, how=h, min_keep=least, step=step), terms, exactly
                 )
     unlike = any(a != b for a, b in pairwise(contestants.values()))
     steps = recovery.contest_steps(run, len(contestants)) if unlike else 0  # a budget wider than dense leaves no choice
@@ -161,8 +198,22 @@ def _settle(
     return values, _near(values, contestants[best], options, step)
 
 
+def _standing(way: Callable[[list[Term]], Widths], terms: list[Term], exactly: Exactly | None) -> Widths:
+    """A contestant's widths, shared out anew until they stand on measurements: ways like what a table underestimates."""
+    widths, turns = way(terms), 0
+    while exactly is not None and turns < _TURNS:
+        again = way(exactly(widths))
+        if again == widths:
+            break
+        widths, turns = again, turns + 1
+    return widths
+
+
 def _near(values: Values, winner: Widths, options: dict[str, list[int]], step: int) -> Values:
-    """Values of those of the `options` that are within a step of the winner's widths: a group narrows only if it must, and the less of it the better."""
+    """Values of those of the `options` that are a step or `_AROUND` from the winner's widths at most.
+
+    A group narrows only if it must, and the smaller its share of itself, the better.
+    """
     most = max(max(v.values()) - min(v.values()) for v in values.values())
     found: Values = {}
     for name, width in winner.items():

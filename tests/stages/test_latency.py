@@ -41,8 +41,9 @@ class Predictor:
 
 
 def loop(
-    monkeypatch, tmp_path, budget, truth, spread=0.004, options=range(1, 101), killed_at=None, console=None, key="k"
-):
+    monkeypatch, tmp_path, budget, truth, spread=0.004, options=range(1, 101), killed_at=None, console=None, key="k",
+    scout=None,
+):  # fmt: skip
     """Run `meet` where an engine of width w takes truth(w) ms, with an interval of `spread` either way."""
     built = []
 
@@ -65,14 +66,14 @@ def loop(
     predictor = Predictor()
     monkeypatch.setattr(latency, "_measure", measure)
     monkeypatch.setattr(latency, "_profiled", lambda run, number: Context({}, 0, 0, 0))
-    monkeypatch.setattr(latency, "_measure_exactly", lambda *args: None)
+    monkeypatch.setattr(latency, "measure_exactly", lambda *args: None)
     monkeypatch.setattr(latency, "predictor_of", lambda run, graph: predictor)
     run = SimpleNamespace(
         recipe=SimpleNamespace(budget=Budget(**budget)), folder=tmp_path, console=console or Console(quiet=True), kept={},
         key=key, facts={"profile": {"kind": "measured", "dense_ms": DENSE, "step": 1}},
     )  # fmt: skip
     graph = SimpleNamespace(widths=lambda: {"a": 100})
-    return latency.meet(run, Cutter(nn.Identity(), graph, {}), allocate), built  # type: ignore[arg-type]
+    return latency.meet(run, Cutter(nn.Identity(), graph, {}), allocate, scout), built  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bias", [0.8, 0.95, 1.0, 1.1, 1.3])
@@ -84,6 +85,44 @@ def test_a_biased_predictor_is_corrected(monkeypatch, tmp_path, bias, budget):
     assert widths == {"a": built[-1]}
     history = read_json(tmp_path / "prune" / "latency.json")["engines"]
     assert [e["widths"]["a"] for e in history] == built and sum(e["chosen"] for e in history) == 1
+
+
+def test_the_first_engine_of_a_contest_only_teaches(monkeypatch, tmp_path):
+    """`allocate` is asked when the predictor knows the device; what the scout came to is not shipped, although it is wider."""
+    asked = []
+
+    def scout(predictor, limit):
+        asked.append(limit)
+        return {"a": 37}
+
+    (widths, said), built = loop(
+        monkeypatch, tmp_path, {"latency_ms": 50}, lambda w: 1.3 * w, options=[20, 36, 40], scout=scout
+    )
+    assert built == [37, 36] and widths == {"a": 36} and said["engines_built"] == 2
+    history = read_json(tmp_path / "prune" / "latency.json")["engines"]
+    assert [e["scout"] for e in history] == [True, False] and [e["chosen"] for e in history] == [False, True]
+
+
+def test_what_the_first_engine_taught_may_be_what_is_wanted(monkeypatch, tmp_path):
+    (widths, said), built = loop(
+        monkeypatch, tmp_path, {"latency_ms": 50}, lambda w: 1.32 * w, scout=lambda predictor, limit: {"a": 37}
+    )
+    assert built == [37] and widths == {"a": 37} and said["engines_built"] == 1, "it is not built twice"
+    assert read_json(tmp_path / "prune" / "latency.json")["engines"][0]["chosen"]
+
+
+def test_a_loop_that_was_killed_behind_its_scout_knows_it(monkeypatch, tmp_path):
+    def scout(predictor, limit):
+        return {"a": 37}
+
+    with pytest.raises(KeyboardInterrupt):
+        loop(
+            monkeypatch, tmp_path, {"latency_ms": 50}, lambda w: 1.3 * w, options=[20, 36, 40], scout=scout, killed_at=2
+        )
+    (widths, said), built = loop(
+        monkeypatch, tmp_path, {"latency_ms": 50}, lambda w: 1.3 * w, options=[20, 36, 40], scout=scout
+    )
+    assert built == [36] and widths == {"a": 36} and said["engines_built"] == 2
 
 
 def test_an_interval_that_reaches_over_the_limit_does_not_count(monkeypatch, tmp_path):
