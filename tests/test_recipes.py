@@ -140,6 +140,14 @@ def test_a_set_budget_replaces_the_recipes():
     assert (r.budget.kind, r.budget.limit(200)) == ("params", pytest.approx(60))
 
 
+def test_a_title_says_what_was_changed_of_what_it_tells():
+    assert load_recipe("quickstart", ["data.size=[64,128]"]).title == load_recipe("quickstart", []).title
+    title = load_recipe("quickstart", ["budget.latency=0.5x", "prune.method=sirfp", "train.steps=9"]).title
+    assert title.endswith("; changed: budget.latency=0.5x, prune.method=sirfp")
+    long = "data={name: folder, root: /a/very/long/way/to/some/pictures, size: [64, 128], args: {classes: [a, b]}}"
+    assert load_recipe("quickstart", [long]).title.endswith("; changed: data")
+
+
 def test_budget_in_its_own_unit():
     assert Budget(macs=5e9).limit(1e12) == 5e9
     assert Budget(macs="0.25x").limit(8) == 2

@@ -72,6 +72,10 @@ def load_recipe(name: str, settings: list[str] | None = None) -> Recipe:
     if set_budgets:  # exactly one budget counts, so one that is set replaces the file's
         content["budget"] = {k: v for k, v in content["budget"].items() if k in set_budgets}
 
+    told = [s if len(s) <= 40 else s.partition("=")[0] for key, s in set_keys.items() if _in_title(key)]
+    if told and content.get("title"):
+        content["title"] = f"{content['title']}; changed: {', '.join(told)}"
+
     def where(key: documents.Key) -> str:
         for end in range(len(key), 0, -1):
             setting = next((s for k, s in set_keys.items() if k[:end] == key[:end] and len(k) >= len(key)), None)
@@ -84,6 +88,12 @@ def load_recipe(name: str, settings: list[str] | None = None) -> Recipe:
         return str(path)
 
     return documents.validated(Recipe, content, where)
+
+
+def _in_title(key: documents.Key) -> bool:
+    """Is it of what a title tells: network, data, method, budget?"""
+    told = {("model", "network"), ("model", "factory"), ("model", "args"), ("data", "name"), ("prune", "method")}
+    return key[0] == "budget" or key in {("data",), ("model",)} or key[:2] in told
 
 
 def check_files(recipe: Recipe) -> None:
