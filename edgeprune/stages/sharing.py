@@ -212,7 +212,7 @@ def _standing(way: Callable[[list[Term]], Widths], terms: list[Term], exactly: E
 def _near(values: Values, winner: Widths, options: dict[str, list[int]], step: int) -> Values:
     """Values of those of the `options` that are a step or `_AROUND` from the winner's widths at most.
 
-    A group narrows only if it must, and the smaller its share of itself, the better.
+    A group narrows only if it must, and rather several by little than one to a half.
     """
     most = max(max(v.values()) - min(v.values()) for v in values.values())
     found: Values = {}
@@ -220,7 +220,7 @@ def _near(values: Values, winner: Widths, options: dict[str, list[int]], step: i
         known = sorted(values[name])
         around = {w for w in {*options[name], width} if abs(w - width) <= step}
         found[name] = {
-            w: float(np.interp(w, known, [values[name][k] for k in known])) - most * max(0.0, np.log2(width / w))
+            w: float(np.interp(w, known, [values[name][k] for k in known])) - most * max(0.0, np.log2(width / w)) ** 2
             for w in sorted(around)
         }
     return found
