@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from edgeprune.errors import EngineError
 from edgeprune.profile import probes
 from edgeprune.profile.probes import REFERENCE, Key
@@ -90,7 +92,7 @@ class Profiler:
         if missing:
             with Progress(title, len(missing), quiet=self.quiet, unit="operators") as bar:
                 for batch in probes.batches(missing):
-                    found = self._measure(batch, known.get(REFERENCE))
+                    found = self._measure(batch, known)
                     self.table.add(self.where, found)
                     known |= found
                     bar.move(len(batch))
@@ -103,27 +105,34 @@ class Profiler:
         before = self.table.times(self.where, {k.signature for k in keys} | {REFERENCE.signature})
         lesser: dict[Key, float] = {}
         for batch in probes.batches(keys):
-            found = self._measure(batch, before[REFERENCE])
+            found = self._measure(batch, before)
             lesser |= {k: min(ms, before[k]) for k, ms in found.items() if k in before}
         self.table.add(self.where, lesser)
         return lesser
 
-    def _measure(self, batch: Sequence[Key], usual: float | None) -> dict[Key, float]:
-        """One probe graph; times are scaled to the speed that the machine had when the reference was first measured."""
+    def _measure(self, batch: Sequence[Key], known: Mapping[Key, float]) -> dict[Key, float]:
+        """One probe graph; times are scaled to the speed that the machine had when what is `known` was measured.
+
+        Other programs slow a convolution of large maps more than a small one, so known ones of a like size run along and
+        tell the pace; the reference does where nothing like it is known.
+        """
+        alike = _alike(batch, known)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "probes.onnx"
-            probes.write(batch, path, self.where.precision, self.typed)
-            found, reference = probes.read(batch, self._run(path, self.where.precision))
-        if len(found) < len(batch):
+            probes.write([*batch, *alike], path, self.where.precision, self.typed)
+            found, reference = probes.read([*batch, *alike], self._run(path, self.where.precision))
+        if any(k not in found for k in batch):
             lost = next(k for k in batch if k not in found)
             raise EngineError(
                 f"profiling: {self.where.backend} gives no time for {lost.signature.key} {lost.inputs}->{lost.outputs}; without "
                 "its times by layer a latency budget cannot be planned here: use budget.macs"
             )
         self.measured += len(batch)
-        found.setdefault(REFERENCE, reference)
+        usual = known.get(REFERENCE)
+        paces = {k: known[k] / found[k] for k in alike if found.get(k)}
         scale = 1.0 if usual is None else usual / reference
-        return {k: ms * scale for k, ms in found.items() if usual is None or k != REFERENCE}
+        times = {k: found[k] * _pace(k, paces, scale) for k in batch}
+        return times if usual is not None else {REFERENCE: reference} | times
 
     def step(self) -> int:
         """The device's step: the widest tread over outputs and inputs of a 3x3 convolution large enough to time well.
@@ -143,7 +152,7 @@ class Profiler:
             return found
         anew = {REFERENCE: times[REFERENCE]}
         for batch in probes.batches(window):
-            anew |= self._measure(batch, times[REFERENCE])
+            anew |= self._measure(batch, {REFERENCE: times[REFERENCE]})
         return min(found, widest(anew))
 
     def surfaces(self, operations: Sequence[Operation], dense: dict[str, int], step: int) -> dict[Signature, Surface]:
@@ -164,6 +173,27 @@ class Profiler:
             s: Surface({(k.inputs, k.outputs): ms for k, ms in every.items() if k.signature == s}, *grid, step)
             for s, grid in grids.items()
         }
+
+
+def _alike(batch: Sequence[Key], known: Mapping[Key, float]) -> list[Key]:
+    """For each key the known one of its signature that is nearest in MACs, if that is within a factor of two."""
+    found: set[Key] = set()
+    for key in batch:
+        others = [k for k in known if k.signature == key.signature and k not in batch and k != REFERENCE]
+        if others and _apart(nearest := min(others, key=lambda k: _apart(k, key)), key) < np.log(2):
+            found.add(nearest)
+    return sorted(found)
+
+
+def _pace(key: Key, paces: Mapping[Key, float], otherwise: float) -> float:
+    """The median pace of the three known keys that are nearest in MACs."""
+    nearest = sorted(paces, key=lambda k: _apart(k, key))[:3]
+    return float(np.median([paces[k] for k in nearest])) if nearest else otherwise
+
+
+def _apart(a: Key, b: Key) -> float:
+    """How far apart two convolutions are in size: |log MACs|."""
+    return abs(float(np.log(a.signature.macs(a.inputs, a.outputs) / b.signature.macs(b.inputs, b.outputs))))
 
 
 def _suspicious(grids: Mapping[Signature, tuple[list[int], list[int]]], times: Mapping[Key, float]) -> list[Key]:

@@ -178,6 +178,24 @@ def test_a_machine_that_has_become_slower_is_accounted_for(tmp_path):
     assert found[Key(S, 16, 64)] == pytest.approx(cost(Key(S, 16, 64)))
 
 
+def test_a_neighbour_that_slows_large_convolutions_more_than_small_ones_is_accounted_for(tmp_path):
+    """Measured on a busy core: the reference took 2.5 times as long, small convolutions 1.3 times; by its pace they were halved."""
+    device = Device()
+    profiler = Profiler(Table(tmp_path / "t.sqlite"), HERE, device.layers, quiet=True)
+    profiler.ensure([Key(S, 16, o) for o in (16, 64, 128)])
+
+    def busy(path, precision):
+        large = cost(REFERENCE) / 2
+        return [Layer(x.name, x.kind, x.ms * (2.5 if x.ms > large else 1.3)) for x in device.layers(path, precision)]
+
+    profiler = Profiler(Table(tmp_path / "t.sqlite"), HERE, busy, quiet=True)
+    wanted = [Key(S, 16, 48), Key(S, 16, 96)]
+    assert profiler.ensure(wanted) == {k: pytest.approx(cost(k)) for k in wanted}
+    assert profiler.ensure([Key(S, 16, 64)])[Key(S, 16, 64)] == pytest.approx(cost(Key(S, 16, 64))), (
+        "what ran along is kept"
+    )
+
+
 def test_a_backend_that_loses_a_layer_is_told(tmp_path):
     device = Device()
     lossy = lambda path, precision: device.layers(path, precision)[:-4]  # noqa: E731
