@@ -21,6 +21,7 @@ from edgeprune.runtime.signature import Signature
 
 Run = Callable[[Path, str], Sequence[Layer]]  # a probe graph and a precision -> its engine's layers, on the device
 _WINDOW = range(64, 129, 4)
+_COMPANIONS = 16  # known convolutions that run along in a probe graph at most
 _STRAIGHT = 0.05  # a middle that is off by more than this calls for a closer look
 
 
@@ -114,25 +115,24 @@ class Profiler:
         """One probe graph; times are scaled to the speed that the machine had when what is `known` was measured.
 
         Other programs slow a convolution of large maps more than a small one, so known ones of a like size run along and
-        tell the pace; the reference does where nothing like it is known.
+        tell the pace; the reference does where nothing else is nearer in size.
         """
         alike = _alike(batch, known)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "probes.onnx"
             probes.write([*batch, *alike], path, self.where.precision, self.typed)
             found, reference = probes.read([*batch, *alike], self._run(path, self.where.precision))
-        if any(k not in found for k in batch):
-            lost = next(k for k in batch if k not in found)
+        lost = next((k for k in batch if k not in found), None)
+        if lost:
             raise EngineError(
                 f"profiling: {self.where.backend} gives no time for {lost.signature.key} {lost.inputs}->{lost.outputs}; without "
                 "its times by layer a latency budget cannot be planned here: use budget.macs"
             )
         self.measured += len(batch)
-        usual = known.get(REFERENCE)
-        paces = {k: known[k] / found[k] for k in alike if found.get(k)}
-        scale = 1.0 if usual is None else usual / reference
-        times = {k: found[k] * _pace(k, paces, scale) for k in batch}
-        return times if usual is not None else {REFERENCE: reference} | times
+        if REFERENCE not in known:  # the first of all
+            return {REFERENCE: reference} | {k: found[k] for k in batch}
+        paces = {REFERENCE: known[REFERENCE] / reference} | {k: known[k] / found[k] for k in alike if found.get(k)}
+        return {k: found[k] * _pace(k, paces) for k in batch}
 
     def step(self) -> int:
         """The device's step: the widest tread over outputs and inputs of a 3x3 convolution large enough to time well.
@@ -176,24 +176,28 @@ class Profiler:
 
 
 def _alike(batch: Sequence[Key], known: Mapping[Key, float]) -> list[Key]:
-    """For each key the known one of its signature that is nearest in MACs, if that is within a factor of two."""
-    found: set[Key] = set()
-    for key in batch:
-        others = [k for k in known if k.signature == key.signature and k not in batch and k != REFERENCE]
-        if others and _apart(nearest := min(others, key=lambda k: _apart(k, key)), key) < np.log(2):
-            found.add(nearest)
-    return sorted(found)
+    """Some known keys of the batch's signatures, of sizes spread over the batch's."""
+    own, signatures = set(batch), {k.signature for k in batch}
+    others = [k for k in known if k.signature in signatures and k not in own and k != REFERENCE]
+    if not others:
+        return []
+    spread = sorted(batch, key=_macs)[:: max(1, -(-len(batch) // _COMPANIONS))]
+    return sorted({min(others, key=lambda k: _apart(k, key)) for key in spread})
 
 
-def _pace(key: Key, paces: Mapping[Key, float], otherwise: float) -> float:
-    """The median pace of the three known keys that are nearest in MACs."""
-    nearest = sorted(paces, key=lambda k: _apart(k, key))[:3]
-    return float(np.median([paces[k] for k in nearest])) if nearest else otherwise
+def _pace(key: Key, paces: Mapping[Key, float]) -> float:
+    """The median pace of those within a factor of four in MACs, or that of the nearest."""
+    near = [k for k in paces if _apart(k, key) < np.log(4)] or [min(paces, key=lambda k: _apart(k, key))]
+    return float(np.median([paces[k] for k in near]))
+
+
+def _macs(key: Key) -> int:
+    return key.signature.macs(key.inputs, key.outputs)
 
 
 def _apart(a: Key, b: Key) -> float:
     """How far apart two convolutions are in size: |log MACs|."""
-    return abs(float(np.log(a.signature.macs(a.inputs, a.outputs) / b.signature.macs(b.inputs, b.outputs))))
+    return abs(float(np.log(_macs(a) / _macs(b))))
 
 
 def _suspicious(grids: Mapping[Signature, tuple[list[int], list[int]]], times: Mapping[Key, float]) -> list[Key]:

@@ -1,7 +1,7 @@
 """The closed loop: allocate on the predictor, build the engine, measure it against the dense one, correct, repeat.
 
-Where whole networks compete for the budget, the first engines (one or two) only teach the predictor: contestants that a table misjudges
-compete under another limit than the device's, and what wins there need not be what is best here.
+Where whole networks compete for the budget, the first engines (one or two) only teach the predictor: contestants that a
+table misjudges compete under another limit than the device's, and what wins there need not be what is best here.
 
 A budget counts as met only when the upper end of the measured 95 % interval is under it; an engine that uses less than
 97 % of it is accepted only when no wider one fits. Milliseconds are those of the session in which the dense engine was
@@ -93,13 +93,13 @@ def meet(run: Run, cutter: Cutter, allocate: Allocate, scout: Allocate | None = 
     tried, aim = history.resume(predictor, AIM * limit)
     exhausted = False
     while not _enough(tried):
-        scouting = scout is not None and _learning(run, tried)
-        before = [t.widths for t in tried if scouting or not t.scout]
-        widths = _next(run, predictor, scout if scouting and scout else allocate, aim, before)
+        way = scout if scout and _learning(run, tried) else allocate
+        before = [t.widths for t in tried if way is scout or not t.scout]
+        widths = _next(run, predictor, way, aim, before)
+        if widths is None and way is scout:  # it has no other to learn from
+            scout = None
+            continue
         if widths is None:
-            if scouting:
-                scout = None
-                continue
             exhausted = True
             break
         known = next((t for t in tried if t.widths == widths), None)
@@ -108,7 +108,7 @@ def meet(run: Run, cutter: Cutter, allocate: Allocate, scout: Allocate | None = 
             tried.append(replace(known, scout=False))
             continue
         made = _measure(run, cutter, widths, predictor(widths), len(tried) + 1)
-        now = replace(made, scout=scouting)
+        now = replace(made, scout=way is scout)
         tried.append(now)
         predictor.learn(widths, _profiles(run, now), _profiled(run, len(tried)))
         run.console.print(

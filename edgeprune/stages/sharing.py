@@ -134,7 +134,6 @@ def allocator(run: Run, cutter: Cutter, step: int, removal: bool = True) -> Allo
     def allocate(terms: list[Term], limit: float, exactly: Exactly | None = None, settle: bool = True) -> Widths:
         if settle and not settled:
             settled.append(_settle(run, cutter, rules, options, terms, limit, step, exactly))
-            terms = exactly(cutter.graph.widths()) if exactly else terms
         whole, near = settled[0] if settled else (finest, {})
         for values in (near, whole):
             with suppress(BudgetError):

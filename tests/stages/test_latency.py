@@ -89,14 +89,13 @@ def test_a_biased_predictor_is_corrected(monkeypatch, tmp_path, bias, budget):
 
 def test_the_first_engine_of_a_contest_only_teaches(monkeypatch, tmp_path):
     """`allocate` is asked when the predictor knows the device; what the scout came to is not shipped, although it is wider."""
-    asked = []
-
-    def scout(predictor, limit):
-        asked.append(limit)
-        return {"a": 37}
-
     (widths, said), built = loop(
-        monkeypatch, tmp_path, {"latency_ms": 50}, lambda w: 1.3 * w, options=[20, 36, 40], scout=scout
+        monkeypatch,
+        tmp_path,
+        {"latency_ms": 50},
+        lambda w: 1.3 * w,
+        options=[20, 36, 40],
+        scout=lambda p, limit: {"a": 37},
     )
     assert built == [37, 36] and widths == {"a": 36} and said["engines_built"] == 2
     history = read_json(tmp_path / "prune" / "latency.json")["engines"]
