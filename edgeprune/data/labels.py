@@ -15,6 +15,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from edgeprune.data.dataset import IGNORE, Color, Dataset
+from edgeprune.data.warp import warped
 
 MOST_BOXES = 128  # rows of a training image's boxes; those without a box have class -1
 _VISIBLE = 0.3  # a box of which a view shows less is not judged
@@ -23,10 +24,8 @@ _PLAIN: Color = (255, 255, 255)
 
 def moved_mask(label: np.ndarray, matrix: torch.Tensor, crop: tuple[int, int]) -> torch.Tensor:
     """(h, w) int64: the mask as the view has it; what lies outside the image is not judged."""
-    from kornia.geometry.transform import warp_affine
-
     y = torch.from_numpy(np.ascontiguousarray(label))[None, None].float() + 1  # so that 0 is "outside"
-    y = warp_affine(y, matrix, crop, mode="nearest", padding_mode="zeros", align_corners=True)
+    y = warped(y, matrix, crop, "nearest")
     y = y.round().long()[0, 0] - 1
     return y.masked_fill(y < 0, IGNORE)
 

@@ -1,4 +1,4 @@
-"""From images and labels to what a network sees; image and label move together. Warping and colours by kornia."""
+"""From images and labels to what a network sees; image and label move together. Colours by kornia."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from edgeprune.data.labels import moved_mask
+from edgeprune.data.warp import warped
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, on values of 0 to 1
 
@@ -50,13 +51,10 @@ def augmented(
     Colours change first; then one warp scales, crops and flips. What lies outside the image is mean grey and not judged.
     Deterministic in `generator`.
     """
-    from kornia.geometry.transform import warp_affine
-
     x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
     x = _normal(_recolored(x, cfg.color, generator))
     matrix = _view(image.shape[:2], crop, cfg, generator, at)
-    x = warp_affine(x, matrix, crop, mode="bilinear", padding_mode="zeros", align_corners=True)
-    return x[0], move(label, matrix, crop)
+    return warped(x, matrix, crop, "bilinear")[0], move(label, matrix, crop)
 
 
 def _uniform(low: float, high: float, generator: torch.Generator) -> float:
