@@ -38,7 +38,9 @@ _OTHERS = {
 _AROUND = 0.3  # of its width may a group move from the contest's winner: a step of 8 is half of 16 and nothing of 216
 _TURNS = 4  # in which a contestant's convolutions are measured
 
-Allocate = Callable[..., Widths]  # (terms, limit, exactly: Exactly | None = None, settle: bool = True)
+Allocate = Callable[
+    ..., Widths
+]  # (terms, limit), and of one with a contest: exactly: Exactly | None = None, settle: bool = True
 Exactly = Callable[[Widths], list[Term]]  # the terms, once they are exact for these widths
 
 
@@ -73,13 +75,15 @@ def under_latency(run: Run, cutter: Cutter, step: int) -> tuple[latency.Allocate
                 latency.measure_exactly(run, predictor, widths)
                 return terms()
 
+            if not contested:
+                return share(terms(), limit)
             measured = run.facts["profile"]["kind"] != "estimated"
-            return share(terms(), limit, exactly if measured else None, settle)
+            return share(terms(), limit, exactly=exactly if measured else None, settle=settle)
 
         return allocate
 
-    share = allocator(run, cutter, step)
-    return asked(True), asked(False) if _contested(run, cutter) else None
+    share, contested = allocator(run, cutter, step), _contested(run, cutter)
+    return asked(True), asked(False) if contested else None
 
 
 def _contested(run: Run, cutter: Cutter) -> bool:
@@ -100,7 +104,7 @@ def allocator(run: Run, cutter: Cutter, step: int, removal: bool = True) -> Allo
     networks that they come to are trained for a while, and the one that comes closest to the dense network wins. Later
     limits, which follow what built engines measured, stay around its widths where that is enough.
 
-    What it returns takes, besides: `exactly`, where terms can be made exact, and `settle`, false for an answer before the contest.
+    With a contest, what it returns takes, besides: `exactly`, where terms can be made exact, and `settle`, false for an answer before it.
 
     Args:
         removal: whole blocks may go, if the recipe lets them.
