@@ -21,21 +21,22 @@ def ladder(most: int, step: int) -> list[int]:
     return sorted({step * r for r in _RUNGS if step * r < most} | {most})
 
 
-def find_step(curve: Mapping[int, float], tolerance: float = 0.06) -> int:
+def find_step(curve: Mapping[int, float]) -> int:
     """The widest step whose half costs as much as the whole; at least 8 (the window is not finer).
 
-    A step of s is real where counts half-way between its edges (multiples of s/2 that are none of s) save nothing. The
-    median over the window decides, so that single disturbed measurements do not.
+    A step of s is real where counts half-way between its edges (multiples of s/2 that are none of s) save less than half of
+    what they would save if time were proportional to channels: between all and nothing, noise has the same room on both sides.
+    The median over the window decides, so that single disturbed measurements do not.
 
     Args:
         curve: count -> ms of a window measured at every fourth count, its last a multiple of 64.
-        tolerance: by which half a step may be cheaper than its edge and still lie on the tread.
     """
     found = STEPS[0]
     for step in STEPS[1:]:
-        halves = [c for c in curve if c % (step // 2) == 0 and c % step]
-        ratios = [curve[c] / curve[c + step // 2] for c in halves if c + step // 2 in curve]
-        if not ratios or float(np.median(ratios)) < 1 - tolerance:
+        half = step // 2
+        inside = [c for c in curve if c % half == 0 and c % step and c + half in curve]
+        saved = [(1 - curve[c] / curve[c + half]) / (1 - c / (c + half)) for c in inside]
+        if not saved or float(np.median(saved)) >= 0.5:
             break
         found = step
     return found

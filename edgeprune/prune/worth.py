@@ -38,6 +38,8 @@ class Losses:
     removed: dict[str, float]  # block -> loss
     stays: dict[str, float] = field(default_factory=dict)  # group -> share of its loss that a short training leaves
     power: float = 1.0  # of that share, for the whole fine-tuning: it heals by a power law of its steps
+    drift: float = 0.0  # the loss of the network that nothing was cut from, after that training
+    common: float = 1.0  # the share of all groups' losses together
 
     def after(self, power: float) -> dict[str, dict[int, float]]:
         """The curves after training; `power` 0: none, 1: the short one."""

@@ -11,6 +11,7 @@ from torch import nn
 from edgeprune.files import write_json
 from edgeprune.progress import Progress
 from edgeprune.prune import worth
+from edgeprune.prune.blocks import Blocks
 from edgeprune.prune.cost import Widths
 from edgeprune.prune.cutter import Cutter
 from edgeprune.stages import load, notes
@@ -61,26 +62,55 @@ def healed(run: Run, cutter: Cutter, yard: worth.Yardstick, found: worth.Losses,
         cutter: of the dense network, where the yardstick measures.
     """
     whole = cutter.graph.widths()
-    stays = _Notes(run, "recovery", cutter, steps)
-    batches = load.batches(run, run.recipe.finetune, run.recipe.seed + 2)
     cuts = {n: max(1, round(AT * s)) for n, s in whole.items()}
-    with Progress("recovery", steps * (len(whole) + 1), steps * len(stays.loss), unit="steps") as bar:
-        for name in ["", *whole]:
-            if name not in stays.loss:
-                cut = _cut(run, cutter, {**whole, name: cuts[name]} if name else whole)
-                apart, cfg = load.task(run).apart, run.recipe.finetune
-                imitate(cut, cutter.net, batches.stream(), steps, cfg, apart, bar.advance, GENTLE)
-                yard.settle(cut)
-                stays.add(name, yard.loss(cut.eval()))
-    drift, narrower = stays.loss[""], {n: k for n, k in cuts.items() if k < whole[n]}
+    loss = _trained(run, cutter, yard, steps, {"": whole, **{n: {**whole, n: k} for n, k in cuts.items()}})
+    drift, narrower = loss[""], {n: k for n, k in cuts.items() if k < whole[n]}
     before = {n: found.curves[n][k] for n, k in narrower.items()}
-    after = {n: max(0.0, stays.loss[n] - drift) for n in narrower}
+    after = {n: max(0.0, loss[n] - drift) for n in narrower}
     common = sum(after.values()) / max(sum(before.values()), 1e-12)
     return replace(
         found,
-        stays={n: min(1.0, max(0.02, (after[n] + drift * common) / (before[n] + drift))) for n in narrower},
+        stays={n: _share(after[n], before[n], drift, common) for n in narrower},
+        drift=drift,
+        common=common,
         power=math.log(max(finetuning(run), steps)) / math.log(max(steps, 2)),
     )
+
+
+def without_blocks(
+    run: Run, cutter: Cutter, yard: worth.Yardstick, found: worth.Losses, blocks: Blocks, steps: int
+) -> dict[str, float]:
+    """Block -> what stays of the loss of its removal after the fine-tuning, judged as `healed` judges widths.
+
+    Before any training a network without a block is all but lost, and after it often hardly worse than the whole.
+    """
+    whole = cutter.graph.widths()
+    cuts = {f"without {n}": {**whole, **dict.fromkeys(groups, 0)} for n, groups in blocks.items()}
+    loss = _trained(run, cutter, yard, steps, cuts)
+    after = {n: max(0.0, loss[f"without {n}"] - found.drift) for n in blocks}
+    stays = {n: _share(after[n], found.removed[n], found.drift, found.common) for n in blocks}
+    return {n: found.removed[n] * stays[n] ** found.power for n in blocks}
+
+
+def _share(after: float, before: float, drift: float, common: float) -> float:
+    """Of a loss, the share that stays; drawn to the common one where it is small beside the drift."""
+    return min(1.0, max(0.02, (after + drift * common) / (before + drift)))
+
+
+def _trained(run: Run, cutter: Cutter, yard: worth.Yardstick, steps: int, cuts: dict[str, Widths]) -> dict[str, float]:
+    """The losses of cut networks, each trained for `steps` on the same batches."""
+    known = _Notes(run, "recovery", cutter, steps)
+    batches = load.batches(run, run.recipe.finetune, run.recipe.seed + 2)
+    done = sum(name in known.loss for name in cuts)
+    with Progress("recovery", steps * len(cuts), steps * done, unit="steps") as bar:
+        for name, widths in cuts.items():
+            if name not in known.loss:
+                cut = _cut(run, cutter, widths)
+                apart, cfg = load.task(run).apart, run.recipe.finetune
+                imitate(cut, cutter.net, batches.stream(), steps, cfg, apart, bar.advance, GENTLE)
+                yard.settle(cut)
+                known.add(name, yard.loss(cut.eval()))
+    return {name: known.loss[name] for name in cuts}
 
 
 def contest(run: Run, cutter: Cutter, contestants: dict[str, Widths], steps: int) -> dict[str, float]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -35,6 +36,7 @@ _OTHERS = {
     "even cut": "uniform",
     "all channels compete": "global",
 }  # ways that know no measured loss; they join the contest
+_FEWER = ", fewer blocks"
 _AROUND = 0.3  # of its width may a group move from the contest's winner: a step of 8 is half of 16 and nothing of 216
 _TURNS = 4  # in which a contestant's convolutions are measured
 
@@ -135,28 +137,46 @@ def allocator(run: Run, cutter: Cutter, step: int, removal: bool = True) -> Allo
     settled: list[tuple[Values, Values]] = []  # of the rule that won: all its widths, and those around the winner
     finest = rules[next(iter(rules))]  # the winner's widths may be coarser: no block goes while narrower ones fit
 
+    @cache  # measured only where blocks have to go
+    def removed() -> dict[str, float]:
+        return _removed(run, cutter, found, blocks) if blocks and found.stays else found.removed
+
+    def fewer(values: Values, terms: list[Term], limit: float) -> Widths:
+        return knapsack_with_removal(graph, values, terms, limit, removed(), free)
+
     def allocate(terms: list[Term], limit: float, exactly: Exactly | None = None, settle: bool = True) -> Widths:
         if settle and not settled:
-            settled.append(_settle(run, cutter, rules, options, terms, limit, step, exactly))
+            fields = Fields(rules, options, fewer if blocks else None, free)
+            settled.append(_settle(run, cutter, fields, terms, limit, step, exactly))
         whole, near = settled[0] if settled else (finest, {})
-        for values in (near, whole):
+        for values in (near, {} if free else whole):
             with suppress(BudgetError):
-                if values and not free:
+                if values:
                     return knapsack(values, terms, limit)
-        return knapsack_with_removal(graph, whole if free else finest, terms, limit, found.removed, free)
+        return fewer(whole if free else finest, terms, limit)
 
     return allocate
 
 
+@dataclass(frozen=True)
+class Fields:
+    """Who competes.
+
+    Args:
+        rules: name -> what widths are worth.
+        options: group -> all its widths on the device's step.
+        fewer: (values, terms, limit) -> widths, 0 for those of blocks that go; None: none may.
+        free: blocks may go where widths alone meet the limit, too.
+    """
+
+    rules: dict[str, Values]
+    options: dict[str, list[int]]
+    fewer: Callable[[Values, list[Term], float], Widths] | None
+    free: bool
+
+
 def _settle(
-    run: Run,
-    cutter: Cutter,
-    rules: dict[str, Values],
-    options: dict[str, list[int]],
-    terms: list[Term],
-    limit: float,
-    step: int,
-    exactly: Exactly | None,
+    run: Run, cutter: Cutter, fields: Fields, terms: list[Term], limit: float, step: int, exactly: Exactly | None
 ) -> tuple[Values, Values]:
     """The values of the rule whose network heals best in the contest, and their part around that network's widths;
     without a contest those of the first rule, and nothing.
@@ -164,26 +184,30 @@ def _settle(
     What a contest has decided stays decided (`prune/settled.json`): a loop of engines that was killed goes on with the same
     network, although its table has grown meanwhile.
     """
+    rules, first = fields.rules, next(iter(fields.rules))
     path, key = run.folder / "prune" / "settled.json", notes.key_of(run, cutter, [step, list(rules)])
     if told := notes.told(path, key):
         run.kept["contest"] = told["contest"]
-        values = rules.get(told["contest"]["winner"], rules[next(iter(rules))])
-        return values, _near(values, told["widths"], options, step)
+        return _around(fields, told["contest"]["winner"], told["widths"], step)
     run.kept["contest"] = None
     contestants: dict[str, Widths] = {}
-    for name, values in rules.items():
+
+    def enter(name: str, way: Callable[[list[Term]], Widths]) -> None:
         with suppress(BudgetError):
-            widths = _standing(lambda t, v=values: knapsack(v, t, limit), terms, exactly)
+            widths = _standing(way, terms, exactly)
             if widths not in contestants.values():
                 contestants[name] = widths
-    first = next(iter(rules))
-    if contestants and len(rules) > 1:
+
+    for name, values in rules.items():
+        enter(name, lambda t, v=values: knapsack(v, t, limit))
+    fit = bool(contestants)
+    if fields.fewer and len(rules) > 1 and (fields.free or not fit):
+        for name, values in rules.items():
+            enter(name + _FEWER, lambda t, v=values, f=fields.fewer: f(v, t, limit))
+    if fit and len(rules) > 1:
         scores, least = cutter.scores, run.recipe.prune.min_keep
         for name, how in _OTHERS.items():
-            with suppress(BudgetError):
-                contestants[name] = _standing(
-                    lambda t, h=how: by_rank(scores, total(t), limit, how=h, min_keep=least, step=step), terms, exactly
-                )
+            enter(name, lambda t, h=how: by_rank(scores, total(t), limit, how=h, min_keep=least, step=step))
     unlike = any(a != b for a, b in pairwise(contestants.values()))
     steps = recovery.contest_steps(run, len(contestants)) if unlike else 0  # a budget wider than dense leaves no choice
     if not steps:
@@ -197,8 +221,13 @@ def _settle(
         + ", ".join(f"{n} {v:.4f}" for n, v in sorted(loss.items(), key=lambda item: item[1]))
         + ")"
     )
-    values = rules.get(best, rules[first])
-    return values, _near(values, contestants[best], options, step)
+    return _around(fields, best, contestants[best], step)
+
+
+def _around(fields: Fields, winner: str, widths: Widths, step: int) -> tuple[Values, Values]:
+    """The winner's values, all of them and those near its widths."""
+    values = fields.rules.get(winner.removesuffix(_FEWER), fields.rules[next(iter(fields.rules))])
+    return values, _near(values, widths, fields.options, step)
 
 
 def _standing(way: Callable[[list[Term]], Widths], terms: list[Term], exactly: Exactly | None) -> Widths:
@@ -220,6 +249,9 @@ def _near(values: Values, winner: Widths, options: dict[str, list[int]], step: i
     most = max(max(v.values()) - min(v.values()) for v in values.values())
     found: Values = {}
     for name, width in winner.items():
+        if not width:
+            found[name] = {0: 0.0}  # of a block that went
+            continue
         known = sorted(values[name])
         around = {w for w in {*options[name], width} if abs(w - width) <= step}
         found[name] = {
@@ -231,6 +263,25 @@ def _near(values: Values, winner: Widths, options: dict[str, list[int]], step: i
 
 def sensitivity(run: Run, cutter: Cutter, blocks: Blocks) -> worth.Losses:
     """What cuts cost, each alone, after a short recovery; kept beside the scores as `prune/sensitivity.json`."""
+    steps = recovery.steps_each(run, len(cutter.graph.groups))
+    cutter = cutter.to(PartialState().device)
+    yard = _yardstick(run, cutter)
+    with Progress("sensitivity", len(worth.SHARES) * len(cutter.graph.groups) + len(blocks), unit="cuts") as bar:
+        found = worth.sensitivity(cutter, yard, blocks, bar.move)
+    if steps:
+        found = recovery.healed(run, cutter, yard, found, steps)
+    write_json(run.folder / "prune" / "sensitivity.json", {"recovery_steps": steps} | asdict(found))
+    return found
+
+
+def _removed(run: Run, cutter: Cutter, found: worth.Losses, blocks: Blocks) -> dict[str, float]:
+    """What the removal of blocks costs after a short recovery, as `found` says it of widths."""
+    steps = recovery.steps_each(run, len(cutter.graph.groups))
+    cutter = cutter.to(PartialState().device)
+    return recovery.without_blocks(run, cutter, _yardstick(run, cutter), found, blocks, steps)
+
+
+def _yardstick(run: Run, cutter: Cutter) -> worth.Yardstick:
     data, count = load.dataset(run, "train"), run.recipe.prune.sensitivity_images
     chosen = [data[i * len(data) // count][0] for i in range(min(count, len(data)))]
     images = [normalised(np.stack(chosen[n : n + 4])) for n in range(0, len(chosen), 4)]
@@ -240,12 +291,4 @@ def sensitivity(run: Run, cutter: Cutter, blocks: Blocks) -> worth.Losses:
         if settling:
             recalibrate(cut, settling, len(settling))
 
-    steps = recovery.steps_each(run, len(cutter.graph.groups))
-    cutter = cutter.to(PartialState().device)
-    yard = worth.Yardstick(cutter.net, images, load.task(run).apart, settle)
-    with Progress("sensitivity", len(worth.SHARES) * len(cutter.graph.groups) + len(blocks), unit="cuts") as bar:
-        found = worth.sensitivity(cutter, yard, blocks, bar.move)
-    if steps:
-        found = recovery.healed(run, cutter, yard, found, steps)
-    write_json(run.folder / "prune" / "sensitivity.json", {"recovery_steps": steps} | asdict(found))
-    return found
+    return worth.Yardstick(cutter.net, images, load.task(run).apart, settle)

