@@ -71,7 +71,7 @@ def allocator(run: Run, way: str, cutter: Cutter) -> tuple[Any, Any, Any]:
         if way == "uniform":
             return by_rank(scores, predictor, limit, how="uniform", min_keep=floor, step=step)
         if not way.startswith("macs"):
-            terms = [Term(*t) for t in predictor.terms()]
+            terms = [Term(*t) for t in predictor.terms(limit)]
             return knapsack_with_removal(graph, values, terms, limit, found.removed)
         low, high, best = 0.0, 1.0, None
         for _ in range(12):  # the most MACs whose widths are predicted to meet the latency

@@ -70,7 +70,7 @@ def loop(run: Run) -> dict[str, Any]:
 
     def allocate(predictor: Any, limit: float) -> Widths:
         began = time.perf_counter()
-        found = knapsack_with_removal(graph, values, [Term(*t) for t in predictor.terms()], limit, blocks)
+        found = knapsack_with_removal(graph, values, [Term(*t) for t in predictor.terms(limit)], limit, blocks)
         solving.append(time.perf_counter() - began)
         return found
 

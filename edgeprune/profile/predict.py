@@ -4,7 +4,8 @@
 
 T_l is the device's table, r_l the ratio of a layer's time in its place in the dense engine to the table's, `moved` the
 numbers that pools, resizes and concatenations move, `fixed` what does not change with widths (input, full-size resize,
-argmax, the call itself). a, b, c are 1 at first and fitted (ridge, relative error) to every engine that is measured.
+argmax, the call itself). a, b, c are 1 at first and fitted (ridge, relative error) to the engines that were measured, those that
+take about as long weighing most: what a table misses of narrow layers it need not miss of wide ones.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from edgeprune.profile.profiler import Operation
 from edgeprune.profile.staircase import Surface
 from edgeprune.runtime.signature import Signature
 
-_RIDGE = 0.01  # how much an engine weighs against the prior of 1
+_RIDGE = 0.01  # how much the prior of 1 weighs against an engine
+_LIKE = 0.5  # of log ms: engines so far apart teach each other little
+_OLDER = 0.4  # what an engine weighs beside the next one: ratios follow the latest
 
 
 @dataclass
@@ -52,7 +55,6 @@ class Predictor:
         self.moves, self.dense, self.surfaces = list(moves), dict(dense), surfaces
         self.ratio = {op.name: 1.0 for op in self.layers}
         self.slope, self.fixed = 0.0, 0.0
-        self.weights = np.ones(3)
         self.seen: list[Measured] = []
 
     def key(self, op: Operation, widths: dict[str, int]) -> Key:
@@ -78,9 +80,14 @@ class Predictor:
         """Numbers that the other operators move."""
         return float(sum(m.pixels * m.channels.at(widths) for m in self.moves if m.channels.parts))
 
-    def terms(self) -> list[tuple[tuple[str, ...], Callable[[dict[str, int]], float]]]:
-        """The prediction as a sum: (groups that a term depends on, its milliseconds)."""
-        conv, moves, fixed = (float(w) for w in self.weights)
+    def terms(self, near: float | None = None) -> list[tuple[tuple[str, ...], Callable[[dict[str, int]], float]]]:
+        """The prediction as a sum: (groups that a term depends on, its milliseconds).
+
+        Args:
+            near: milliseconds around which it is to hold; None: those of the latest engine.
+        """
+        near = near or (self.seen[-1].ms if self.seen else 1.0)
+        conv, moves, fixed = (float(w) for w in self.correction(near))
         found: list[tuple[tuple[str, ...], Callable[[dict[str, int]], float]]] = [((), lambda w: fixed * self.fixed)]
         for op in self.layers:
             assert op.signature is not None
@@ -111,7 +118,18 @@ class Predictor:
         return np.array([conv, self.slope * self.moved(widths), self.fixed])
 
     def __call__(self, widths: dict[str, int]) -> float:
-        return float(self.weights @ self.parts(widths))
+        parts = self.parts(widths)
+        return float(self.correction(float(parts.sum())) @ parts)
+
+    def correction(self, ms: float) -> np.ndarray:
+        """(a, b, c) of engines that take about `ms`."""
+        if not self.seen:
+            return np.ones(3)
+        rows = np.array([self.parts(e.widths) / e.ms for e in self.seen])
+        apart = np.log([max(ms, 1e-9) / e.ms for e in self.seen]) / _LIKE
+        weight = np.exp(-(apart**2)) * _OLDER ** np.arange(len(self.seen))[::-1]
+        left = rows.T @ (weight[:, None] * rows) + _RIDGE * np.eye(3)
+        return np.linalg.solve(left, rows.T @ weight + _RIDGE * np.ones(3))
 
     def anchor(self, context: Context, ms: float) -> None:
         """Take the dense engine's own profile and its measured milliseconds as the point to start from."""
@@ -130,7 +148,7 @@ class Predictor:
         self.fixed = speed * context.around if context.convolutions else max(0.0, ms - conv - self.slope * moved)
 
     def learn(self, widths: dict[str, int], ms: float, context: Context | None = None) -> None:
-        """A measured engine; the correction is fitted to all of them anew, the latest ones weighing most.
+        """A measured engine.
 
         Its own profile says what its convolutions take in their place: the layers' ratios follow it, since the next
         engine will be much like this one.
@@ -142,19 +160,15 @@ class Predictor:
                     plain = self.surfaces[key.signature].at(key.inputs, key.outputs)
                     self.ratio[op.name] = float(np.clip(speed * np.mean(times) / plain, 0.25, 4.0))
         self.seen.append(Measured(dict(widths), ms))
-        rows = np.array([self.parts(e.widths) / e.ms for e in self.seen])
-        weight = np.array([0.4 ** (len(self.seen) - 1 - n) for n in range(len(self.seen))])
-        left = rows.T @ (weight[:, None] * rows) + _RIDGE * np.eye(3)
-        self.weights = np.linalg.solve(left, rows.T @ weight + _RIDGE * np.ones(3))
 
     def learnt(self) -> dict[str, Any]:
         """What engines have taught it so far, as JSON."""
         seen = [{"widths": e.widths, "ms": e.ms} for e in self.seen]
-        return {"ratio": self.ratio, "weights": self.weights.tolist(), "seen": seen}
+        return {"ratio": self.ratio, "seen": seen}
 
     def recall(self, learnt: dict[str, Any]) -> None:
         """Be as the predictor that told `learnt`."""
-        self.ratio, self.weights = dict(learnt["ratio"]), np.array(learnt["weights"])
+        self.ratio = dict(learnt["ratio"])
         self.seen = [Measured(**e) for e in learnt["seen"]]
 
 

@@ -71,7 +71,7 @@ def under_latency(run: Run, cutter: Cutter, step: int) -> tuple[latency.Allocate
     def asked(settle: bool) -> latency.Allocate:
         def allocate(predictor: Predictor, limit: float) -> Widths:
             def terms() -> list[Term]:
-                return [Term(*t) for t in predictor.terms()]
+                return [Term(*t) for t in predictor.terms(limit)]
 
             def exactly(widths: Widths) -> list[Term]:
                 latency.measure_exactly(run, predictor, widths)

@@ -86,6 +86,19 @@ def test_it_learns_from_engines():
     assert p(held) == pytest.approx(truth(held), rel=0.03)
 
 
+def test_engines_of_another_size_teach_little():
+    """As measured: a table 31 % over at a twelfth of the dense time, and 3 % over at the half of it."""
+    p = predictor()
+    half, twelfth = {"a": 48, "b": 32}, {"a": 4, "b": 2}
+    p.learn(half, table(half) / 1.03)
+    p.learn(twelfth, table(twelfth) / 1.31)
+    wide = {"a": 56, "b": 32}
+    assert p(wide) == pytest.approx(table(wide) / 1.03, rel=0.01)
+    assert p(twelfth) == pytest.approx(table(twelfth) / 1.31, rel=0.02)
+    near = p.terms(p(wide))
+    assert sum(cost(wide) for _, cost in near) == pytest.approx(p(wide), rel=0.01)
+
+
 def test_the_last_engines_own_profile_counts_for_its_neighbours():
     p = predictor()
     w = {"a": 32, "b": 32}

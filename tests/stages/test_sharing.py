@@ -22,7 +22,7 @@ class ByMacs:
     """A device whose time is its MACs."""
 
     def __init__(self, graph):
-        self.terms = lambda: [(t.groups, t.cost) for t in cost.macs(graph)]
+        self.terms = lambda near=None: [(t.groups, t.cost) for t in cost.macs(graph)]
         self.price = cost.total(cost.macs(graph))
 
 
