@@ -107,12 +107,13 @@ def test_the_page_is_counted_from_the_raw_results(study, tmp_path, monkeypatch):
     records = [_record("edgeprune", s, 48.0 + s) for s in (0, 1)] + [_record("tp_taylor", s, 46.0) for s in (0, 1)]
     records.append({**_record("ns", 0, 0.0), "failed": "why it failed"})
     records[-1].pop("table")
-    page = report.page("cpu", records)
+    page = report.page("cpu", {"cpu": records})
     assert "48.50 ± 0.71" in page and "+2.50 ± 0.71, 2 seeds" in page and "why it failed" in page
     assert "very same" not in page
     other = [r | ({"dense_weights": "new"} if r["entry"] == "edgeprune" and r["seed"] == 1 else {}) for r in records]
-    page_of_three = report.page("cpu", other)
+    page_of_three = report.page("cpu", {"cpu": other, "cpu-avx512": records[:1]})
     assert "3 dense networks of 2 seeds" in page_of_three and "+2.00, one seed" in page_of_three
+    assert "| streetnet | 0.5x | AVX-512 | 48.00 | - |" in page_of_three, "places are not averaged"
     for name in ("streetnet.svg", "streetnet-masks.svg"):
         assert f"results/{name}" in page and (tmp_path / "results" / name).read_text().rstrip().endswith("</svg>")
 

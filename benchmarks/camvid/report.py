@@ -2,14 +2,16 @@
 
     benchmarks/camvid/report [--scale cpu]
 
-The words under *Reading* are those of reading.md beside this file; everything else is counted from results/<scale>/*.json.
+The words under *Reading* are those of reading.md beside this file; everything else is counted from results/<place>/*.json (`study.PLACES`).
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,24 @@ DOCS = HERE.parents[1] / "docs"
 Record = dict[str, Any]
 
 
-def read(scale: str) -> list[Record]:
-    """The rows that are there, in the study's order."""
+Pick = Callable[..., list[Record]]  # (network=, budget=, entry=, seed=): the rows with these
+
+
+def read(scale: str) -> dict[str, list[Record]]:
+    """Place -> the rows that are there, in the study's order; places without any are left out."""
     known = list(study.rows(study.SCALES[scale], ablations=True))
-    paths = [HERE / "results" / scale / f"{row.name}.json" for row in known]
-    return [read_json(path) for path in paths if path.exists()]
+    found = {}
+    for place in (p for p, (of, _) in study.PLACES.items() if of == scale):
+        paths = [HERE / "results" / place / f"{row.name}.json" for row in known]
+        if there := [read_json(path) for path in paths if path.exists()]:
+            found[place] = there
+    return found
+
+
+def picker(records: Sequence[Record]) -> Pick:
+    """Picks among those that were measured."""
+    good = [r for r in records if "table" in r]
+    return lambda **wanted: [r for r in good if all(r[k] == v for k, v in wanted.items())]
 
 
 def several(records: Sequence[Record]) -> dict[str, Any]:
@@ -64,18 +79,18 @@ def paired(ours: Sequence[Record], theirs: Sequence[Record]) -> tuple[float, flo
     return float(np.mean(found)), float(np.std(found, ddof=1)) if len(found) > 1 else None, len(found)
 
 
-def glance(pick: Callable[..., list[Record]], networks: Sequence[str]) -> list[str]:
+def glance(picks: dict[str, Pick], networks: Sequence[str]) -> list[str]:
     """The default against the best of torch-pruning, and against the best of all others."""
     lines = [
-        "| network | budget | edgeprune's default | torch-pruning's best | difference | best of the others | difference |",
-        "|---" * 7 + "|",
+        "| network | budget | engines on | edgeprune's default | torch-pruning's best | difference | best of the others | difference |",
+        "|---" * 8 + "|",
     ]
     for network in networks:
-        for budget in study.BUDGETS:
+        for budget, (place, pick) in product(study.BUDGETS, picks.items()):
             ours = pick(network=network, budget=budget, entry="edgeprune")
             if not ours:
                 continue
-            line = [network, budget, f"{several(ours)['score']:.2f}"]
+            line = [network, budget, study.PLACES[place][1], f"{several(ours)['score']:.2f}"]
             for names in (study.OPPONENTS, [m for m in study.METHODS if m != "edgeprune" and m not in study.OPPONENTS]):
                 rivals = [found for m in names if (found := pick(network=network, budget=budget, entry=m))]
                 if not rivals:
@@ -95,27 +110,33 @@ def told(difference: tuple[float, float | None, int]) -> str:
     return f"{mean:+.2f}" + (f" ± {spread:.2f}, {seeds} seeds" if spread is not None else ", one seed")
 
 
-def page(scale: str, records: list[Record]) -> str:
+def page(scale: str, places: dict[str, list[Record]]) -> str:
     """The page; writes the figures beside it."""
-    good, failed = [r for r in records if "table" in r], [r for r in records if "failed" in r]
+    cfg, picks = study.SCALES[scale], {place: picker(records) for place, records in places.items()}
+    good = [r for records in places.values() for r in records if "table" in r]
+    lines = [*_intro(scale, good), "## At a glance", "", *glance(picks, list(cfg.networks)), "", *_reading()]
+    for place, pick in picks.items():
+        for network in (n for n in cfg.networks if pick(network=n)):
+            lines += _network(network, place, pick)
+        lines += _ablations(pick, next(iter(cfg.networks)), place)
+    return "\n".join([*lines, *_failed(places)])
 
-    def pick(**wanted: Any) -> list[Record]:
-        return [r for r in good if all(r[k] == v for k, v in wanted.items())]
 
-    cfg = study.SCALES[scale]
-    networks = [n for n in cfg.networks if pick(network=n)]
-    lines = [*_intro(scale, good), "## At a glance", "", *glance(pick, networks), "", *_reading()]
-    for network in networks:
-        lines += _network(network, pick)
-    lines += _ablations(pick, next(iter(cfg.networks)))
-    if failed:
-        lines += [
-            "## What could not be had",
-            "",
-            *[f"- {r['network']} {r['budget']}, {r['entry']}, seed {r['seed']}: {r['failed']}" for r in failed],
-            "",
-        ]
-    return "\n".join(lines)
+def _failed(places: dict[str, list[Record]]) -> list[str]:
+    """Rows that could not be had; those that failed alike share a line."""
+    rows: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for place, records in places.items():
+        for r in (r for r in records if "failed" in r):
+            at, why = (
+                f"{r['network']} at {r['budget']}, {study.PLACES[place][1]}",
+                re.sub(r"\d+\.\d{2,}", "…", r["failed"]),
+            )
+            rows.setdefault((at, why), {}).setdefault(study.ENTRIES[r["entry"]].title, []).append(str(r["seed"]))
+    lines = []
+    for (at, why), titles in rows.items():
+        who = "; ".join(f"{title} ({', '.join(seeds)})" for title, seeds in titles.items())
+        lines.append(f"- {at}: {who}: {why}")
+    return ["## What could not be had", "", "Seeds stand in brackets.", "", *lines, ""] if lines else []
 
 
 def _reading() -> list[str]:
@@ -123,12 +144,13 @@ def _reading() -> list[str]:
     return ["## Reading", "", path.read_text().strip(), ""] if path.exists() else []
 
 
-def _network(network: str, pick: Callable[..., list[Record]]) -> list[str]:
-    mine = pick(network=network)
+def _network(network: str, place: str, pick: Pick) -> list[str]:
+    mine, on = pick(network=network), study.PLACES[place][1]
+    figure = network if place == study.PLACES[place][0] else f"{network}-{place}"
     dense = {r["seed"]: r for r in mine}.values()
     scores, first = [r["table"]["dense_score"] for r in dense], next(iter(dense))
     lines = [
-        f"## {network}", "",
+        f"## {network}, engines on {on}", "",
         f"Dense: {np.mean(scores):.2f}{f' ± {np.std(scores, ddof=1):.2f}' if len(scores) > 1 else ''} mIoU over {len(scores)} "
         f"seed{'s' if len(scores) > 1 else ''}, {first['dense']['params'] / 1e6:.3f} M parameters, {first['dense']['macs'] / 1e9:.3f} GMACs, "
         f"{first['dense']['latency']['p50'] if first['dense'].get('latency') else first['table']['ms'] / first['table']['share']:.2f} ms.", "",
@@ -145,7 +167,7 @@ def _network(network: str, pick: Callable[..., list[Record]]) -> list[str]:
         if not rows:
             continue
         lines += [
-            f"### {network} at {budget}",
+            f"### {network} at {budget}, {on}",
             "",
             HEAD,
             *(cells(r) for r in sorted(rows, key=lambda r: -r["score"])),
@@ -153,8 +175,10 @@ def _network(network: str, pick: Callable[..., list[Record]]) -> list[str]:
         ]
         for row in rows:
             points.setdefault(row["entry"], []).append((row["share"], row["score"], row["spread"] or 0.0))
-    figures.front(DOCS / "results" / f"{network}.svg", points, float(np.mean(scores)), f"{network} on CamVid")
-    lines += [f"![accuracy against measured latency](results/{network}.svg)", ""]
+    figures.front(
+        DOCS / "results" / f"{figure}.svg", points, float(np.mean(scores)), f"{network} on CamVid, engines on {on}"
+    )
+    lines += [f"![accuracy against measured latency](results/{figure}.svg)", ""]
     shown = {
         m: pick(network=network, budget="0.5x", entry=m, seed=0)
         for m in ("edgeprune", "sirfp", "tp_group_norm", "tp_taylor", "random")
@@ -166,21 +190,27 @@ def _network(network: str, pick: Callable[..., list[Record]]) -> list[str]:
             **{m: r["masks"]["pruned"] for m, r in shown.items()},
         }
         figures.masks(
-            DOCS / "results" / f"{network}-masks.svg",
+            DOCS / "results" / f"{figure}-masks.svg",
             columns,
             f"{network} at 0.5x, seed 0: masks on the first two validation images",
         )
-        lines += [f"![masks side by side](results/{network}-masks.svg)", ""]
+        lines += [f"![masks side by side](results/{figure}-masks.svg)", ""]
     return lines
 
 
-def _ablations(pick: Callable[..., list[Record]], network: str) -> list[str]:
+def _ablations(pick: Pick, network: str, place: str) -> list[str]:
     lines: list[str] = []
     for budget in study.BUDGETS[:2]:
         base = [several(f) for m in ("edgeprune", "sirfp") if (f := pick(network=network, budget=budget, entry=m))]
         rows = [several(found) for m in study.ABLATIONS if (found := pick(network=network, budget=budget, entry=m))]
         if rows:
-            lines += [f"## Ablations, {network} at {budget}", "", HEAD, *(cells(r) for r in base + rows), ""]
+            lines += [
+                f"## Ablations, {network} at {budget}, {study.PLACES[place][1]}",
+                "",
+                HEAD,
+                *(cells(r) for r in base + rows),
+                "",
+            ]
     return lines
 
 
@@ -217,11 +247,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", choices=list(study.SCALES), default="cpu")
     args = parser.parse_args()
-    records = read(args.scale)
-    if not any("table" in r for r in records):
+    places = read(args.scale)
+    if not any("table" in r for records in places.values() for r in records):
         sys.exit(f"no results of scale {args.scale} yet; benchmarks/camvid/run makes them")
-    write_atomic(DOCS / "results.md", page(args.scale, records))
-    print(f"{DOCS / 'results.md'}: {len(records)} rows")
+    write_atomic(DOCS / "results.md", page(args.scale, places))
+    print(
+        f"{DOCS / 'results.md'}: {', '.join(f'{len(records)} rows on {study.PLACES[p][1]}' for p, records in places.items())}"
+    )
     return 0
 
 

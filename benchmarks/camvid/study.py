@@ -103,6 +103,12 @@ SCALES = {
     ),
 }  # fmt: skip
 
+PLACES = {  # folder of results/ -> its scale, and where the rows' engines ran; rows of several places are never averaged
+    "cpu": ("cpu", "AVX2"),
+    "cpu-avx512": ("cpu", "AVX-512"),
+    "gpu": ("gpu", "GPU"),
+}
+
 # the papers' criteria share the budget out as their papers do: all channels compete (global), or every layer keeps the same share
 _GLOBAL, _UNIFORM = {"allocate": "global", "min_keep": 0.1}, {"allocate": "uniform", "min_keep": 0.1}
 METHODS = {

@@ -4,9 +4,12 @@ import io
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
+from edgeprune.files import read_json
 from edgeprune.prune import cost
+from edgeprune.prune.blocks import find_blocks
 from edgeprune.prune.criteria import CRITERIA
 from edgeprune.prune.cutter import Cutter
 from edgeprune.prune.groups import find_groups
@@ -26,6 +29,19 @@ class ByMacs:
         self.price = cost.total(cost.macs(graph))
 
 
+def job(folder: Path, *settings: str) -> tuple[Run, Cutter]:
+    recipe = load_recipe("quickstart", [*TINY, "budget.latency=0.5x", "prune.step=1", *settings])
+    run = Run(recipe, load_target("cpu"), folder, Console(file=io.StringIO()))
+    run.facts["profile"] = {"kind": "estimated", "step": 1}
+    run.key = "k"
+    torch.manual_seed(0)
+    net = load.build(run).eval()
+    graph = find_groups(net, load.example(run))
+    criterion = CRITERIA["l2"]()
+    criterion.attach(net, graph.groups)
+    return run, Cutter(net, graph, criterion.scores())
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -40,18 +56,39 @@ class ByMacs:
     ids=lambda s: " ".join(x.partition(".")[2] for x in s),
 )
 def test_widths_under_a_latency_budget(tmp_path: Path, settings: list[str]):
-    recipe = load_recipe("quickstart", [*TINY, "budget.latency=0.5x", "prune.step=1", *settings])
-    run = Run(recipe, load_target("cpu"), tmp_path, Console(file=io.StringIO()))
-    run.facts["profile"] = {"kind": "estimated", "step": 1}
-    run.key = "k"
-    net = load.build(run).eval()
-    graph = find_groups(net, load.example(run))
-    criterion = CRITERIA["l2"]()
-    criterion.attach(net, graph.groups)
-    device = ByMacs(graph)
+    run, cutter = job(tmp_path, *settings)
+    graph, device = cutter.graph, ByMacs(cutter.graph)
     limit = 0.5 * device.price(graph.widths())
-    share, scout = sharing.under_latency(run, Cutter(net, graph, criterion.scores()), 1)
+    share, scout = sharing.under_latency(run, cutter, 1)
     assert (scout is not None) == ("prune.contest_steps=1" in settings)
     for way in filter(None, (scout, share)):
         widths = way(device, limit)  # type: ignore[arg-type]
         assert widths.keys() == graph.widths().keys() and 0 < device.price(widths) <= limit
+
+
+def test_where_no_widths_fit_networks_with_fewer_blocks_compete(tmp_path: Path, monkeypatch):
+    """What a block's removal costs is judged after a short recovery, as everything else that they weigh it against."""
+    monkeypatch.setattr(sharing, "EVENED", (0.0, 100.0))
+    settings = ["prune.allocate=auto", "prune.worth=sensitivity", "prune.recovery_steps=2", "prune.contest_steps=2"]
+    run, cutter = job(tmp_path, "prune.min_keep=0.75", *settings)
+    (block,) = find_blocks(cutter.graph).values()
+    device, whole = ByMacs(cutter.graph), cutter.graph.widths()
+    limit = 0.85 * device.price({**whole, **dict.fromkeys(block, 0)})
+    assert limit < device.price({n: 3 * w // 4 for n, w in whole.items()})
+    share, _ = sharing.under_latency(run, cutter, 1)
+    widths = share(device, limit)  # type: ignore[arg-type]
+    assert {n for n, w in widths.items() if not w} == block and 0 < device.price(widths) <= limit
+    assert all(name.endswith(", fewer blocks") for name in run.kept["contest"]["loss"])
+    found = read_json(tmp_path / "prune" / "recovery.json")["loss"]
+    assert {f"without {n}" for n in find_blocks(cutter.graph)} < found.keys()
+    again, _ = sharing.under_latency(run, cutter, 1)  # told by its notes
+    near = again(device, 0.93 * device.price(widths))  # type: ignore[arg-type]
+    assert {n for n, w in near.items() if not w} == block, "the loop stays around the winner"
+
+
+def test_blocks_are_not_judged_where_widths_fit(tmp_path: Path):
+    run, cutter = job(tmp_path, "prune.allocate=auto", "prune.recovery_steps=2", "prune.contest_steps=2")
+    device = ByMacs(cutter.graph)
+    share, _ = sharing.under_latency(run, cutter, 1)
+    assert all(share(device, 0.5 * device.price(cutter.graph.widths())).values())  # type: ignore[arg-type]
+    assert not any(name.startswith("without") for name in read_json(tmp_path / "prune" / "recovery.json")["loss"])
