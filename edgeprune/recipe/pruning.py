@@ -63,7 +63,7 @@ class Prune(Section):
     remove_blocks: Literal["never", "needed", "free"] = Field(
         default="needed",
         description="knapsack: whole residual branches go where no widths meet the budget (needed), or wherever their "
-        "measured loss is the cheapest (free)",
+        "measured loss is the cheapest (free); with a contest, networks with fewer branches compete then",
     )
     compensate: bool = Field(
         default=True,
