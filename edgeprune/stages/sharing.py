@@ -253,7 +253,7 @@ def _near(values: Values, winner: Widths, options: dict[str, list[int]], step: i
             found[name] = {0: 0.0}  # of a block that went
             continue
         known = sorted(values[name])
-        around = {w for w in {*options[name], width} if abs(w - width) <= step}
+        around = {w for w in {*options[name], width} if abs(w - width) <= max(step, _AROUND * width)}
         found[name] = {
             w: float(np.interp(w, known, [values[name][k] for k in known])) - most * max(0.0, np.log2(width / w)) ** 2
             for w in sorted(around)

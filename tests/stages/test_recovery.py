@@ -123,7 +123,7 @@ def test_the_contest_decides_between_ways_to_share_out_and_later_limits_stay_nea
     assert run.kept["contest"] == {"steps": 20, "winner": min(kept, key=lambda n: kept[n]), "loss": kept}
     assert found["once"] > found["copies"] and sum(found.values()) == 8, "what heals makes room for what does not"
     near = allocate(terms, 9)
-    assert sum(near.values()) == 9 and all(abs(near[n] - found[n]) <= 1 for n in found)
+    assert sum(near.values()) == 9 and all(abs(near[n] - found[n]) <= max(1, 0.3 * found[n]) for n in found)
     far = allocate(terms, 14)  # a step does not reach it
     assert sum(far.values()) <= 14 and far["once"] >= found["once"]
 
