@@ -100,32 +100,13 @@ def evened(values: Values, losses: dict[str, dict[int, float]], strength: float)
     Args:
         losses: group -> kept -> loss, up to the whole width.
     """
-    sizes, price = {name: max(curve) for name, curve in losses.items()}, _price(losses, strength)
+    sizes = {name: max(curve) for name, curve in losses.items()}
+    half = [np.interp(sizes[n] / 2, sorted(c), [c[k] for k in sorted(c)]) for n, c in losses.items()]
+    price = strength * float(np.mean(half)) if half else 0.0
     return {
         name: {w: value - price * float(np.log2(sizes[name] / w)) ** 2 for w, value in options.items()}
         for name, options in values.items()
     }
-
-
-def evened_removals(
-    removed: dict[str, float],
-    blocks: Blocks,
-    options: dict[str, list[int]],
-    losses: dict[str, dict[int, float]],
-    strength: float,
-) -> dict[str, float]:
-    """Block -> what its removal costs with the same price: its groups go to none, which is taken for half of their narrowest width.
-
-    Branches that can each be missed cannot all be missed: without a price, all that cost little alone went together.
-    """
-    price = _price(losses, strength)
-    halvings = {name: float(np.log2(2 * max(curve) / min(options[name]))) for name, curve in losses.items()}
-    return {name: removed[name] + price * sum(halvings[g] ** 2 for g in groups) for name, groups in blocks.items()}
-
-
-def _price(losses: dict[str, dict[int, float]], strength: float) -> float:
-    half = [np.interp(max(c) / 2, sorted(c), [c[k] for k in sorted(c)]) for c in losses.values()]
-    return strength * float(np.mean(half)) if half else 0.0
 
 
 class Yardstick:

@@ -127,38 +127,33 @@ def allocator(run: Run, cutter: Cutter, step: int, removal: bool = True) -> Allo
         return lambda terms, limit: knapsack_with_removal(graph, values, terms, limit, nothing, free)
     found = sensitivity(run, cutter, blocks)
     rules = {"measured loss": worth.by_sensitivity(found.curves, scores, options)}
-    strengths = {"measured loss": 0.0}
     if found.stays:
         after = found.after(found.power)
         wider = worth.candidates(graph.widths(), floors(scores, recipe.prune.min_keep, 2 * step), 2 * step)
         fine, coarse = (worth.by_sensitivity(after, scores, widths) for widths in (options, wider))
         name = "loss after fine-tuning, evened by"
         rules = {f"{name} {strength:g}": worth.evened(fine, after, strength) for strength in EVENED}
-        strengths = dict(zip(rules, EVENED, strict=True))
-        last = f"{name} {EVENED[0]:g}, steps of {2 * step}"
-        rules[last], strengths[last] = worth.evened(coarse, after, EVENED[0]), EVENED[0]
-    settled: list[tuple[str, Values]] = []  # the rule that won, and its values around the winner's widths
-    finest = next(iter(rules))  # the winner's widths may be coarser: no block goes while narrower ones fit
+        rules[f"{name} {EVENED[0]:g}, steps of {2 * step}"] = worth.evened(coarse, after, EVENED[0])
+    settled: list[tuple[Values, Values]] = []  # of the rule that won: all its widths, and those around the winner
+    finest = rules[next(iter(rules))]  # the winner's widths may be coarser: no block goes while narrower ones fit
 
     @cache  # measured only where blocks have to go
     def removed() -> dict[str, float]:
         return _removed(run, cutter, found, blocks) if blocks and found.stays else found.removed
 
-    def fewer(rule: str, terms: list[Term], limit: float) -> Widths:
-        after = found.after(found.power)
-        losses = worth.evened_removals(removed(), blocks, options, after, strengths[rule])
-        return knapsack_with_removal(graph, rules[rule], terms, limit, losses, free)
+    def fewer(values: Values, terms: list[Term], limit: float) -> Widths:
+        return knapsack_with_removal(graph, values, terms, limit, removed(), free)
 
     def allocate(terms: list[Term], limit: float, exactly: Exactly | None = None, settle: bool = True) -> Widths:
         if settle and not settled:
             fields = Fields(rules, options, fewer if blocks else None, free)
             settled.append(_settle(run, cutter, fields, terms, limit, step, exactly))
-        rule, near = settled[0] if settled else (finest, {})
-        for values in (near, {} if free else rules[rule]):
+        whole, near = settled[0] if settled else (finest, {})
+        for values in (near, {} if free else whole):
             with suppress(BudgetError):
                 if values:
                     return knapsack(values, terms, limit)
-        return fewer(rule if free else finest, terms, limit)
+        return fewer(whole if free else finest, terms, limit)
 
     return allocate
 
@@ -170,21 +165,21 @@ class Fields:
     Args:
         rules: name -> what widths are worth.
         options: group -> all its widths on the device's step.
-        fewer: (rule, terms, limit) -> widths, 0 for those of blocks that go; None: none may.
+        fewer: (values, terms, limit) -> widths, 0 for those of blocks that go; None: none may.
         free: blocks may go where widths alone meet the limit, too.
     """
 
     rules: dict[str, Values]
     options: dict[str, list[int]]
-    fewer: Callable[[str, list[Term], float], Widths] | None
+    fewer: Callable[[Values, list[Term], float], Widths] | None
     free: bool
 
 
 def _settle(
     run: Run, cutter: Cutter, fields: Fields, terms: list[Term], limit: float, step: int, exactly: Exactly | None
-) -> tuple[str, Values]:
-    """The rule whose network heals best in the contest, and its values around that network's widths; without a contest the
-    first rule, and nothing.
+) -> tuple[Values, Values]:
+    """The values of the rule whose network heals best in the contest, and their part around that network's widths;
+    without a contest those of the first rule, and nothing.
 
     What a contest has decided stays decided (`prune/settled.json`): a loop of engines that was killed goes on with the same
     network, although its table has grown meanwhile.
@@ -207,8 +202,8 @@ def _settle(
         enter(name, lambda t, v=values: knapsack(v, t, limit))
     fit = bool(contestants)
     if fields.fewer and len(rules) > 1 and (fields.free or not fit):
-        for name in rules:
-            enter(name + _FEWER, lambda t, n=name, f=fields.fewer: f(n, t, limit))
+        for name, values in rules.items():
+            enter(name + _FEWER, lambda t, v=values, f=fields.fewer: f(v, t, limit))
     if fit and len(rules) > 1:
         scores, least = cutter.scores, run.recipe.prune.min_keep
         for name, how in _OTHERS.items():
@@ -216,7 +211,7 @@ def _settle(
     unlike = any(a != b for a, b in pairwise(contestants.values()))
     steps = recovery.contest_steps(run, len(contestants)) if unlike else 0  # a budget wider than dense leaves no choice
     if not steps:
-        return first, {}
+        return rules[first], {}
     loss = recovery.contest(run, cutter.to(PartialState().device), contestants, steps)
     best = min(loss, key=lambda n: loss[n])
     run.kept["contest"] = {"steps": steps, "winner": best, "loss": loss}
@@ -229,11 +224,10 @@ def _settle(
     return _around(fields, best, contestants[best], step)
 
 
-def _around(fields: Fields, winner: str, widths: Widths, step: int) -> tuple[str, Values]:
-    """The winner's rule, and its values near the winner's widths."""
-    rule = winner.removesuffix(_FEWER)
-    rule = rule if rule in fields.rules else next(iter(fields.rules))
-    return rule, _near(fields.rules[rule], widths, fields.options, step)
+def _around(fields: Fields, winner: str, widths: Widths, step: int) -> tuple[Values, Values]:
+    """The winner's values, all of them and those near its widths."""
+    values = fields.rules.get(winner.removesuffix(_FEWER), fields.rules[next(iter(fields.rules))])
+    return values, _near(values, widths, fields.options, step)
 
 
 def _standing(way: Callable[[list[Term]], Widths], terms: list[Term], exactly: Exactly | None) -> Widths:
