@@ -40,9 +40,8 @@ _FEWER = ", fewer blocks"
 _AROUND = 0.3  # of its width may a group move from the contest's winner: a step of 8 is half of 16 and nothing of 216
 _TURNS = 4  # in which a contestant's convolutions are measured
 
-Allocate = Callable[
-    ..., Widths
-]  # (terms, limit), and of one with a contest: exactly: Exactly | None = None, settle: bool = True
+# (terms, limit); one with a contest also takes exactly: Exactly | None = None, settle: bool = True
+Allocate = Callable[..., Widths]
 Exactly = Callable[[Widths], list[Term]]  # the terms, once they are exact for these widths
 
 
