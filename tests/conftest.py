@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.exporter import parse_once
+from tests.patience import run_short
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -24,6 +25,7 @@ def camvid() -> Path:
 
 
 parse_once()
+run_short()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,7 +2,9 @@
 
 What is sent lies under `~/.cache/edgeprune/` on the device by its checksum: scripts and models are checked against it
 before every job, an upload that broke off goes on where it stopped, and the answer of a job whose connection broke is
-fetched again. Host keys are checked by ssh itself; a host that it does not know is refused.
+fetched again. Host keys are checked by ssh itself; a host that it does not know is refused. The first command opens the
+connection, the others share it (`ControlMaster`): a run has a hundred of them, and a board takes up to a second for each
+handshake.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ import io
 import json
 import shlex
 import subprocess
+import tempfile
 import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +31,7 @@ from edgeprune.target import Target
 
 ROOT = ".cache/edgeprune"  # of the user's home on the device
 _TRIES, _PAUSE = 4, 2.0
+_PERSIST = 60  # seconds that the shared connection outlives the last command, should nobody hang up
 _BROKEN = 255  # ssh's own exit status for a connection that failed
 _OPTIONS = ("-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=15",
             "-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3")  # fmt: skip
@@ -39,6 +44,12 @@ class Ssh:
         assert target.host is not None
         self.target, self.name = target, target.host
         self._there: set[str] = set()
+        # not the target's name: the path of a socket has room for 100 characters
+        self._private = tempfile.TemporaryDirectory(prefix="edgeprune-", ignore_cleanup_errors=True)
+        control = Path(self._private.name) / "ssh"
+        shared = ("-o", "ControlMaster=auto", "-o", f"ControlPath={control}", "-o", f"ControlPersist={_PERSIST}")
+        self._line = ["ssh", *_OPTIONS, *shared, *target.ssh, "--", target.host]
+        weakref.finalize(self, _hang_up, control)
 
     def unfit(self, hello: dict[str, Any]) -> str | None:
         """Nothing: who names a host says that it is the device."""
@@ -77,8 +88,6 @@ class Ssh:
         return f"{folder}/{files[0].name}"
 
     def put_array(self, array: np.ndarray) -> str:
-        import tempfile
-
         with tempfile.TemporaryDirectory() as folder:
             held = io.BytesIO()
             np.save(held, np.ascontiguousarray(array), allow_pickle=False)
@@ -115,7 +124,7 @@ class Ssh:
         raise AssertionError
 
     def _once(self, command: str, seconds: float, data: bytes = b"") -> bytes:
-        line = ["ssh", *_OPTIONS, *self.target.ssh, "--", self.name, f"cd && {{ {command}; }}"]
+        line = [*self._line, f"cd && {{ {command}; }}"]
         try:
             done = subprocess.run(line, input=data, capture_output=True, timeout=seconds, check=False)
         except FileNotFoundError as error:
@@ -134,6 +143,12 @@ class Ssh:
         if done.returncode in (142, 14) or "Alarm clock" in last:
             raise DeviceError(f"{self.name}: the job took longer than it may; build_seconds, run_seconds of the target")
         raise EngineError(f"{self.name}: {last.removeprefix('error: ')}")
+
+
+def _hang_up(control: Path) -> None:
+    """End the shared connection, where there is one."""
+    if control.exists():
+        subprocess.run(["ssh", "-O", "exit", "-o", f"ControlPath={control}", "any"], capture_output=True, check=False)
 
 
 class _Broken(Exception):

@@ -46,12 +46,15 @@ def race(
 
     Args:
         take: takes so many interleaved pairs (slow, fast), on whatever device.
-        pairs: at least so many, and then as many again until the interval is at most `width` of the ratio wide.
+        pairs: at least so many, and then as many again until the interval is at most `width` of the ratio wide; more where
+            that would take less time than getting started did (loading engines on a board, warming up).
         most, seconds: when to stop all the same (four times the seconds where the interval is still very wide).
         decided: stop also where the interval is clear of 1, by a fifth of its width: which of the two is faster is known then.
     """
     started = time.perf_counter()
     a, b, warm, disturbed = take(pairs)
+    taken, paired = 1000 * (time.perf_counter() - started), float(np.mean(a + b))
+    least = int(taken / max(paired, 1e-6)) - len(a)
     while True:
         median, low, high = time_ratio(b, a)
         patience = seconds if high - low <= 3 * width * median else 4 * seconds  # somebody else is using the machine
@@ -59,5 +62,5 @@ def race(
         clear = decided and max(low - 1, 1 - high) > 0.2 * (high - low)
         if clear or high - low <= width * median or len(a) >= most or time.perf_counter() - started > patience:
             return Race(a, b, warm, median, low, high, disturbed)
-        more = take(min(len(a), most - len(a)))
+        more = take(min(max(len(a), least), most - len(a)))
         a, b, disturbed = np.concatenate([a, more.slow]), np.concatenate([b, more.fast]), disturbed + more.disturbed

@@ -153,7 +153,7 @@ def _measured(run: Run, head: str) -> dict[str, Any]:
     found = context.read(home / "dense.onnx", device(run).layers(source, precision(run)))
     _tell_unnamed(run, found, home / "dense.onnx")
     image = _image(run)
-    ms = float(np.median(race(lambda n: device(run).pairs(dense, dense, image, n), seconds=20).slow))
+    ms = float(np.median(race(lambda n: device(run).pairs(dense, dense, image, n)).slow))
     profiler = profiler_of(run)
     step = run.recipe.prune.step or profiler.step()
     surfaces = profiler.surfaces(graph.operations, graph.widths(), step)

@@ -12,6 +12,8 @@ import torch.onnx._internal.exporter._core  # noqa: F401
 import edgeprune.cli
 import edgeprune.pipeline  # noqa: F401
 from tests.exporter import parse_once
+from tests.patience import run_short
 
 parse_once(now=True)
+run_short()
 gc.freeze()  # or the first collection in a fork would copy every page

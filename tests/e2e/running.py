@@ -36,16 +36,27 @@ def run(runs: Path, *more: str, **names: str) -> subprocess.CompletedProcess:
 
 def called(line: list[str]) -> subprocess.CompletedProcess:
     """`python -m edgeprune …` in a process of its own, forked from one that has imported what takes seconds to import."""
+    return together(line, [{}])[0]
+
+
+def together(line: list[str], environments: list[dict[str, str]]) -> list[subprocess.CompletedProcess]:
+    """The same, one for each environment, at the same time."""
     with tempfile.TemporaryDirectory() as folder:
-        told = [Path(folder) / name for name in ("stdout", "stderr")]
-        process = started(line, told)
-        process.join()
-        return subprocess.CompletedProcess(line, process.exitcode, *(p.read_text() for p in told))
+        told = [[Path(folder) / f"{name}{n}" for name in ("stdout", "stderr")] for n in range(len(environments))]
+        processes = [started(line, t, e) for t, e in zip(told, environments, strict=True)]
+        for process in processes:
+            process.join(600)
+            process.kill()
+            process.join()
+        return [
+            subprocess.CompletedProcess(line, p.exitcode, *(x.read_text() for x in t))
+            for p, t in zip(processes, told, strict=True)
+        ]
 
 
-def started(line: list[str], told: list[Path]) -> multiprocessing.Process:
+def started(line: list[str], told: list[Path], more: dict[str, str] | None = None) -> multiprocessing.Process:
     """The same, and not waited for; `told` are the files for what it says on standard output and error."""
-    process = _FORKS.Process(target=_main, args=(line[3:], told, dict(os.environ)))
+    process = _FORKS.Process(target=_main, args=(line[3:], told, os.environ | (more or {})))
     process.start()
     return process
 

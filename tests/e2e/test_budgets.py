@@ -1,15 +1,13 @@
 """Latency budgets, searches and comparisons, all the way to engines."""
 
 import json
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-from tests.e2e.running import OWN, SETTINGS, STAGES, called, report, run
+from tests.e2e.running import SETTINGS, STAGES, called, report, run, started, together
 
-WIDER = [*OWN, "model.args.width=16", "prune.step=null", "prune.allocate=auto", "prune.sensitivity_images=2"]
+WIDER = ["model.args={width: 16}", "prune.step=null", "prune.allocate=auto", "prune.sensitivity_images=2"]
 
 
 def test_a_latency_budget_goes_all_the_way(tmp_path: Path):
@@ -53,10 +51,9 @@ def test_two_processes_share_a_search(tmp_path: Path):
         sys.executable, "-m", "edgeprune", "search", "quickstart", "--runs-dir", str(tmp_path), "--budgets", "macs=0.6x",
         "--methods", "l1,random", *settings,
     ]  # fmt: skip
-    both = [subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    told = [p.communicate(timeout=300)[1] for p in both]
-    assert all(p.returncode == 0 for p in both), told
-    assert all("more waiting" in text for text in told), "each took a point"
+    both = together(line, [{}, {}])
+    assert all(p.returncode == 0 for p in both), both
+    assert all("more waiting" in p.stderr for p in both), "each took a point"
     last = called(line)  # nothing is left to run; the front is written whole
     assert last.returncode == 0 and "more waiting" not in last.stderr
     found = json.loads((tmp_path / "quickstart@cpu-search" / "search.json").read_text())
@@ -87,29 +84,20 @@ def test_a_comparison_over_seeds(tmp_path: Path):
 
 
 def test_a_search_takes_up_what_a_killed_process_left(tmp_path: Path):
-    settings = [x for s in (*SETTINGS, "finetune.steps=4000") for x in ("--set", s)]
     start = [
-        sys.executable,
-        "-m",
-        "edgeprune",
-        "search",
-        "quickstart",
-        "--runs-dir",
-        str(tmp_path),
-        "--budgets",
-        "macs=0.6x",
-    ]
-    killed = subprocess.Popen(
-        [*start, "--methods", "l1", *settings], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
+        sys.executable, "-m", "edgeprune", "search", "quickstart", "--runs-dir", str(tmp_path), "--budgets", "macs=0.6x",
+        "--methods", "l1",
+    ]  # fmt: skip
+    settings = [x for s in (*SETTINGS, "finetune.steps=4000") for x in ("--set", s)]
+    killed = started([*start, *settings], [tmp_path / "stdout", tmp_path / "stderr"])
     manifest = tmp_path / "quickstart-l1-macs-0.6x@cpu" / "manifest.json"
     for _ in range(1200):
         if manifest.exists() and "prune" in manifest.read_text():
             break
         time.sleep(0.1)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    killed.kill()
+    killed.join()
     settings = [x for s in SETTINGS for x in ("--set", s)]  # other keys: the point is done anew
-    done = called([*start, "--methods", "l1", *settings])
+    done = called([*start, *settings])
     assert done.returncode == 0, done.stderr
     assert "left by a process that is gone" in done.stderr

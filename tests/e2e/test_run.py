@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 import edgeprune
 from edgeprune.files import lock
 from edgeprune.train import sparse
-from tests.e2e.running import OWN, STAGES, check_bundle, command, report, run, started
+from tests.e2e.running import OWN, STAGES, check_bundle, command, report, run, started, together
 
 
 @pytest.fixture(scope="module")
@@ -208,21 +209,18 @@ def test_an_intel_gpu_that_is_not_here_gets_a_bundle_too(finished: Path, tmp_pat
 
 def test_two_processes_train_together(tmp_path):
     """Each process sees its own share of every batch. (`accelerate launch --cpu --num_processes 2` starts only one.)"""
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--rdzv_backend",
-        "c10d",
-        "--master_port",
-        "0",
-    ]
-    together = [*launch, *command(tmp_path / "two", "train.batch=2", "finetune.batch=2")[1:]]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(together, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
+    line = command(tmp_path / "two", "train.batch=2", "finetune.batch=2")
+    done = together(line, ranks())
+    assert [p.returncode for p in done] == [0, 0], done
     assert report(tmp_path / "two")["training_steps"] == {"load": 8, "prune": 0, "finetune": 6}
-    again = subprocess.run(together, capture_output=True, text=True, env=environment)
-    assert again.returncode == 0 and again.stderr.count("skipped") == len(STAGES), again.stderr
+    again = together(line, ranks())
+    assert [p.returncode for p in again] == [0, 0] and again[0].stderr.count("skipped") == len(STAGES), again
+
+
+def ranks() -> list[dict[str, str]]:
+    """What torchrun tells each of two processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    return [common | {"RANK": rank, "LOCAL_RANK": rank} for rank in "01"]

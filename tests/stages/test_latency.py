@@ -225,3 +225,17 @@ def test_a_race_goes_on_until_it_can_tell():
 
     race(even, pairs=10, most=640, decided=True)
     assert sum(taken) == 640, "as fast as each other: nothing is decided early"
+
+
+def test_a_race_on_a_board_takes_more_at_a_time(monkeypatch):
+    """Loading both engines there takes seconds and a pair milliseconds: twenty pairs at a time would be waiting for nothing."""
+    clock, taken, rng = [0.0], [], np.random.default_rng(0)
+    monkeypatch.setattr("edgeprune.measure.race.time.perf_counter", lambda: clock[0])
+
+    def take(n):
+        taken.append(n)
+        clock[0] += 2.0 + n * 0.003
+        return Pairs(2 + 0.5 * rng.random(n), 1 + 0.2 * rng.random(n), [(12, True), (12, True)])
+
+    race(take, pairs=20, most=2000)
+    assert taken[0] == 20 and 500 < taken[1] < 800 and len(taken) <= 4
