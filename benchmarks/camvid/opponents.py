@@ -45,12 +45,16 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "latency_budget"))
 
 Keep = dict[str, np.ndarray]  # group -> kept units
 _OUTS = (tp.prune_conv_out_channels, tp.prune_depthwise_conv_out_channels, tp.prune_linear_out_channels)
-_MOST = 0.9  # of a layer that may go, as the others keep a tenth
 _RATIOS = 0.01  # torch-pruning's ratio moves by it
 
 
 def torch_pruning(
-    run: Run, importance: str, isomorphic: bool = False, sparse: bool = False, sparsity: dict[str, Any] | None = None
+    run: Run,
+    importance: str,
+    isomorphic: bool = False,
+    sparse: bool = False,
+    most: float = 0.9,
+    sparsity: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """torch-pruning's pruner over the whole network (`global_pruning`), widths on the device's step (`round_to`).
 
@@ -58,6 +62,7 @@ def torch_pruning(
         importance: "group_norm" (`GroupNormPruner`) or "taylor" (`MetaPruner` with `GroupTaylorImportance`).
         isomorphic: channels compete only with those of like layers (its ECCV 2024 addition).
         sparse: `GroupNormPruner.regularize` during a training by `sparsity`, as its examples do.
+        most: of a layer that may go (`max_pruning_ratio`); most methods of the study keep a tenth of every layer.
 
     Raises:
         SurgeryError: its cut does not leave a network that is the dense one with channels taken out.
@@ -66,7 +71,7 @@ def torch_pruning(
     graph, spent = find_groups(net, example), scoring.Spent()
     step = run.facts["profile"]["step"]
     if sparse:
-        pruner = _pruner(net, example, importance, isomorphic, 0.5, step)
+        pruner = _pruner(net, example, importance, isomorphic, 0.5, step, most)
         hooks = Hooks(after_backward=lambda: pruner.regularize(net))
         cfg = Train.model_validate(sparsity)
         scoring.teach(run, net, cfg, run.folder / "prune", 0, hooks, spent, "sparse training of torch-pruning")
@@ -78,7 +83,7 @@ def torch_pruning(
     @functools.cache
     def cut(percent: int) -> tuple[nn.Module, Keep]:
         small = _copied(net)
-        return small, _prune(_pruner(small, example, importance, isomorphic, percent / 100, step), small, graph)
+        return small, _prune(_pruner(small, example, importance, isomorphic, percent / 100, step, most), small, graph)
 
     def share(predictor: Any, limit: float) -> dict[str, int]:
         low, high = 0, 97  # the least ratio that is predicted to meet the limit; costs fall with it, but for rounding
@@ -102,7 +107,9 @@ def torch_pruning(
     return _leave(run, net, graph, plan, small, said, spent)
 
 
-def _pruner(net: nn.Module, example: torch.Tensor, importance: str, isomorphic: bool, ratio: float, step: int) -> Any:
+def _pruner(
+    net: nn.Module, example: torch.Tensor, importance: str, isomorphic: bool, ratio: float, step: int, most: float
+) -> Any:
     classes = [m for m in net.modules() if isinstance(m, nn.Conv2d)][-1].out_channels
     made, judged = {
         "group_norm": (tp.pruner.GroupNormPruner, tp.importance.GroupMagnitudeImportance(p=2)),
@@ -111,7 +118,7 @@ def _pruner(net: nn.Module, example: torch.Tensor, importance: str, isomorphic: 
     heads = [m for m in net.modules() if isinstance(m, nn.Conv2d) and m.out_channels == classes]
     return made(
         net, example, importance=judged, global_pruning=True, isomorphic=isomorphic, pruning_ratio=ratio,
-        max_pruning_ratio=_MOST, round_to=step, ignored_layers=heads,
+        max_pruning_ratio=most, round_to=step, ignored_layers=heads,
     )  # fmt: skip
 
 

@@ -136,6 +136,14 @@ METHODS = {
     "tp_taylor_flat": Entry(
         "torch-pruning Taylor, not isomorphic", {"method": "l2"}, by="torch-pruning", args={"importance": "taylor"}
     ),
+    "tp_group_norm_most": Entry(
+        "torch-pruning GroupNorm, up to 95 % of a layer", {"method": "l2"}, by="torch-pruning",
+        args={"importance": "group_norm", "isomorphic": True, "most": 0.95},
+    ),
+    "tp_taylor_most": Entry(
+        "torch-pruning Taylor, up to 95 % of a layer", {"method": "l2"}, by="torch-pruning",
+        args={"importance": "taylor", "isomorphic": True, "most": 0.95},
+    ),
     "tp_group_norm_sparse": Entry(
         "torch-pruning GroupNorm after its sparse training", {"method": "l2"}, by="torch-pruning",
         args={"importance": "group_norm", "isomorphic": True, "sparse": True}, sparsity=True,
