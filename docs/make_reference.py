@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any, get_args
@@ -35,6 +36,11 @@ def kind(schema: dict[str, Any]) -> str:
     return name + (f" ({', '.join(limits)})" if limits else "")
 
 
+def as_written(default: Any) -> str:
+    """A default as a recipe has it."""
+    return default if isinstance(default, str) else json.dumps(default)
+
+
 def table(model: type[BaseModel], prefix: str = "") -> list[str]:
     """The rows of a section and those below it."""
     lines, below = [], []
@@ -57,7 +63,7 @@ def table(model: type[BaseModel], prefix: str = "") -> list[str]:
                 *table(inner, f"{prefix}{name}."),
             ]
             continue
-        default = "**needed**" if field.is_required() else f"`{field.default}`"
+        default = "**needed**" if field.is_required() else f"`{as_written(field.default)}`"
         lines.append(f"| `{prefix}{name}` | {kind(properties[name])} | {default} | {field.description or ''} |")
     return lines + below
 

@@ -55,7 +55,7 @@ def run(
 
     edgeprune run quickstart --target cpu
     edgeprune run quickstart --target cpu --set budget.latency=0.5x
-    edgeprune run deeplabv3_sirfp --target jetson --host user@board --set budget.latency_ms=12
+    edgeprune run deeplabv3_sirfp --target jetson --host user@board --set budget.latency_ms=12 --set prune.rounds=[]
     """
     parsed, device = _checked(recipe, target, set, host)
     from edgeprune import pipeline  # torch takes seconds to import
@@ -120,7 +120,7 @@ def compare(
     3 where an entry failed.
 
     edgeprune compare quickstart --methods sirfp,l1,taylor,random --seeds 3 --set budget.latency=0.5x
-    edgeprune compare segnet_cap segnet_sirfp --set data.root=/data/camvid
+    edgeprune compare segnet_cap --methods cap,sirfp --set data.root=/data/camvid --set budget.macs=0.5x
     """
     parsed = [_checked(name, target, set, host) for name in recipes]
     numbers = _seeds(seeds)

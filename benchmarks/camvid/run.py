@@ -3,13 +3,14 @@
     benchmarks/camvid/run --root /data/camvid                       all rows of this machine's scale, those that matter most first
     benchmarks/camvid/run --root /data/camvid --network streetnet --budget 0.5x --method edgeprune,sirfp --seed 0
     benchmarks/camvid/run --scale gpu --root /data/camvid           full resolution and widths, where there is a GPU to train on
-    benchmarks/camvid/run … --results /tmp/mine                     to compare with what is here: rows that are here are not skipped
+    benchmarks/camvid/run … --results mine                          to compare with what is here: rows that are here are not skipped
     benchmarks/camvid/run --list                                    what is done and what is missing
     benchmarks/camvid/report                                        docs/results.md from the raw results
 
 Rows that are done are skipped, one that was killed goes on where it was, one that failed is told and tried again with --again.
 Several processes may work at once: each takes rows that no other is at (pin each to its own core and the latencies
-still hold, since every engine is timed in turn with its dense one). One file a row in results/<scale>/.
+still hold, since every engine is timed in turn with its dense one). One file a row in results/<scale>/, or where --results says (rows of another machine
+than that folder's: a folder of their own, see study.PLACES).
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def _adamw(lr: float, **more: Any) -> dict[str, Any]:
 _NARROW = [[16, 16], [32, 32], [64, 64, 64], [96, 96, 96], [96, 96, 96]]
 SCALES = {
     "cpu": Scale(
-        "half resolution and narrow networks, trained on CPU cores",
+        "half resolution and narrow networks",
         (176, 240),
         {
             "streetnet": {"network": "streetnet"},
@@ -90,7 +90,7 @@ SCALES = {
         sparsity=_adamw(0.001, steps=150, warmup_steps=20),
     ),
     "gpu": Scale(
-        "full resolution and the published widths, trained on a GPU",
+        "full resolution and the published widths",
         (360, 480),
         {
             "segnet": {"network": "segnet"},

@@ -17,7 +17,7 @@ TASK_GATES = {  # the others are for all tasks
 
 
 class Gates(Section):
-    """What must hold before an engine ships. Drops are in points (0 to 100) and two-sided; null: not checked."""
+    """What must hold before an engine ships. Drops are in points (0 to 100) and two-sided (but `pruning_drop`: a gain passes); null: not checked."""
 
     miou_drop: NotNegative | None = Field(
         default=1.0, description="segmentation, engine against the pruned network in PyTorch: mIoU"

@@ -75,7 +75,10 @@ class Prune(Section):
     )
     never: list[str] = Field(default=[], description='module names (globs) that are never pruned, such as "head.*"')
     batches: Count = Field(default=16, description="training batches that the criterion watches")
-    step: Count | None = Field(default=None, description="widths are multiples of it; null: the target's channel_step")
+    step: Count | None = Field(
+        default=None,
+        description="widths are multiples of it; null: the target's channel_step, or under a measured latency budget the step found on the device",
+    )
     sparsity: Train | None = Field(
         default=None,
         description="training that the criterion takes part in before it scores: acosp, cap, dcfp, mtp and ns need it, "

@@ -102,7 +102,8 @@ class Distill(Section):
     )
     temperature: Positive = Field(default=1.0, description="of the softened logits")
     features: NotNegative = Field(
-        default=0.0, description="weight of the class-wise features' cosine distance (segmentation)"
+        default=0.0,
+        description="weight of the squared difference of the class-wise features' cosine similarities (segmentation)",
     )
 
 
