@@ -2,7 +2,7 @@
 
 Each stage reads files and writes files under `runs/<recipe>@<target>/`. The manifest keeps, for every finished stage, a
 key (hash of what went in), its files' hashes, its facts and its seconds. A stage whose key and files still fit is
-skipped, so a killed run goes on behind its last whole stage.
+skipped, so a killed run goes on behind its last whole stage, and in a stage that trains or measures at its last notes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib.metadata import version
 from importlib.util import find_spec
 from operator import attrgetter
@@ -27,10 +28,19 @@ from edgeprune.errors import DeviceError
 from edgeprune.files import hash_obj, hash_tree, lock, read_json, sha256, write_json
 from edgeprune.recipe import Recipe
 from edgeprune.runtime import BACKENDS
-from edgeprune.stages import bundle, deploy, finetune, load, precision, profile, prune, report, verify
+from edgeprune.stages import bundle, deploy, finetune, load, notes, precision, profile, prune, report, verify
 from edgeprune.stages.run import Run
 from edgeprune.target import Target
 from edgeprune.tasks import METRICS
+
+_WAY_THERE = {
+    "host",
+    "ssh",
+    "python",
+    "build_seconds",
+    "run_seconds",
+    "cool_below_c",
+}  # of a target: not what the device is
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,9 @@ class Stage:
     packages: tuple[str, ...] = ()
     always: bool = False  # done again in every run
     brought: str | None = None  # a file in the run's folder that users bring, and that the stage reads
-    backend: bool = False  # done again by another version of the target's backend
+    asks: bool = (
+        False  # it asks the device: done again where that, out of reach before, is there now, or runs another version
+    )
     trains: bool = False  # all processes of `accelerate launch` take part; the others only in the first one
 
 
@@ -63,6 +75,7 @@ STAGES = [
             "prune.never",
         ),
         ("openvino",),
+        asks=True,
     ),
     Stage(
         "prune",
@@ -73,8 +86,8 @@ STAGES = [
     Stage("finetune", finetune.finetune, ("finetune",), trains=True),
     Stage("export", deploy.export, ("deploy",), ("onnx", "onnxscript")),
     Stage("simplify", deploy.simplify, (), ("onnxsim", "onnxruntime")),
-    Stage("precision", precision.choose, (), ("openvino", "nncf", "onnxruntime"), backend=True, brought=deploy.RESULT),
-    Stage("compile", deploy.compile, (), ("openvino", "nncf", "onnxruntime"), backend=True, brought=deploy.RESULT),
+    Stage("precision", precision.choose, (), ("openvino", "nncf", "onnxruntime"), asks=True, brought=deploy.RESULT),
+    Stage("compile", deploy.compile, (), ("openvino", "nncf", "onnxruntime"), asks=True, brought=deploy.RESULT),
     Stage("verify", verify.verify),
     Stage("bundle", bundle.bundle),
     Stage("report", report.report, always=True),
@@ -87,7 +100,7 @@ def run(recipe: Recipe, target: Target, runs_dir: Path, console: Console | None 
     Raises:
         EdgepruneError: one clear line; finished stages stay finished.
     """
-    team = PartialState(cpu=not torch.cuda.is_available())
+    team = _team()
     console = console or Console(
         stderr=True, width=None if sys.stderr.isatty() else 120, quiet=not team.is_main_process
     )
@@ -108,8 +121,7 @@ def run(recipe: Recipe, target: Target, runs_dir: Path, console: Console | None 
         write_json(folder / "target.json", target.model_dump(mode="json"))
         key = _first_key(job, team.num_processes)
         for stage in STAGES:
-            key = _stage_key(job, stage, key)
-            key = hash_obj([key, _do(job, stage, key)])
+            key = _one(job, stage, key)
         return int(job.facts["report"]["exit_status"])
 
 
@@ -126,27 +138,55 @@ def dense(recipe: Recipe, target: Target, runs_dir: Path, console: Console) -> P
     torch.set_flush_denormal(True)
     job = Run(recipe, target, folder, console)
     with lock(folder):
-        processes = PartialState(cpu=not torch.cuda.is_available()).num_processes
-        _do(job, STAGES[0], _stage_key(job, STAGES[0], _first_key(job, processes)))
+        _one(job, STAGES[0], _first_key(job, _team().num_processes))
     return folder / "load" / "weights.safetensors"
 
 
+def _team() -> PartialState:
+    """The processes. The others wait for the first one while it measures, for longer than torch's ten minutes."""
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
+
+
+def _one(job: Run, stage: Stage, key: str) -> str:
+    """Do a stage, or find that it was done; the hash of all that the next one hangs on."""
+    key = _stage_key(job, stage, key)
+    if not stage.asks:
+        return hash_obj([key, _do(job, stage, key)])
+    # what follows hangs on what was found, not on who was asked: a board that is there now costs no training by itself
+    files = _do(job, stage, _asking_key(job, stage, key))
+    return hash_obj([key, job.facts[stage.name], files])
+
+
 def _first_key(job: Run, processes: int) -> str:
-    """Hash of all that every stage hangs on."""
-    return hash_obj([edgeprune.__version__, job.target.model_dump(mode="json"), _inputs(job.recipe), processes])
+    """Hash of all that every stage hangs on. (Not the target: the dense network is the same for all.)"""
+    return hash_obj([edgeprune.__version__, _inputs(job.recipe), processes])
 
 
 def _stage_key(job: Run, stage: Stage, key: str) -> str:
     parts = {name: _plain(attrgetter(name)(job.recipe)) for name in stage.depends}
     if stage.brought and (job.folder / stage.brought).exists():
         parts[stage.brought] = sha256(job.folder / stage.brought)
-    versions = {name: version(name) for name in stage.packages}
-    if stage.backend and job.target.backend in BACKENDS:
-        versions["backend"] = BACKENDS[job.target.backend].version()
-    elif stage.backend and job.target.host is None:  # an agent on this machine; what it lacks may be there next time
-        on = deploy.device(job)
-        versions["backend"] = on.why_not() or on.version()
-    return hash_obj([key, stage.name, parts, versions])
+    if stage.asks:
+        parts["target"] = job.target.model_dump(mode="json", exclude=_WAY_THERE)
+    return hash_obj([key, stage.name, parts, {name: version(name) for name in stage.packages}])
+
+
+def _asking_key(job: Run, stage: Stage, key: str) -> str:
+    """The key with the device that can be asked now and its backend's version; that of the time when the stage was done, while the
+    device is out of reach."""
+    on = deploy.device(job)
+    if on.why_not() is None:
+        job.kept["asked"] = [job.target.host, on.version()]
+        return hash_obj([key, job.kept["asked"]])
+    record = _manifest(job)["stages"].get(stage.name, {})
+    asked = record.get("asked")
+    job.kept["asked"] = asked if asked and record["key"] == hash_obj([key, asked]) else None
+    return hash_obj([key, job.kept["asked"]])
+
+
+def _manifest(job: Run) -> dict[str, Any]:
+    path = job.folder / "manifest.json"
+    return read_json(path) if path.exists() else {"schema": 1, "stages": {}}
 
 
 def _follow(job: Run, stage: Stage) -> None:
@@ -181,8 +221,7 @@ def _plain(part: Any) -> Any:
 def _do(job: Run, stage: Stage, key: str) -> dict[str, str]:
     """Do a stage, or find that it was done; gives its files' hashes."""
     job.key = key
-    path = job.folder / "manifest.json"
-    manifest = read_json(path) if path.exists() else {"schema": 1, "stages": {}}
+    manifest = _manifest(job)
     record = manifest["stages"].get(stage.name)
     if record and record["key"] == key and not stage.always:
         damaged = _damaged(job.folder, record["files"])
@@ -199,7 +238,8 @@ def _do(job: Run, stage: Stage, key: str) -> dict[str, str]:
     job.console.print(f"[bold]{stage.name}[/bold]")
     home = job.folder / stage.name
     for old in filter(_is_result, sorted(home.rglob("*"))):  # of another recipe, or of a run that was killed
-        old.unlink()
+        if not notes.belong(old, key):
+            old.unlink()
     if stage.trains:
         broadcast_object_list([None, key])
     started = time.perf_counter()
@@ -212,8 +252,9 @@ def _do(job: Run, stage: Stage, key: str) -> dict[str, str]:
     versions = {name: version(name) for name in stage.packages}
     manifest["stages"][stage.name] = {
         "key": key, "seconds": seconds, "versions": versions, "facts": facts, "files": files,
+        **({"asked": job.kept["asked"]} if stage.asks else {}),
     }  # fmt: skip
-    write_json(path, manifest)
+    write_json(job.folder / "manifest.json", manifest)
     (home / "checkpoint.pt").unlink(missing_ok=True)  # it has served; the weights are there
     return files
 

@@ -8,6 +8,7 @@ is trained once and given to all points as their checkpoint.
 from __future__ import annotations
 
 import contextlib
+import platform
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -163,7 +164,9 @@ def _waiting_for(folder: Path) -> Iterator[None]:
 
 
 def _held(runs_dir: Path, trial: FrozenTrial, target: Target) -> bool:
-    """Is somebody working on a running point? The run's lock goes with the process."""
+    """Is somebody working on a running point? The run's lock goes with the process; another machine's cannot be seen from here."""
+    if trial.user_attrs.get("machine", platform.node()) != platform.node():
+        return True
     try:
         with lock(runs_dir / f"{trial.user_attrs['point']}@{target.name}"):
             return False
@@ -175,7 +178,9 @@ def _next(study: optuna.Study, wanted: dict[str, Recipe]) -> optuna.Trial | None
     """A waiting point of this search, now ours; None where none is left."""
     for t in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
         if t.user_attrs["point"] in wanted and study._storage.set_trial_state_values(t._trial_id, TrialState.RUNNING):
-            return optuna.Trial(study, t._trial_id)
+            trial = optuna.Trial(study, t._trial_id)
+            trial.set_user_attr("machine", platform.node())
+            return trial
     return None
 
 
@@ -189,24 +194,31 @@ def _run(
         row = front.row(report, status)
     except EdgepruneError as error:
         console.print(f"[red]{made.name}: {error}[/red]")
-        trial.set_user_attr("error", str(error))
-        study.tell(trial, state=TrialState.FAIL)
+        _tell(study, trial, "error", str(error), None)
         return
-    trial.set_user_attr("row", row)
-    study.tell(trial, [row["score"], row["ms"] if row["ms"] is not None else float("inf")])
+    _tell(study, trial, "row", row, [row["score"], row["ms"] if row["ms"] is not None else float("inf")])
+
+
+def _tell(study: optuna.Study, trial: optuna.Trial, name: str, what: Any, values: list[float] | None) -> None:
+    """What became of a point; without values it failed. One that somebody else has given up meanwhile stays as it is."""
+    with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+        trial.set_user_attr(name, what)
+        study.tell(trial, values, state=TrialState.FAIL if values is None else None)
 
 
 def _report(study: optuna.Study, wanted: dict[str, Recipe], home: Path, console: Console) -> int:
     """Table, `search.json` and `search.html` of all points, also those of other processes."""
-    rows, failed, others = [], {}, 0
+    found, failed, others = {}, {}, 0
     for t in study.get_trials(deepcopy=False):
-        if t.user_attrs.get("point") not in wanted:
+        point = t.user_attrs.get("point")
+        if point not in wanted or t.user_attrs["recipe"] != wanted[point].model_dump_json():  # of an earlier search
             continue
         if t.state == TrialState.COMPLETE:
-            rows.append({"point": t.user_attrs["point"], **t.user_attrs["row"]})
+            found[point] = {"point": point, **t.user_attrs["row"]}
         elif t.state == TrialState.FAIL and "error" in t.user_attrs:
-            failed[t.user_attrs["point"]] = t.user_attrs["error"]
+            failed[point] = t.user_attrs["error"]
         others += t.state == TrialState.RUNNING
+    rows, failed = list(found.values()), {point: why for point, why in failed.items() if point not in found}
     if not rows and not failed:
         raise RecipeError("search: no point has been run")
     rows = front.mark(rows)

@@ -1,7 +1,13 @@
 """What a search makes of a recipe for methods other than its own."""
 
-import pytest
+import json
+import platform
 
+import optuna
+import pytest
+from rich.console import Console
+
+from edgeprune import search as searching
 from edgeprune.errors import RecipeError
 from edgeprune.recipe import load_recipe
 from edgeprune.search import points
@@ -24,3 +30,55 @@ def test_methods_that_must_train_get_the_recipes_training_and_others_none():
 def test_a_method_that_trains_without_a_schedule_is_refused_before_anything_begins():
     with pytest.raises(RecipeError, match="prune.sparsity is missing: acosp"):
         points(load_recipe("quickstart"), load_target("cpu"), ["macs=0.5x"], ["l1", "acosp"])
+
+
+ROW = {
+    "metric": "mIoU",
+    "score": 0.5,
+    "ms": 2.0,
+    "share": 0.5,
+    "macs_share": 0.5,
+    "met": True,
+    "method": "l1",
+    "budget": "0.5x",
+}
+
+
+@pytest.fixture
+def study(monkeypatch):
+    monkeypatch.setattr(searching.front, "mark", lambda rows: [r | {"front": True} for r in rows])
+    monkeypatch.setattr(searching.front, "page", lambda *_: "")
+    return optuna.create_study(directions=["maximize", "minimize"], study_name="quickstart@cpu")
+
+
+def put(study, wanted, point, **attributes):
+    """A point as a process takes it."""
+    study.enqueue_trial({}, user_attrs={"point": point, "recipe": wanted[point].model_dump_json(), **attributes})
+    return searching._next(study, wanted)
+
+
+def test_rows_of_an_earlier_recipe_and_failures_that_were_mended_are_not_told(study, tmp_path):
+    old = points(load_recipe("quickstart", ["finetune.steps=5"]), load_target("cpu"), ["macs=0.5x"], ["l1"])
+    new = points(load_recipe("quickstart"), load_target("cpu"), ["macs=0.5x"], ["l1", "random"])
+    (point, other) = new
+    searching._tell(study, put(study, old, point), "row", ROW | {"score": 0.9}, [0.9, 2.0])
+    searching._tell(study, put(study, new, point), "error", "the disk was full", None)
+    searching._tell(study, put(study, new, point), "row", ROW, [0.5, 2.0])
+    searching._tell(study, put(study, new, other), "error", "the disk was full again", None)
+    searching._report(study, new, tmp_path, Console(quiet=True))
+    found = json.loads((tmp_path / "search.json").read_text())
+    assert [(r["point"], r["score"]) for r in found["rows"]] == [(point, 0.5)]
+    assert found["failed"] == {other: "the disk was full again"}
+
+
+def test_what_another_machine_is_at_is_left_to_it(study, monkeypatch, tmp_path):
+    wanted = points(load_recipe("quickstart"), load_target("cpu"), ["macs=0.5x"], ["l1", "random"])
+    here, there = wanted
+    put(study, wanted, here)
+    trial = put(study, wanted, there)
+    trial.set_user_attr("machine", platform.node() + "-other")
+    searching._enqueue(study, wanted, tmp_path, load_target("cpu"), Console(quiet=True))
+    states = [(t.user_attrs["point"], t.state.name) for t in study.get_trials(deepcopy=False)]
+    assert states == [(here, "FAIL"), (there, "RUNNING"), (here, "WAITING")], "ours was left by a process that is gone"
+    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    searching._tell(study, trial, "row", ROW, [0.5, 2.0])  # given up by somebody meanwhile: no error

@@ -11,9 +11,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 
-STORE = os.environ.get("EDGEPRUNE_CLOCKS", os.path.join(tempfile.gettempdir(), "edgeprune.clocks"))
+# root writes it and its user removes it, which a shared folder such as /tmp forbids; nor must others be able to put one there
+STORE = os.environ.get("EDGEPRUNE_CLOCKS", os.path.join(os.path.expanduser("~"), ".cache", "edgeprune", "clocks"))
 
 
 def tool(*args):
@@ -52,6 +52,7 @@ def locked(wanted):
     def leave(number, frame):
         raise SystemExit(128 + number)  # unwinds to the restore below; by itself the signal would not
 
+    os.makedirs(os.path.dirname(STORE), exist_ok=True)
     tool("--store", STORE)
     try:
         for number in before:

@@ -9,10 +9,18 @@ import time
 LEASE = os.environ.get("EDGEPRUNE_LEASE", os.path.join(tempfile.gettempdir(), "edgeprune.lease"))
 
 
+def opened():
+    """The file's descriptor. Linux lets nobody, root neither, open another user's file in /tmp as one to create."""
+    try:
+        return os.open(LEASE, os.O_RDWR)
+    except FileNotFoundError:
+        return os.open(LEASE, os.O_RDWR | os.O_CREAT, 0o666)
+
+
 @contextlib.contextmanager
 def lease(wait):
     """Hold the device; it goes with the process, however that ends. Raises RuntimeError after so many seconds."""
-    handle = os.open(LEASE, os.O_RDWR | os.O_CREAT, 0o666)
+    handle = opened()
     with contextlib.suppress(OSError):
         os.chmod(LEASE, 0o666)  # another user's measurement must be able to wait for this one
     until = time.time() + wait

@@ -6,6 +6,7 @@ The same agent runs on another machine (`ssh.Ssh`) and on this one (`here.Here`)
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ import numpy as np
 
 from edgeprune.devices.pairs import Pairs
 from edgeprune.errors import DeviceError, EngineError
+from edgeprune.files import hash_obj
 from edgeprune.runtime import openvino
 from edgeprune.runtime.engine import Layer, built_of, typed
 from edgeprune.runtime.joining import joined
@@ -23,6 +25,8 @@ SCRIPTS = (
     "agent.py", "engines.py", "trt.py", "trt_build.py", "cuda_runtime.py", "layers.py", "identity.py", "measuring.py", "score.py", "board.py",
     "tegrastats.py", "lease.py", "doctor.py", "jetpack.py",
 )  # fmt: skip
+
+_REMEMBERED = 300  # seconds that a device which could not be reached is not asked again
 
 
 class Link(Protocol):
@@ -46,8 +50,8 @@ class Link(Protocol):
         """Leave an engine's file in `home`, where it costs nothing; else None."""
         ...
 
-    def job(self, name: str, told: dict[str, Any], seconds: int, keep: bool = False) -> dict[str, Any]:
-        """Run the agent; its answer. With `keep` the same question is answered once and for all.
+    def job(self, name: str, told: dict[str, Any], seconds: int, keep: str = "") -> dict[str, Any]:
+        """Run the agent; its answer. The same question of a device of which the same `keep` holds is answered once.
 
         Raises:
             EngineError: the agent's own message.
@@ -78,12 +82,16 @@ class Agent:
     def __init__(self, target: Target, link: Link) -> None:
         self.target, self.link = target, link
         self._hello: dict[str, Any] | None = None
+        self._out_of_reach: tuple[float, str] | None = None  # since when, why
 
     def why_not(self) -> str | None:
         """Why engines cannot be built and measured on the device now; None where they can."""
+        if self._out_of_reach and time.monotonic() - self._out_of_reach[0] < _REMEMBERED:
+            return self._out_of_reach[1]
         try:
             return self.link.unfit(self.hello())
         except (DeviceError, EngineError) as error:
+            self._out_of_reach = time.monotonic(), str(error)
             return str(error)
 
     def hello(self) -> dict[str, Any]:
@@ -114,7 +122,13 @@ class Agent:
             xml = openvino.convert(onnx, home, precision, calibration)
             files = [xml, xml.with_suffix(".bin")]
         model = self.link.put(_whole(files, precision))
-        built = self._job("build", model=model, precision=precision, seconds=self.target.build_seconds, keep=True)
+        built = self._job(
+            "build",
+            model=model,
+            precision=precision,
+            seconds=self.target.build_seconds,
+            keep=f"{self.version()} {self.identity()}",
+        )
         brought = self.link.bring(built["engine"], home) if built["engine"] else None
         return AgentEngine(self, model, precision, brought or files[0], built)
 
@@ -156,13 +170,14 @@ class Agent:
     def predict(self, engine: AgentEngine, images: np.ndarray) -> np.ndarray:
         """Masks of (B, H, W, 3) images, (B, H, W)."""
         source = self.link.put_array(images)
+        by = hash_obj([engine.model, engine.asked])[:16]  # another process may ask another engine about the same images
         found = self._job(
-            "predict", model=engine.model, image=source, out=f"{source}.answers.npy", precision=engine.asked,
+            "predict", model=engine.model, image=source, out=f"{source}.{by}.npy", precision=engine.asked,
             seconds=self.target.run_seconds,
         )  # fmt: skip
         return np.load(io.BytesIO(self.link.fetch(found["out"])), allow_pickle=False)
 
-    def _job(self, name: str, *, seconds: int, keep: bool = False, **told: Any) -> dict[str, Any]:
+    def _job(self, name: str, *, seconds: int, keep: str = "", **told: Any) -> dict[str, Any]:
         t = self.target
         common = {
             "backend": t.backend,
@@ -170,6 +185,7 @@ class Agent:
             "threads": t.threads,
             "limit": seconds,
             "cool": t.cool_below_c or 0,
+            "wait": max(t.build_seconds, t.run_seconds) + 60,  # for another job, as long as that may take
         }
         return self.link.job(name, common | told, seconds, keep)
 

@@ -21,8 +21,6 @@ from edgeprune.files import sha256, write_atomic
 from edgeprune.shipped import shipped
 from edgeprune.target import Target
 
-_LEASE_S = 660  # that a job may wait for another measurement to end
-
 
 class Here:
     """See `devices.agent.Link`. Graphs, and the engines beside them, lie by their checksums in `~/.cache/edgeprune/store/`."""
@@ -65,8 +63,8 @@ class Here:
         write_atomic(brought, Path(path).read_bytes())
         return brought
 
-    def job(self, name: str, told: dict[str, Any], seconds: int, keep: bool = False) -> dict[str, Any]:
-        python = sys.executable if self.target.python == "python3" else self.target.python
+    def job(self, name: str, told: dict[str, Any], seconds: int, keep: str = "") -> dict[str, Any]:
+        python = sys.executable if self.target.python == "python3" else os.path.expanduser(self.target.python)
         words = [w for k, v in told.items() for w in (f"--{k}", str(v))]
         line = [python, "-B", str(shipped("deploy/on_device") / "agent.py"), name, *words]
         with contextlib.ExitStack() as stack:
@@ -80,9 +78,9 @@ class Here:
                 ) from error
             stack.callback(_end, process)
             try:
-                out, err = process.communicate(timeout=seconds + _LEASE_S)
+                out, err = process.communicate(timeout=seconds + told["wait"] + 60)
             except subprocess.TimeoutExpired as error:
-                raise DeviceError(f"the agent gave no answer within {seconds + _LEASE_S} s") from error
+                raise DeviceError(f"the agent gave no answer within {error.timeout:.0f} s") from error
         if process.returncode == 0:
             return json.loads(out)
         if process.returncode == -signal.SIGALRM:

@@ -18,11 +18,19 @@ def path() -> Path:
     return Path(os.environ.get("EDGEPRUNE_LEASE", Path(tempfile.gettempdir()) / "edgeprune.lease"))
 
 
+def _opened() -> int:
+    """The file's descriptor. Linux lets nobody, root neither, open another user's file in /tmp as one to create."""
+    try:
+        return os.open(path(), os.O_RDWR)
+    except FileNotFoundError:
+        return os.open(path(), os.O_RDWR | os.O_CREAT, 0o666)
+
+
 @contextlib.contextmanager
 def lease() -> Iterator[None]:
     """Wait until nobody measures, and hold the machine; the lease goes with the process, also by kill -9."""
     with _HERE:
-        handle = os.open(path(), os.O_RDWR | os.O_CREAT, 0o666)
+        handle = _opened()
         try:
             with contextlib.suppress(OSError):
                 os.chmod(path(), 0o666)  # another user's measurement waits for this one, too

@@ -9,9 +9,11 @@ handshake.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
+import re
 import shlex
 import subprocess
 import tempfile
@@ -44,12 +46,14 @@ class Ssh:
         assert target.host is not None
         self.target, self.name = target, target.host
         self._there: set[str] = set()
-        # not the target's name: the path of a socket has room for 100 characters
-        self._private = tempfile.TemporaryDirectory(prefix="edgeprune-", ignore_cleanup_errors=True)
-        control = Path(self._private.name) / "ssh"
-        shared = ("-o", "ControlMaster=auto", "-o", f"ControlPath={control}", "-o", f"ControlPersist={_PERSIST}")
-        self._line = ["ssh", *_OPTIONS, *shared, *target.ssh, "--", target.host]
-        weakref.finalize(self, _hang_up, control)
+        self._private = None if _shares(target) else _private_folder()
+        shared: list[str] = []
+        if self._private is not None:
+            control = Path(self._private.name) / "ssh"
+            for option in ("ControlMaster=auto", f"ControlPath={control}", f"ControlPersist={_PERSIST}"):
+                shared += ["-o", option]
+            self._hang_up = weakref.finalize(self, _hang_up, control)
+        self._line = ["ssh", *_OPTIONS, *target.ssh, *shared, "--", target.host]
 
     def unfit(self, hello: dict[str, Any]) -> str | None:
         """Nothing: who names a host says that it is the device."""
@@ -61,15 +65,18 @@ class Ssh:
     def fetch(self, path: str) -> bytes:
         return self._ssh(f"cat {shlex.quote(path)}", 300)
 
-    def job(self, name: str, told: dict[str, Any], seconds: int, keep: bool = False) -> dict[str, Any]:
+    def job(self, name: str, told: dict[str, Any], seconds: int, keep: str = "") -> dict[str, Any]:
         scripts = self.put([shipped("deploy/on_device") / n for n in SCRIPTS])
         folder = scripts.rsplit("/", 1)[0]
-        number = hash_obj([name, told, folder, 0 if keep else time.time_ns()])[:24]
+        asked = {k: v for k, v in told.items() if k not in ("limit", "wait", "cool")}
+        number = hash_obj([name, asked, folder, keep or time.time_ns()])[:24]
         words = [w for k, v in (told | {"answer": f"{ROOT}/answers/{number}.json"}).items() for w in (f"--{k}", str(v))]
         checks = {folder, *(str(told[k]).rsplit("/", 1)[0] for k in ("model", "other", "image") if k in told)}
         check = " && ".join(f"(cd {shlex.quote(d)} && sha256sum -c --quiet SHA256SUMS)" for d in sorted(checks))
-        line = shlex.join([self.target.python, scripts, name, *words])
-        return json.loads(self._ssh(f"mkdir -p {ROOT}/answers && {check} && {line}", seconds + 660))
+        line = shlex.join(
+            [self.target.python.removeprefix("~/"), scripts, name, *words]
+        )  # it is run in the home folder
+        return json.loads(self._ssh(f"mkdir -p {ROOT}/answers && {check} && {line}", seconds + told["wait"] + 60))
 
     def put(self, files: Sequence[Path]) -> str:
         """Put files into a folder named by their checksums; gives the first one's path there."""
@@ -78,12 +85,10 @@ class Ssh:
         if folder not in self._there:
             done = f"test -f {folder}/SHA256SUMS && (cd {folder} && sha256sum -c --quiet SHA256SUMS 2>/dev/null) && echo yes"
             if self._ssh(f"({done}) || true", 120).strip() != b"yes":
-                self._ssh(f"mkdir -p {folder}", 60)
-                for file in files:
-                    self._upload(file, f"{folder}/{file.name}")
-                self._ssh(
-                    f"cat > {folder}/SHA256SUMS && cd {folder} && sha256sum -c --quiet SHA256SUMS", 120, sums.encode()
-                )
+                try:
+                    self._send(files, folder, sums, "part")
+                except EngineError:  # another process was sending the same: both wrote to one file
+                    self._send(files, folder, sums, f"{time.time_ns()}.part")
             self._there.add(folder)
         return f"{folder}/{files[0].name}"
 
@@ -95,9 +100,15 @@ class Ssh:
             write_atomic(path, held.getvalue())
             return self.put([path])
 
-    def _upload(self, file: Path, there: str) -> None:
-        """Send a file; what an earlier attempt has left there is kept."""
-        content, part = file.read_bytes(), shlex.quote(there + ".part")
+    def _send(self, files: Sequence[Path], folder: str, sums: str, part: str) -> None:
+        self._ssh(f"mkdir -p {folder}", 60)
+        for file in files:
+            self._upload(file, f"{folder}/{file.name}", f"{folder}/{file.name}.{part}")
+        self._ssh(f"cat > {folder}/SHA256SUMS && cd {folder} && sha256sum -c --quiet SHA256SUMS", 120, sums.encode())
+
+    def _upload(self, file: Path, there: str, part: str) -> None:
+        """Send a file; what an earlier attempt has left at `part` is kept."""
+        content, part = file.read_bytes(), shlex.quote(part)
         for attempt in range(_TRIES):
             size = int(self._ssh(f"stat -c %s {part} 2>/dev/null || echo 0", 60) or 0)
             size = 0 if size > len(content) else size
@@ -145,10 +156,34 @@ class Ssh:
         raise EngineError(f"{self.name}: {last.removeprefix('error: ')}")
 
 
+def _shares(target: Target) -> bool:
+    """Have the user's options or ssh's own files a say in sharing connections? (`-v` would make a shared one hold our pipe.)"""
+    if any("control" in word.lower() or word.startswith(("-S", "-M", "-v")) for word in target.ssh):
+        return True
+    try:
+        told = subprocess.run(
+            ["ssh", "-G", *target.ssh, "--", str(target.host)], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return True
+    return any(line.startswith("controlpath ") and line != "controlpath none" for line in told.stdout.splitlines())
+
+
+def _private_folder() -> tempfile.TemporaryDirectory[str] | None:
+    """A folder whose path ssh takes for a socket: short, without spaces or signs that it would expand; None where there is none."""
+    for home in (tempfile.gettempdir(), "/tmp"):
+        if re.fullmatch(r"[\w./+-]{1,60}", home, re.ASCII):
+            with contextlib.suppress(OSError):
+                return tempfile.TemporaryDirectory(prefix="edgeprune-", dir=home, ignore_cleanup_errors=True)
+    return None
+
+
 def _hang_up(control: Path) -> None:
     """End the shared connection, where there is one."""
     if control.exists():
-        subprocess.run(["ssh", "-O", "exit", "-o", f"ControlPath={control}", "any"], capture_output=True, check=False)
+        line = ["ssh", "-O", "exit", "-o", f"ControlPath={control}", "any"]
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(line, capture_output=True, check=False, timeout=10)
 
 
 class _Broken(Exception):

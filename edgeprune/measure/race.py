@@ -46,8 +46,8 @@ def race(
 
     Args:
         take: takes so many interleaved pairs (slow, fast), on whatever device.
-        pairs: at least so many, and then as many again until the interval is at most `width` of the ratio wide; more where
-            that would take less time than getting started did (loading engines on a board, warming up).
+        pairs: at least so many, and then as many again until the interval is at most `width` of the ratio wide; up to four times
+            as many where that takes no longer than getting started did (loading engines on a board, warming up).
         most, seconds: when to stop all the same (four times the seconds where the interval is still very wide).
         decided: stop also where the interval is clear of 1, by a fifth of its width: which of the two is faster is known then.
     """
@@ -62,5 +62,5 @@ def race(
         clear = decided and max(low - 1, 1 - high) > 0.2 * (high - low)
         if clear or high - low <= width * median or len(a) >= most or time.perf_counter() - started > patience:
             return Race(a, b, warm, median, low, high, disturbed)
-        more = take(min(max(len(a), least), most - len(a)))
+        more = take(min(max(len(a), min(least, 4 * len(a))), most - len(a)))
         a, b, disturbed = np.concatenate([a, more.slow]), np.concatenate([b, more.fast]), disturbed + more.disturbed

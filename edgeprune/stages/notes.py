@@ -1,4 +1,8 @@
-"""Notes that a stage keeps of its dear steps, so that a killed one goes on from the last of them."""
+"""Notes that a stage keeps of its dear steps, so that a killed one goes on from the last of them.
+
+They lie beside the stage's results as JSON with a `key`, whose first word is the stage's own key: by that the pipeline knows
+which files a killed stage may still need.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,20 @@ from edgeprune.train.loop import fingerprint
 
 def key_of(run: Run, cutter: Cutter, more: object) -> str:
     """What notes hang on: the network's weights, its channels' scores, all that the stage hangs on, and `more`."""
-    return hash_obj([fingerprint(cutter.net), run.key, {n: s.tolist() for n, s in cutter.scores.items()}, more])
+    of = hash_obj([fingerprint(cutter.net), {n: s.tolist() for n, s in cutter.scores.items()}, more])
+    return f"{run.key} {of}"
+
+
+def belong(path: Path, stage_key: str) -> bool:
+    """Is the file notes of the very same stage?"""
+    if path.suffix != ".json":
+        return False
+    try:
+        content = read_json(path)
+    except EdgepruneError:
+        return False
+    key = content.get("key") if isinstance(content, dict) else None
+    return isinstance(key, str) and key.split(" ")[0] == stage_key
 
 
 def told(path: Path, key: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,6 +107,54 @@ def test_an_upload_that_broke_off_goes_on(server, tmp_path):
     board.link.put([file])
     assert (folder / "big.onnx").read_bytes() == file.read_bytes()
     assert 200_000 in sent and 300_000 not in sent
+
+
+def test_a_file_that_two_were_sending_at_once_is_sent_anew(server, tmp_path):
+    target, there = server
+    file = tmp_path / "both.onnx"
+    file.write_bytes(os.urandom(200_000))
+    sums = f"{ssh.sha256(file)}  both.onnx\n"
+    folder = there / ssh.ROOT / "store" / ssh.hashlib.sha256(sums.encode()).hexdigest()[:24]
+    folder.mkdir(parents=True)
+    (folder / "both.onnx.part").write_bytes(file.read_bytes()[:100] * 2)
+    device_of(target).link.put([file])
+    assert (folder / "both.onnx").read_bytes() == file.read_bytes()
+
+
+def test_commands_share_a_connection(server):
+    board = device_of(server[0])
+    assert board.why_not() is None
+    control = Path(board.link._private.name) / "ssh"
+    assert control.is_socket()
+    board.link._hang_up()
+    assert not control.exists()
+    assert board.link._ssh("echo there", 60) == b"there\n", "and are not lost with it"
+
+
+@pytest.mark.parametrize(
+    "options", [["-o", "ControlMaster=no"], ["-o", "controlpath=/tmp/%C"], ["-S", "none"], ["-vv"]], ids=lambda o: o[-1]
+)
+def test_who_has_a_say_in_sharing_keeps_it(server, options):
+    target = server[0].model_copy(update={"ssh": [*server[0].ssh, *options]})
+    assert "ControlPersist" not in " ".join(device_of(target).link._line)
+
+
+def test_a_folder_that_ssh_takes_for_no_socket_is_not_used(server, monkeypatch, tmp_path):
+    for name in ("with space", "100%", "x" * 80):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(ssh.tempfile, "tempdir", str(tmp_path / name))
+        assert str(tmp_path) not in " ".join(device_of(server[0]).link._line)
+
+
+def test_a_board_that_is_out_of_reach_is_not_asked_at_every_turn(server, monkeypatch):
+    board, calls = device_of(server[0]), []
+    monkeypatch.setattr(
+        board.link, "job", lambda *_, **__: (calls.append(1), (_ for _ in ()).throw(DeviceError("gone")))[1]
+    )
+    assert board.why_not() == board.why_not() == "gone" and len(calls) == 1
+    monkeypatch.setattr(agent, "_REMEMBERED", 0)
+    board.why_not()
+    assert len(calls) == 2
 
 
 def test_a_broken_connection_is_tried_again(server, monkeypatch):

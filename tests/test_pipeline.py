@@ -1,0 +1,140 @@
+"""What a stage hangs on: which are done again when the target, the way to it, or what it finds there changes. Stages are stand-ins."""
+
+import io
+import json
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+from torch import nn
+
+from edgeprune import pipeline
+from edgeprune.errors import DeviceError
+from edgeprune.files import read_json, write_json
+from edgeprune.pipeline import Stage
+from edgeprune.recipe import load_recipe
+from edgeprune.stages import deploy, notes
+from edgeprune.target import load_target
+
+
+class Board:
+    """A device that is there or not, and what it says."""
+
+    def __init__(self):
+        self.version_told, self.missing, self.head = "backend 1", None, "argmax"
+
+    def why_not(self):
+        return self.missing
+
+    def version(self):
+        return self.version_told
+
+
+@pytest.fixture
+def board(monkeypatch):
+    found = Board()
+    monkeypatch.setattr(deploy, "device", lambda run: found)
+    return found
+
+
+@pytest.fixture
+def done(monkeypatch, board, tmp_path):
+    """Runs the pipeline with the target changed so; the names of the stages that worked."""
+    worked = []
+
+    def stage(name, facts=lambda: {}, **more):
+        def work(run):
+            worked.append(name)
+            write_json(run.folder / name / "result.json", {"of": name})
+            return facts()
+
+        return Stage(name, work, **more)
+
+    head = lambda: {"head": board.head if board.missing is None else "argmax"}  # noqa: E731
+    stages = [
+        stage("load"), stage("profile", head, asks=True), stage("prune", trains=True), stage("finetune", trains=True),
+        stage("compile", lambda: {"backend": board.missing or board.version_told}, asks=True), stage("verify"),
+        stage("report", lambda: {"exit_status": 0}, always=True),
+    ]  # fmt: skip
+    monkeypatch.setattr(pipeline, "STAGES", stages)
+
+    def go(**changes):
+        worked.clear()
+        target = load_target("jetson").model_copy(update=changes)
+        pipeline.run(load_recipe("quickstart"), target, tmp_path, Console(file=io.StringIO()))
+        return [name for name in worked if name != "report"]
+
+    return go
+
+
+EVERYTHING = ["load", "profile", "prune", "finetune", "compile", "verify"]
+
+
+def test_another_patience_or_another_way_there_does_nothing_again(done):
+    assert done() == EVERYTHING
+    assert done(run_seconds=5000, build_seconds=7, ssh=["-p", "2222"], python="/opt/python", cool_below_c=60) == []
+
+
+def test_another_device_keeps_the_dense_network(done):
+    done()
+    assert done(channel_step=64) == EVERYTHING[1:]
+
+
+def test_a_board_that_is_there_now_is_asked_and_trains_nothing_by_itself(done, board):
+    board.missing = "no route to host"
+    assert done(host="user@board") == EVERYTHING
+    assert done(host="user@board") == []
+    assert done() == [], "its result may be brought by hand"
+    board.missing = None
+    assert done(host="user@board") == ["profile", "compile", "verify"]
+    board.missing = "switched off again"
+    assert done(host="user@board") == [], "what was measured stays measured"
+    board.missing, board.head = None, "chain"
+    assert done(host="user@other") == EVERYTHING[1:], "another board, which likes another head"
+
+
+def test_another_version_of_the_backend_there_is_measured_anew(done, board):
+    done(host="user@board")
+    board.version_told = "backend 2"
+    assert done(host="user@board") == ["profile", "compile", "verify"]
+
+
+def test_a_change_made_while_the_board_was_off_is_measured_when_it_is_back(done, board):
+    done(host="user@board")
+    board.missing = "switched off"
+    assert done(host="user@board", channel_step=64) == EVERYTHING[1:]
+    board.missing = None
+    assert done(host="user@board", channel_step=64) == ["profile", "compile", "verify"]
+
+
+def test_notes_of_a_killed_stage_are_still_there_and_others_are_not(done, board, monkeypatch, tmp_path):
+    done()
+    home = tmp_path / "quickstart@jetson" / "prune"
+    seen = []
+
+    def dear(run):
+        seen.append(sorted(p.name for p in home.glob("*.json")))
+        key = notes.key_of(run, SimpleNamespace(net=nn.Conv2d(1, 1, 1), scores={}), "about")
+        write_json(home / "recovery.json", {"key": key, "loss": {"a": 1.0}})
+        write_json(home / "latency.json", {"engines": []})
+        if len(seen) < 2:
+            raise DeviceError("the power went")
+        assert notes.told(home / "recovery.json", key)["loss"] == {"a": 1.0}
+        return {}
+
+    stages = [s if s.name != "prune" else Stage("prune", dear, ("prune",), trains=True) for s in pipeline.STAGES]
+    monkeypatch.setattr(pipeline, "STAGES", stages)
+    with pytest.raises(DeviceError):
+        done()
+    assert done() == ["finetune", "compile", "verify"]
+    assert seen == [[], ["recovery.json"]], "notes of this very stage stay; results, and what carries no key, go"
+    manifest = read_json(tmp_path / "quickstart@jetson" / "manifest.json")
+    assert "prune/recovery.json" in manifest["stages"]["prune"]["files"]
+
+
+def test_damaged_notes_are_no_notes(tmp_path):
+    for content in ("{", "[]", json.dumps({"key": 3}), json.dumps({"key": "other stage"})):
+        (tmp_path / "x.json").write_text(content)
+        assert not notes.belong(tmp_path / "x.json", "this")
+    (tmp_path / "x.json").write_text(json.dumps({"key": "this one"}))
+    assert notes.belong(tmp_path / "x.json", "this")
