@@ -62,6 +62,16 @@ def _findings(target: Target) -> tuple[list[dict[str, str]], bool]:
         from edgeprune.devices import Agent, Ssh
 
         return Agent(target, Ssh(target)).doctor(), True
+    if target.backend == "inductor":  # runs in this very Python
+        from edgeprune.runtime import BACKENDS
+
+        missing = BACKENDS["inductor"].why_not(target.device)
+        found = (
+            {"level": "missing", "what": missing, "todo": ""}
+            if missing
+            else {"level": "ok", "what": "inductor", "todo": ""}
+        )
+        return [found], True
     board = Path("/etc/nv_tegra_release").exists()
     if target.backend == "tensorrt" and not board and _is_jetson(target):
         return [{"level": "note", "what": "this machine is no Jetson, and the target has no host", "todo": ""}], False

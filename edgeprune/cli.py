@@ -326,9 +326,10 @@ def main() -> None:
             f"error: {one_line(error)}", style="red", markup=False, soft_wrap=True, highlight=False
         )
         sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as left:
+        if left.code == 130:  # typer takes the KeyboardInterrupt itself
+            print("stopped; the same command goes on from here", file=sys.stderr)
+        raise
     except Exception as error:
         if debug:
             raise

@@ -94,8 +94,8 @@ class Found:
         """`<out>.json` and `<out>.md`; gives the table's rows."""
         rows = fair.summary(self.runs)
         content = {"schema": 1, "unlike": self.differing, "runs": self.runs, "rows": rows, "failed": self.failed}
-        write_json(self.out.with_suffix(".json"), content)
-        write_atomic(self.out.with_suffix(".md"), fair.markdown(rows, self.failed, self.differing))
+        write_json(_ending(self.out, "json"), content)
+        write_atomic(_ending(self.out, "md"), fair.markdown(rows, self.failed, self.differing))
         return rows
 
 
@@ -211,4 +211,9 @@ def _show(rows: list[dict[str, Any]], found: Found, title: str, console: Console
         console.print(f"[yellow]{fair.told_unlike(found.differing)}[/yellow]")
     for name, why in found.failed.items():
         console.print(f"{name} failed: {why}", style="red", markup=False, soft_wrap=True)
-    console.print(f"numbers: {found.out.with_suffix('.json')}   table: {found.out.with_suffix('.md')}", soft_wrap=True)
+    console.print(f"numbers: {_ending(found.out, 'json')}   table: {_ending(found.out, 'md')}", soft_wrap=True)
+
+
+def _ending(out: Path, end: str) -> Path:
+    """Not `with_suffix`: the name may hold a dot (`cmp-0.5x`)."""
+    return out.with_name(f"{out.name}.{end}")

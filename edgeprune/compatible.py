@@ -48,6 +48,15 @@ def check_pair(recipe: Recipe, target: Target) -> None:
             "precision of both; give budget.latency_ms or budget.fps, or name the precision"
         )
     _route(recipe, target)
+    if (
+        asked == "int8"
+        and target.backend == "openvino"
+        and not target.host
+        and (missing := device_of(target).why_not())
+    ):
+        raise RecipeError(
+            f"deploy.precision: int8 for OpenVINO is quantised for a device that can be asked ({missing}); use f16, or --host"
+        )
     figures = target.catalogue is not None and target.catalogue.bandwidth_gb_s
     if target.host and target.backend == "inductor":
         raise RecipeError("target.host: inductor's engines are code, compiled and run on this machine only; no --host")

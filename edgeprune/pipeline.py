@@ -24,6 +24,7 @@ from accelerate.utils import broadcast_object_list
 from rich.console import Console
 
 import edgeprune
+from edgeprune import models
 from edgeprune.errors import DeviceError
 from edgeprune.files import hash_obj, hash_tree, lock, read_json, sha256, write_json
 from edgeprune.recipe import Recipe
@@ -51,7 +52,9 @@ class Stage:
     work: Callable[[Run], dict[str, Any]]
     depends: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    also: Callable[[Recipe], tuple[str, ...]] = lambda recipe: ()  # more keys that it hangs on in some recipes
     always: bool = False  # done again in every run
+    plans: bool = False  # what follows hangs on what it found, not on who was asked
     brought: str | None = None  # a file in the run's folder that users bring, and that the stage reads
     asks: bool = (
         False  # it asks the device: done again where that, out of reach before, is there now, or runs another version
@@ -76,11 +79,13 @@ STAGES = [
         ),
         ("openvino",),
         asks=True,
+        plans=True,
     ),
     Stage(
         "prune",
         prune.prune,
         ("prune", "budget", "finetune.batch", "finetune.augment", "finetune.resample", "finetune.loss"),
+        also=prune.heals_by,
         trains=True,
     ),
     Stage("finetune", finetune.finetune, ("finetune",), trains=True),
@@ -149,12 +154,12 @@ def _team() -> PartialState:
 
 def _one(job: Run, stage: Stage, key: str) -> str:
     """Do a stage, or find that it was done; the hash of all that the next one hangs on."""
-    key = _stage_key(job, stage, key)
-    if not stage.asks:
-        return hash_obj([key, _do(job, stage, key)])
-    # what follows hangs on what was found, not on who was asked: a board that is there now costs no training by itself
-    files = _do(job, stage, _asking_key(job, stage, key))
-    return hash_obj([key, job.facts[stage.name], files])
+    basic = _stage_key(job, stage, key)
+    key = _asking_key(job, stage, basic) if stage.asks else basic
+    files = _do(job, stage, key)
+    if stage.plans:  # a board that is there now costs no training by itself
+        return hash_obj([basic, job.facts[stage.name], files])
+    return hash_obj([key, files])
 
 
 def _first_key(job: Run, processes: int) -> str:
@@ -163,7 +168,7 @@ def _first_key(job: Run, processes: int) -> str:
 
 
 def _stage_key(job: Run, stage: Stage, key: str) -> str:
-    parts = {name: _plain(attrgetter(name)(job.recipe)) for name in stage.depends}
+    parts = {name: _plain(attrgetter(name)(job.recipe)) for name in (*stage.depends, *stage.also(job.recipe))}
     if stage.brought and (job.folder / stage.brought).exists():
         parts[stage.brought] = sha256(job.folder / stage.brought)
     if stage.asks:
@@ -176,7 +181,8 @@ def _asking_key(job: Run, stage: Stage, key: str) -> str:
     device is out of reach."""
     on = deploy.device(job)
     if on.why_not() is None:
-        job.kept["asked"] = [job.target.host, on.version()]
+        is_it = on.identity()
+        job.kept["asked"] = [job.target.host, on.version(), *(is_it.get(k) for k in ("board", "cpu", "gpu"))]
         return hash_obj([key, job.kept["asked"]])
     record = _manifest(job)["stages"].get(stage.name, {})
     asked = record.get("asked")
@@ -203,6 +209,7 @@ def _inputs(recipe: Recipe) -> list[Any]:
     if recipe.data.root:
         found.append(hash_tree(Path(recipe.data.root).expanduser()))
     if model.factory:
+        models.on_path()
         spec = find_spec(model.factory.partition(":")[0].partition(".")[0])
         if spec is not None and spec.origin and Path(spec.origin).is_file():
             code = (

@@ -239,4 +239,6 @@ def _report(study: optuna.Study, wanted: dict[str, Recipe], home: Path, console:
     if others:
         console.print(f"{others} points are being run by other processes; run the command again for the whole front")
     console.print(f"front: {home / 'search.html'}   numbers: {home / 'search.json'}", soft_wrap=True)
-    return 0 if rows and all(r["met"] is not False for r in rows) else 3
+    if failed or any(r["status"] == 3 or r["met"] is False for r in rows):
+        return 3
+    return 4 if any(r["status"] == 4 for r in rows) else 0

@@ -1,6 +1,9 @@
 """Bad input: one clear line that names the place, and the documented exit status. No traceback."""
 
+import json
+import os
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+import edgeprune
 from edgeprune import models
+from edgeprune.errors import EdgepruneError
 from edgeprune.shipped import shipped
 
 SMALL = [
@@ -245,6 +250,12 @@ DATA = {
     "cut file": (lambda r: (r / "val/images/1.png").write_bytes(b"\x89PNG\r\n\x1a\n123"), "image cannot be read"),
     "no label": (lambda r: (r / "train/labels/1.png").unlink(), "its label is missing"),
     "no folder": (lambda r: (r / "val/labels").rename(r / "val/gone"), "is not a folder"),
+    "255 for 1": (
+        lambda r: [
+            Image.fromarray(np.eye(32, dtype=np.uint8) * 255).save(r / f"train/labels/{i}.png") for i in range(2)
+        ],
+        "all that is judged in 2 training labels is of one class; never there: b",
+    ),
     "empty": (lambda r: [p.unlink() for p in (r / "val/images").iterdir()], "holds no images"),
 }
 
@@ -266,7 +277,14 @@ def test_data_faults_name_the_file(cli, tmp_path: Path, name):
         "run", "quickstart", "--runs-dir", str(tmp_path / "runs"), *[x for s in settings for x in ("--set", s)]
     )
     assert code == 1
-    one_line(err, str(root), said)
+    one_line(err, said, *([] if name == "255 for 1" else [str(root)]))
+
+
+def test_a_layer_that_is_not_there(cli, tmp_path: Path):
+    settings = [*SMALL, "prune.never=[stem, backbone]"]
+    code, _, err = cli("run", "quickstart", "--runs-dir", str(tmp_path), *[x for s in settings for x in ("--set", s)])
+    assert code == 2
+    one_line(err, "prune.never: 'backbone' names no layer of the network")
 
 
 def test_a_fault_in_a_loading_process_is_one_line_too():
@@ -282,6 +300,25 @@ def test_a_factory_that_is_not_there(cli, tmp_path: Path):
     code, _, err = cli("run", "quickstart", "--runs-dir", str(tmp_path), *[x for s in settings for x in ("--set", s)])
     assert code == 1
     one_line(err, "model.factory", "package.module:function")
+
+
+def test_a_factory_beside_the_recipe_is_found(tmp_path: Path, monkeypatch):
+    """An installed command does not look in the working directory by itself."""
+    (tmp_path / "beside_it.py").write_text(
+        "from torch import nn\ndef build(classes):\n    return nn.Conv2d(3, classes, 1)\n"
+    )
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", os.getcwd())])
+    monkeypatch.chdir(tmp_path)
+    assert models.build(None, {}, "beside_it:build", 5).out_channels == 5
+
+
+def test_a_folder_runs_no_code_that_only_itself_names(tmp_path: Path):
+    plan = {"schema": 1, "network": {"network": None, "factory": "os:getcwd", "args": {}, "classes": 2}}
+    (tmp_path / "plan.json").write_text(json.dumps(plan | {"groups": {}, "tensors": {}, "source": ""}))
+    with pytest.raises(
+        EdgepruneError, match=r"built by the code 'os:getcwd'; if you trust that, load\(…, factory='os:getcwd'\)"
+    ):
+        edgeprune.load(tmp_path)
 
 
 def test_a_budget_out_of_reach_says_the_smallest(cli, tmp_path: Path):

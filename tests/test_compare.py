@@ -45,10 +45,10 @@ def compared(tmp_path: Path, monkeypatch):
         wanted = comparing.entries([load_recipe("quickstart", [])], ["l1", "l2", "random"], target)
         console = Console(file=told, width=200)
         try:
-            status = comparing.compare(wanted, target, tmp_path, seeds=[0, 1], out=tmp_path / "t", console=console)
+            status = comparing.compare(wanted, target, tmp_path, seeds=[0, 1], out=tmp_path / "t-0.5x", console=console)
         except KeyboardInterrupt:
             status = 130
-        return status, told.getvalue(), json.loads((tmp_path / "t.json").read_text())
+        return status, told.getvalue(), json.loads((tmp_path / "t-0.5x.json").read_text())
 
     return go
 

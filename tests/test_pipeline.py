@@ -14,6 +14,7 @@ from edgeprune.files import read_json, write_json
 from edgeprune.pipeline import Stage
 from edgeprune.recipe import load_recipe
 from edgeprune.stages import deploy, notes
+from edgeprune.stages.run import Run
 from edgeprune.target import load_target
 
 
@@ -21,13 +22,16 @@ class Board:
     """A device that is there or not, and what it says."""
 
     def __init__(self):
-        self.version_told, self.missing, self.head = "backend 1", None, "argmax"
+        self.version_told, self.missing, self.head, self.cpu = "backend 1", None, "argmax", "this one"
 
     def why_not(self):
         return self.missing
 
     def version(self):
         return self.version_told
+
+    def identity(self):
+        return {"cpu": self.cpu, "governor": "powersave"}
 
 
 @pytest.fixture
@@ -52,7 +56,7 @@ def done(monkeypatch, board, tmp_path):
 
     head = lambda: {"head": board.head if board.missing is None else "argmax"}  # noqa: E731
     stages = [
-        stage("load"), stage("profile", head, asks=True), stage("prune", trains=True), stage("finetune", trains=True),
+        stage("load"), stage("profile", head, asks=True, plans=True), stage("prune", trains=True), stage("finetune", trains=True),
         stage("compile", lambda: {"backend": board.missing or board.version_told}, asks=True), stage("verify"),
         stage("report", lambda: {"exit_status": 0}, always=True),
     ]  # fmt: skip
@@ -99,12 +103,26 @@ def test_another_version_of_the_backend_there_is_measured_anew(done, board):
     assert done(host="user@board") == ["profile", "compile", "verify"]
 
 
+def test_a_folder_that_was_taken_to_another_machine_is_measured_there(done, board):
+    done()
+    board.cpu = "another one"
+    assert done() == ["profile", "compile", "verify"]
+
+
 def test_a_change_made_while_the_board_was_off_is_measured_when_it_is_back(done, board):
     done(host="user@board")
     board.missing = "switched off"
     assert done(host="user@board", channel_step=64) == EVERYTHING[1:]
     board.missing = None
     assert done(host="user@board", channel_step=64) == ["profile", "compile", "verify"]
+
+
+def test_a_longer_fine_tuning_is_another_contest_where_losses_are_measured(tmp_path):
+    job = lambda *settings: Run(load_recipe("quickstart", list(settings)), load_target("cpu"), tmp_path, Console())  # noqa: E731
+    stage = next(s for s in pipeline.STAGES if s.name == "prune")
+    key = lambda *settings: pipeline._stage_key(job(*settings), stage, "")  # noqa: E731
+    assert key("finetune.steps=50") == key("finetune.steps=5000"), "of a MACs budget by scores they are the same cut"
+    assert key("budget.latency=0.5x", "finetune.steps=50") != key("budget.latency=0.5x", "finetune.steps=5000")
 
 
 def test_notes_of_a_killed_stage_are_still_there_and_others_are_not(done, board, monkeypatch, tmp_path):

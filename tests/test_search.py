@@ -39,6 +39,7 @@ ROW = {
     "share": 0.5,
     "macs_share": 0.5,
     "met": True,
+    "status": 0,
     "method": "l1",
     "budget": "0.5x",
 }
@@ -65,10 +66,17 @@ def test_rows_of_an_earlier_recipe_and_failures_that_were_mended_are_not_told(st
     searching._tell(study, put(study, new, point), "error", "the disk was full", None)
     searching._tell(study, put(study, new, point), "row", ROW, [0.5, 2.0])
     searching._tell(study, put(study, new, other), "error", "the disk was full again", None)
-    searching._report(study, new, tmp_path, Console(quiet=True))
+    assert searching._report(study, new, tmp_path, Console(quiet=True)) == 3, "one failed"
     found = json.loads((tmp_path / "search.json").read_text())
     assert [(r["point"], r["score"]) for r in found["rows"]] == [(point, 0.5)]
     assert found["failed"] == {other: "the disk was full again"}
+
+
+@pytest.mark.parametrize(("status", "met", "ends"), [(0, True, 0), (3, True, 3), (4, None, 4), (0, False, 3)])
+def test_it_ends_as_its_points_did(study, tmp_path, status, met, ends):
+    wanted = points(load_recipe("quickstart"), load_target("cpu"), ["macs=0.5x"], ["l1"])
+    searching._tell(study, put(study, wanted, *wanted), "row", ROW | {"status": status, "met": met}, [0.5, 2.0])
+    assert searching._report(study, wanted, tmp_path, Console(quiet=True)) == ends
 
 
 def test_what_another_machine_is_at_is_left_to_it(study, monkeypatch, tmp_path):

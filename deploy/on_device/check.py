@@ -134,7 +134,7 @@ def engine(folder, role, about, args, **more):
 
     return engines.BACKENDS[args.backend or about["backend"]](
         os.path.join(folder, role + ".onnx"), args.precision or about["precision"], None, args.device or about["device"],
-        args.threads, home=os.path.join(folder, "engines"), dla=args.dla, workspace_mb=args.workspace_mb, **more
+        args.threads, home=manifest.engines_home(folder, args.signers), dla=args.dla, workspace_mb=args.workspace_mb, **more
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Is the bundle whole? Every file against SHA256SUMS, nothing beside them that Python would import, the signature if asked.
+"""Is the bundle whole? Every file against SHA256SUMS, nothing beside them that would be run, the signature if asked.
 
 SHA256SUMS covers every file, MANIFEST.json (versions of what made it) among them; a signature signs SHA256SUMS, by OpenSSH:
 
@@ -43,12 +43,22 @@ def verify(folder, signers=None, who=None):
         if found.hexdigest() != digest:
             raise Fault("%s is damaged (its checksum differs); copy the bundle again" % file)
     for name in sorted(os.listdir(folder)):
-        importable = name.endswith((".py", ".so", ".pyc")) or os.path.exists(os.path.join(folder, name, "__init__.py"))
-        if importable and name not in sums:
-            raise Fault(
-                "%s is no part of the bundle, and Python would import it; remove it" % os.path.join(folder, name)
-            )
+        file = os.path.join(folder, name)
+        importable = name.endswith((".py", ".so", ".pyc")) or os.path.exists(os.path.join(file, "__init__.py"))
+        if name not in sums and (importable or name == "__pycache__"):  # caches are taken for the scripts beside them
+            raise Fault("%s is no part of the bundle, and Python would import it; remove it" % file)
+        if name not in sums and name.startswith(("dense.", "pruned.")):
+            raise Fault("%s is no part of the bundle, and would be taken for its engine; remove it" % file)
     return sums
+
+
+def engines_home(folder, signers):
+    """Where engines are kept: in the bundle; of a signed one with its user, since nobody has signed what lies in `engines/`."""
+    if not signers:
+        return os.path.join(folder, "engines")
+    with open(os.path.join(folder, "SHA256SUMS"), "rb") as handle:
+        digest = hashlib.sha256(handle.read()).hexdigest()[:24]
+    return os.path.join(os.path.expanduser("~"), ".cache", "edgeprune", "signed", digest)
 
 
 def signature(path, signers, who=None):

@@ -67,7 +67,7 @@ def engine(folder, about, args):
     backend = args.backend or about["backend"]
     return engines.BACKENDS[backend](
         os.path.join(folder, args.role + ".onnx"), args.precision or about["precision"], None, args.device or about["device"],
-        args.threads, home=os.path.join(folder, "engines"),
+        args.threads, home=manifest.engines_home(folder, args.signers),
     )  # fmt: skip
 
 

@@ -21,12 +21,22 @@ from cuda_runtime import Cuda
 
 SHARE_OF_MEMORY = 0.5  # of what is free, for the builder's workspace; the rest of a shared memory is the system's
 
+NUMPY = {
+    "FLOAT": np.float32, "HALF": np.float16, "INT8": np.int8, "INT32": np.int32, "INT64": np.int64, "UINT8": np.uint8, "BOOL": np.bool_,
+}  # fmt: skip
+
+
+def numpy_type(trt, kind):
+    """numpy's type of a tensor's. Not by trt.nptype: that of TensorRT 8.5 asks numpy for np.bool, which 1.24 has not."""
+    return NUMPY[kind.name] if kind.name in NUMPY else trt.nptype(kind)
+
 
 class TensorRT:
     """An engine for this GPU. See `engines` for what every backend's class offers.
 
     Args:
-        path: the f32 graph. Its types at another precision lie beside it: NAME.f16.onnx, NAME.int8.onnx. An engine of
+        path: the f32 graph. Its types at another precision lie beside it: NAME.f16.onnx, NAME.int8.onnx (and
+            NAME.int8.flags.onnx, Q/DQ in f32, for a builder that has flags). An engine of
             torch-tensorrt's beside it (NAME.f16.engine) is taken as built: float32 images in, int32 classes out.
         home: folder for the engine; None: nothing is kept. timings: folder for the timing cache; None: `home`.
         dla: core of the deep learning accelerator to build for; None: the GPU alone.
@@ -103,7 +113,7 @@ class TensorRT:
         trt, self.host, self.address = self.trt, {}, {}
         for i in range(self.engine.num_io_tensors):
             name = self.engine.get_tensor_name(i)
-            shape, kind = tuple(self.engine.get_tensor_shape(name)), trt.nptype(self.engine.get_tensor_dtype(name))
+            shape, kind = tuple(self.engine.get_tensor_shape(name)), numpy_type(trt, self.engine.get_tensor_dtype(name))
             self.host[name] = self.cuda.pinned(shape, kind)
             self.address[name] = self.cuda.allocate(self.host[name].nbytes)
             if not self.context.set_tensor_address(name, self.address[name]):

@@ -15,7 +15,8 @@ def route(trt, path, precision):
     Raises:
         ValueError: it has no way, or the graph for it is missing.
     """
-    given, typed_graph = ("%s.%s.%s" % (path[: -len(".onnx")], precision, end) for end in ("engine", "onnx"))
+    name = "%s.%s" % (path[: -len(".onnx")], precision)
+    given, typed_graph, flags_graph = (name + end for end in (".engine", ".onnx", ".flags.onnx"))
     if os.path.exists(given):
         return given, GIVEN
     can_type = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
@@ -25,11 +26,15 @@ def route(trt, path, precision):
         return path, "typed" if can_type and not hasattr(trt.BuilderFlag, "FP16") else "flags"
     if can_type and os.path.exists(typed_graph):
         return typed_graph, "typed"
-    if precision == "int8" and has_flag and os.path.exists(typed_graph):
-        return typed_graph, "flags"  # explicit Q/DQ nodes; the flag allows INT8 kernels
+    if precision == "int8" and has_flag and os.path.exists(flags_graph):
+        return (
+            flags_graph,
+            "flags",
+        )  # explicit Q/DQ nodes with f32 steps, as 8.x reads them; the flag allows INT8 kernels
     if precision == "int8":
         raise ValueError(
-            "int8 on TensorRT wants a graph with Q/DQ nodes (%s), which is not here; use f16" % typed_graph
+            "int8 on TensorRT wants a graph with Q/DQ nodes (%s), which is not here; use f16"
+            % (typed_graph if can_type else flags_graph)
         )
     if has_flag:
         return path, "flags"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from edgeprune.data.dataset import Color, Pair, Size, opened, resized
+from edgeprune.data.dataset import Color, Pair, Size, in_colour, opened, resized
 from edgeprune.data.layout import folder, images_in
 from edgeprune.data.palettes import colors
 from edgeprune.errors import DataError
@@ -35,7 +35,8 @@ class Classed:
     def __getitem__(self, index: int) -> Pair:
         if index in self._kept:
             return self._kept[index]
-        image = opened(self.files[index][0], "image").convert("RGB")
+        path = self.files[index][0]
+        image = in_colour(path, opened(path, "image"))
         if self.size is not None:
             image = image.resize(resized(image, self.size), Image.Resampling.BILINEAR)
         pair = np.array(image, dtype=np.uint8), self.label(index)

@@ -77,9 +77,7 @@ class Files:
             raise DataError(
                 f"{label_path}: label is {raw.height}x{raw.width}, its image {image.height}x{image.width} (height x width)"
             )
-        if image.mode.startswith(("I", "F")):
-            raise DataError(f"{image_path}: image has mode {image.mode}; 8 bits a channel are wanted")
-        rgb, label = image.convert("RGB"), self._ids_of(label_path, raw)
+        rgb, label = in_colour(image_path, image), self._ids_of(label_path, raw)
         if self.size is not None:
             rgb = rgb.resize(resized(rgb, self.size), Image.Resampling.BILINEAR)
         return np.array(rgb, dtype=np.uint8), label
@@ -121,6 +119,17 @@ def reduced_table(classes: int) -> np.ndarray:
     255 is not allowed: it stands where somebody has reduced the labels before, and to do so twice would shift every class.
     """
     return ids_table(classes, [0], {k + 1: k for k in range(classes)})
+
+
+def in_colour(path: Path, image: Image.Image) -> Image.Image:
+    """The image in RGB.
+
+    Raises:
+        DataError: it has more than 8 bits a channel, which Pillow would cut off at white.
+    """
+    if image.mode.startswith(("I", "F")):
+        raise DataError(f"{path}: image has mode {image.mode}; 8 bits a channel are wanted")
+    return image.convert("RGB")
 
 
 def opened(path: Path, what: str) -> Image.Image:

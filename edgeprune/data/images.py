@@ -9,6 +9,8 @@ from edgeprune.data.layout import folder, images_in, paired
 from edgeprune.data.palettes import colors
 from edgeprune.errors import DataError
 
+_CACHED = 1 << 30  # bytes of a split that is kept in memory unasked
+
 
 def open_folder(
     root: Path,
@@ -16,14 +18,14 @@ def open_folder(
     size: Size,
     classes: list[str],
     ignore: list[int] | int = 255,
-    cache: bool = True,
+    cache: bool | None = None,
 ) -> Files:
     """The split "train" or "val".
 
     Args:
         classes: the names of ids 0, 1, ….
         ignore: label values that are not judged.
-        cache: keep what was read in memory.
+        cache: keep what was read in memory; None: where the whole split takes less than a gigabyte there.
 
     Raises:
         DataError: a folder is missing, or the split is empty.
@@ -41,5 +43,7 @@ def open_folder(
     pairs = paired(images_in(images), label_of)
     if not pairs:
         raise DataError(f"{images}: holds no images (.png, .jpg, .bmp, .tif, .webp)")
+    if cache is None:
+        cache = not isinstance(size, int) and size is not None and 4 * len(pairs) * size[0] * size[1] < _CACHED
     ignored = [ignore] if isinstance(ignore, int) else list(ignore)
     return Files(pairs, list(classes), colors(len(classes)), size, ids_table(len(classes), [*ignored, 255]), cache)

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from edgeprune.data.dataset import IGNORE, Color, Dataset
 from edgeprune.data.warp import warped
 
-MOST_BOXES = 128  # rows of a training image's boxes; those without a box have class -1
+MOST_BOXES = 128  # rows of a training view's boxes, of more the largest; rows without a box have class -1
 _VISIBLE = 0.3  # a box of which a view shows less is not judged
 _PLAIN: Color = (255, 255, 255)
 
@@ -38,7 +38,7 @@ def moved_class(label: np.ndarray, matrix: torch.Tensor, crop: tuple[int, int]) 
 def moved_boxes(label: np.ndarray, matrix: torch.Tensor, crop: tuple[int, int]) -> torch.Tensor:
     """(MOST_BOXES, 6) float32: the boxes in the view, cut at its edges; rows without a box have class -1."""
     (ax, _, tx), (_, ay, ty) = matrix[0].tolist()
-    boxes = np.array(label, dtype=np.float32).reshape(-1, 6)[:MOST_BOXES]
+    boxes = np.array(label, dtype=np.float32).reshape(-1, 6)
     for axis, scale, shift in ((0, ax, tx), (1, ay, ty)):  # pixel i reaches from i to i + 1
         ends = (boxes[:, axis : axis + 3 : 2] - 0.5) * scale + shift + 0.5
         boxes[:, axis : axis + 3 : 2] = np.sort(ends, axis=1)
@@ -47,6 +47,8 @@ def moved_boxes(label: np.ndarray, matrix: torch.Tensor, crop: tuple[int, int]) 
     seen = areas(boxes)
     boxes[seen < _VISIBLE * whole, 5] = 1
     boxes = boxes[(boxes[:, 2] - boxes[:, 0] >= 1) & (boxes[:, 3] - boxes[:, 1] >= 1)]
+    if len(boxes) > MOST_BOXES:
+        boxes = boxes[np.argsort(-areas(boxes), kind="stable")[:MOST_BOXES]]
     rows = torch.zeros(MOST_BOXES, 6)
     rows[:, 4] = -1
     rows[: len(boxes)] = torch.from_numpy(boxes)

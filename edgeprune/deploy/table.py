@@ -87,9 +87,10 @@ def _budget(console: Console, report: dict[str, Any]) -> None:
 def _networks(report: dict[str, Any]) -> Table:
     size = "x".join(map(str, report["data"]["size"]))
     made = report["engine"]
-    table = Table(
-        title=f"{report['recipe']}@{report['target']}: {report['title']} ({size}, {report['data']['val_images']} images)"
-    )
+    images = f"{report['data']['val_images']} images"
+    if made["images"] != report["data"]["val_images"]:
+        images += f"; the engine and the gates: the {made['images']} that travelled"
+    table = Table(title=escape(f"{report['recipe']}@{report['target']}: {report['title']} ({size}, {images})"))
     metric = report["metric"]
     key, (more, more_name) = metric["key"], metric["more"]
     for column in ("", metric["name"], more_name, "parameters", "MACs", "latency p50 (p99)", "FPS"):
@@ -120,7 +121,7 @@ def _classes(report: dict[str, Any]) -> Table:
         table.add_column(column, justify="left" if column == "class" else "right")
     for name in report["data"]["classes"]:
         rows = (report[r][metric["per_class"]][name] for r in ("dense", "pruned", "engine"))
-        table.add_row(name, *("-" if v is None else f"{100 * v:.1f}" for v in rows))
+        table.add_row(escape(name), *("-" if v is None else f"{100 * v:.1f}" for v in rows))
     return table
 
 

@@ -26,6 +26,8 @@ def write(
 ) -> dict[str, Any]:
     """Write `source` with its precision inside; gives what was decided: nodes in FP32, agreement with what came before.
 
+    Of INT8 the graph with its Q/DQ pairs in FP32 is left beside it (`NAME.int8.flags.onnx`): TensorRT 8 reads no other steps.
+
     Args:
         images: (H, W, 3) uint8, real ones; "f32" needs none.
         alike: see `precision.mixed`.
@@ -41,6 +43,7 @@ def write(
     model = onnx.load(source)
     if precision == "int8":
         model = quantised(model, images)
+        write_atomic(target.with_suffix(".flags.onnx"), model.SerializeToString())
     done = mixed(model, images[:: max(1, len(images) // _IMAGES)][:_IMAGES], alike=alike)
     write_atomic(target, done.model.SerializeToString())
     return {"precision": precision, "f32_nodes": done.kept, "limit": done.limit, "agreement": done.agreement}

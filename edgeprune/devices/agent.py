@@ -17,7 +17,7 @@ from edgeprune.devices.pairs import Pairs
 from edgeprune.errors import DeviceError, EngineError
 from edgeprune.files import hash_obj
 from edgeprune.runtime import openvino
-from edgeprune.runtime.engine import Layer, built_of, typed
+from edgeprune.runtime.engine import Layer, built_of, flagged, typed
 from edgeprune.runtime.joining import joined
 from edgeprune.target import Target
 
@@ -192,5 +192,5 @@ class Agent:
 
 def _whole(files: list[Path], precision: str) -> list[Path]:
     """With what lies beside a graph: the one that has the precision inside, and an engine that is taken as built."""
-    beside = [typed(files[0], precision), built_of(files[0], precision)]
-    return files + [path for path in beside if path != files[0] and path.exists()]
+    beside = [typed(files[0], precision), flagged(files[0], precision), built_of(files[0], precision)]
+    return files + [path for path in beside if path and path != files[0] and path.exists()]

@@ -18,13 +18,17 @@ import numpy as np
 from edgeprune.devices.pairs import Pairs
 from edgeprune.errors import EngineError
 from edgeprune.files import sha256
-from edgeprune.runtime.engine import Layer
+from edgeprune.runtime.engine import Layer, flagged, typed
 from edgeprune.runtime.joining import joined
 from edgeprune.target import Target
 
 SCHEMA = 2
 # task -> type and axes of its answers
 _ANSWERS = {"segmentation": (np.uint8, 3), "classification": (np.float32, 2), "detection": (np.float32, 3)}
+_PARTS = {
+    "target", "task", "backend", "graphs", "engines", "device", "during", "precision_asked", "precision_found",
+    "dense_precision_found", "image_sums", "latency", "dense_latency", "boundaries", "layers",
+}  # fmt: skip
 _LARGEST = 1 << 31  # bytes of an unpacked part; a zip can claim any size
 
 
@@ -44,7 +48,7 @@ def read(path: Path) -> tuple[dict[str, Any], np.ndarray]:
         raise EngineError(f"{path}: no such file") from error
     except (KeyError, ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
         raise EngineError(f"{path}: no whole result.zip ({error}); copy it again from the device") from error
-    if not isinstance(told, dict) or told.get("schema") != SCHEMA:
+    if not isinstance(told, dict) or told.get("schema") != SCHEMA or not told.keys() >= _PARTS:
         raise EngineError(f"{path}: not a result of this program's bundles (schema {SCHEMA}); run the bundle again")
     kind = (answers.dtype.type, answers.ndim)
     if _ANSWERS.get(str(told.get("task"))) != kind or len(answers) != len(told["image_sums"]):
@@ -92,13 +96,28 @@ class Replay:
         for role, path in graphs.items():
             if self.told["graphs"].get(role) != sha256(path):
                 return f"its {role} network is another one; make, copy and run the bundle again"
+        if (ran := str(self.told["backend"]).split()[0]) != self.target.backend:
+            return (
+                f"it ran in {ran}, and {self.target.name} means {self.target.backend}; run the bundle without --backend"
+            )
+        wanted, key = self.target.catalogue and self.target.catalogue.compute_capability, self._key("pruned")
+        if wanted and (found := (key.get("gpu") or {}).get("cc", wanted)) != wanted:
+            return f"it ran on a GPU of compute capability {found}, that of {self.target.name} is of {wanted}"
         asked = self.told["precision_asked"]
         if asked != precision:
             return (
                 f"it was built at {asked}, the run asks for {precision}; run the bundle without --precision, or the recipe "
                 f"with deploy.precision={asked}"
             )
+        for role, path in graphs.items():
+            ways = [path, typed(path, precision), flagged(path, precision)]
+            if (built := self._key(role).get("onnx")) and built not in [sha256(way) for way in ways if way]:
+                return f"its {role} network has other types inside; make, copy and run the bundle again"
         return None
+
+    def _key(self, role: str) -> dict[str, Any]:
+        """What an engine was bound to where it was built (`deploy/on_device/identity.py`); not all backends tell."""
+        return (self.told["engines"].get(role) or {}).get("key") or {}
 
     def why_not(self) -> str | None:
         return None

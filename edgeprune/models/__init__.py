@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -70,13 +72,21 @@ def build(network: str | None, args: dict[str, Any], factory: str | None, classe
         raise ModelError(f"model.args: {network} does not take them ({error})") from error
 
 
+def on_path() -> None:
+    """The working directory is the last place where a factory's module is looked for; an installed command does not look there."""
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.append(os.getcwd())
+
+
 def _from_factory(factory: str, args: dict[str, Any]) -> nn.Module:
+    on_path()
     module, _, function = factory.partition(":")
     try:
         made = getattr(importlib.import_module(module), function)(**args)
     except (ImportError, AttributeError, ValueError) as error:
         raise ModelError(
-            f"model.factory: {factory!r} cannot be imported ({error}); write package.module:function"
+            f"model.factory: {factory!r} cannot be imported ({error}); write package.module:function, of a module that is "
+            "installed or lies in the working directory"
         ) from error
     except TypeError as error:
         raise ModelError(f"model.args: {factory} does not take them ({error})") from error

@@ -41,12 +41,20 @@ def restore(dense: nn.Module, plan: Plan, weights: Path) -> nn.Module:
     return small.eval()
 
 
-def load_pruned(folder: str | Path) -> nn.Module:
-    """The pruned network of a run's folder (or of the folder that holds `plan.json`), in evaluation mode."""
+def load_pruned(folder: str | Path, factory: str | None = None) -> nn.Module:
+    """The pruned network of a run's folder (or of the folder that holds `plan.json`), in evaluation mode.
+
+    Raises:
+        CheckpointError: the plan names code that builds its network, and `factory` does not name the same: a file runs no code.
+    """
     from edgeprune import models
 
     folder = Path(folder)
     home = next((f for f in (folder, folder / "finetune") if (f / "plan.json").exists()), folder)
     plan, network = read_plan(home / "plan.json")
-    dense = models.build(network.get("network"), network.get("args", {}), network.get("factory"), network["classes"])
+    if (named := network.get("factory")) and named != factory:
+        raise CheckpointError(
+            f"{home / 'plan.json'}: its network is built by the code {named!r}; if you trust that, load(…, factory={named!r})"
+        )
+    dense = models.build(network.get("network"), network.get("args", {}), named, network["classes"])
     return restore(dense, plan, home / "weights.safetensors")

@@ -179,8 +179,13 @@ def _keep_named(trace: Trace, net: nn.Module, never: Sequence[str]) -> None:
         module = tensor.rpartition(".")[0]
         if tensor in frozen:
             trace.union.fix(ids, "frozen")
-        elif axis == _out_axis(net, module) and any(fnmatch.fnmatch(module, p) for p in never):
+        elif axis == _out_axis(net, module) and any(matches(module, p) for p in never):
             trace.union.fix(ids, "named in prune.never")
+
+
+def matches(module: str, pattern: str) -> bool:
+    """Does a pattern of `prune.never` name the module, or a container that holds it?"""
+    return fnmatch.fnmatch(module, pattern) or fnmatch.fnmatch(module, f"{pattern}.*")
 
 
 def _out_axis(net: nn.Module, module: str) -> int:

@@ -4,6 +4,8 @@ Two runs on noise, with randomised norms (a fresh network's betas are zero and w
 1. removed channels silenced: exact everywhere;
 2. constants folded, with zero padding replaced by edge padding in both: exact everywhere too, since a constant map
    stays constant. (With zero padding the folded network differs at padded borders; see `surgery`.)
+
+And the shrunk network must run as it does in training: what it computes there alone was not followed.
 """
 
 from __future__ import annotations
@@ -50,7 +52,23 @@ def prove(
     edges = _edge_padded(noisy)
     small, full = fold_constants(edges, graph, plan, example)
     folded = _compare(full, small, example, seed, tolerance, "constants folded")
+    _trainable(small, example)
     return Proof(silenced, folded)
+
+
+def _trainable(small: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
+    inputs = (example,) if isinstance(example, torch.Tensor) else example
+    taught = copy.deepcopy(small).train()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            taught(*(torch.cat([x, x]) for x in inputs))
+    except Exception as error:
+        line = (str(error).strip().splitlines() or [""])[0]
+        raise SurgeryError(
+            f"surgery proof (training): the pruned network does not run in training mode ({line[:200]}); what it computes there "
+            "alone, such as an auxiliary head, cannot be followed: return it in evaluation mode too, or name the modules that "
+            "feed it in prune.never"
+        ) from error
 
 
 def _randomised(net: nn.Module, seed: int) -> nn.Module:

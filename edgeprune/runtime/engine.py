@@ -51,6 +51,12 @@ def typed(graph: Path, precision: str) -> Path:
     return beside if beside.exists() else graph
 
 
+def flagged(graph: Path, precision: str) -> Path | None:
+    """The graph for a builder that has flags for the precision and reads no other types than f32 (`NAME.int8.flags.onnx`)."""
+    beside = graph.with_suffix(f".{precision}.flags.onnx")
+    return beside if beside.exists() else None
+
+
 def built_of(graph: Path, precision: str) -> Path:
     """Where an engine lies that is taken as built (`NAME.f16.engine`), if there is one."""
     return graph.with_suffix(f".{precision}.engine")

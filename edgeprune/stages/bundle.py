@@ -13,7 +13,7 @@ from edgeprune.data.subset import Spread
 from edgeprune.deploy import bundle as bundling
 from edgeprune.devices import Replay
 from edgeprune.files import replace_with
-from edgeprune.runtime.engine import typed
+from edgeprune.runtime.engine import flagged, typed
 from edgeprune.stages import load
 from edgeprune.stages.deploy import ROLES, graph_of, judged_on, network, precision
 from edgeprune.stages.run import Run
@@ -52,9 +52,10 @@ def parity_data(run: Run) -> Dataset:
 
 def _graphs(run: Run) -> dict[str, Path]:
     """What is built on the device, by the name that it has in the bundle; with the precision inside where there is one."""
-    return {
-        path.stem: path for role in ROLES for path in (graph_of(run, role), typed(graph_of(run, role), precision(run)))
-    }
+    found = [
+        (graph_of(run, role), way(graph_of(run, role), precision(run))) for role in ROLES for way in (typed, flagged)
+    ]
+    return {path.stem: path for pair in found for path in pair if path}
 
 
 def _ahead_of(run: Run) -> dict[str, Any]:

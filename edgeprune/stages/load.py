@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from torch import nn
@@ -14,12 +16,14 @@ from edgeprune.data import open_dataset
 from edgeprune.data.dataset import Size
 from edgeprune.data.labels import KINDS
 from edgeprune.data.loader import Batches, train_loader
-from edgeprune.errors import RecipeError
+from edgeprune.documents import hint
+from edgeprune.errors import DataError, RecipeError
 from edgeprune.files import load_tensors, save_tensors, write_json
 from edgeprune.measure import protocol
 from edgeprune.measure.miou import evaluate
 from edgeprune.profile.macs import count_macs, count_params
 from edgeprune.progress import Progress
+from edgeprune.prune.groups import matches
 from edgeprune.stages.run import Run
 from edgeprune.tasks import TASKS, Task
 from edgeprune.train.loop import Hooks, train
@@ -120,13 +124,45 @@ def example(run: Run) -> torch.Tensor:
 
 
 def _read_through(run: Run, split: str, most: int = 2000) -> None:
-    """Read every image once, so that a faulty file is named now and not after hours of training."""
+    """Read every image once, so that a faulty file is named now and not after hours of training; and say which classes no label
+    holds.
+
+    Raises:
+        DataError: a faulty file; a training set in which only one of several classes is ever there.
+    """
     data = dataset(run, split)
-    count = min(len(data), most)
+    count, holders = min(len(data), most), np.zeros(len(data.classes), np.int64)
     with Progress(f"reading {split}", count, unit="images") as bar:
         for index in range(count):
-            data[index]
+            holders += KINDS[run.recipe.task].count(data[index][1], len(holders))[:-1] > 0
             bar.move(1)
+    never = [name for name, found in zip(data.classes, holders, strict=True) if not found]
+    if not never:
+        return
+    if (
+        split == "train"
+        and run.recipe.task != "detection"
+        and count == len(data)
+        and len(never) >= len(holders) - 1 > 0
+    ):
+        raise DataError(
+            f"data: all that is judged in {count} training labels is of one class; never there: {', '.join(never)}. Labels hold "
+            "class ids, 0 to K - 1, and 255 means not judged"
+        )
+    run.console.print(f"[yellow]{split}: none of {count} labels holds {', '.join(never)}[/yellow]", markup=True)
+
+
+def _never(net: nn.Module, patterns: Sequence[str]) -> None:
+    """Every pattern of `prune.never` names something.
+
+    Raises:
+        RecipeError: one does not.
+    """
+    layers = [name for name, m in net.named_modules() if next(m.parameters(recurse=False), None) is not None]
+    top = list(dict.fromkeys(name.partition(".")[0] for name in layers))
+    for pattern in patterns:
+        if not any(matches(name, pattern) for name in layers):
+            raise RecipeError(f"prune.never: {pattern!r} names no layer of the network; {hint(pattern, top)}")
 
 
 def load(run: Run) -> dict[str, Any]:
@@ -135,6 +171,7 @@ def load(run: Run) -> dict[str, Any]:
     for split in ("train", "val"):
         _read_through(run, split)
     net = build(run)
+    _never(net, recipe.prune.never)
     if recipe.model.checkpoint:
         models.load_checkpoint(net, Path(recipe.model.checkpoint), recipe.model.checkpoint_head)
     elif recipe.train is None:

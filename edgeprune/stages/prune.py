@@ -22,6 +22,7 @@ from edgeprune.prune.cutter import Cutter
 from edgeprune.prune.groups import find_groups
 from edgeprune.prune.plan import Plan, compose
 from edgeprune.prune.proof import prove
+from edgeprune.recipe import Recipe
 from edgeprune.stages import load, scoring, sharing
 from edgeprune.stages.run import Run
 
@@ -55,7 +56,7 @@ def prune(run: Run) -> dict[str, Any]:
         f"{spent.scoring:.1f} s; proof: {proof.silenced:.0e} silenced, {proof.folded:.0e} folded"
     )
     for old in home.rglob("*/checkpoint.pt"):  # the rounds' have served
-        old.unlink()
+        old.unlink(missing_ok=True)  # of several processes one is first
     return {
         "budget": {"kind": recipe.budget.kind, **budget},
         "macs": macs,
@@ -68,6 +69,13 @@ def prune(run: Run) -> dict[str, Any]:
         "rounds": before.facts if before else [],
         "proof": {"silenced": proof.silenced, "folded": proof.folded},
     }
+
+
+def heals_by(recipe: Recipe) -> tuple[str, ...]:
+    """The recipe's keys by which pruning trains before it decides: where losses are measured, recovery and contest follow the
+    fine-tuning's schedule."""
+    measures = recipe.budget.is_latency or recipe.prune.allocate == "knapsack"
+    return ("finetune",) if measures else ()
 
 
 def kept_whole(graph: ChannelGraph) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from edgeprune.data.dataset import IGNORE
@@ -48,7 +49,10 @@ class Segmentation:
 
         def predict(images: np.ndarray) -> np.ndarray:
             with torch.no_grad():
-                return logits_of(net(normalised(images).to(device))).argmax(1).to(torch.uint8).cpu().numpy()
+                logits = logits_of(net(normalised(images).to(device)))
+                if logits.shape[2:] != images.shape[1:3]:  # as losses and shipped graphs have it
+                    logits = F.interpolate(logits, images.shape[1:3], mode="bilinear", align_corners=False)
+                return logits.argmax(1).to(torch.uint8).cpu().numpy()
 
         return predict
 

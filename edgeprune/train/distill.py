@@ -25,6 +25,8 @@ def logits_loss(
     t = temperature
     log_s, p_t = F.log_softmax(student.float() / t, dim=1), F.softmax(teacher.float() / t, dim=1)
     each = F.kl_div(log_s, p_t, reduction="none").sum(dim=1)
+    if labels is not None and labels.shape != each.shape:  # coarse logits
+        labels = F.interpolate(labels[:, None].float(), each.shape[1:], mode="nearest")[:, 0]
     judged = torch.ones_like(each, dtype=torch.bool) if labels is None else labels != IGNORE
     return (each * judged).sum() / judged.sum().clamp_min(1) * t * t
 

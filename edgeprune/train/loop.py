@@ -67,9 +67,11 @@ def train(
         EdgepruneError: the loss is NaN or infinite.
     """
     from accelerate import Accelerator
-    from accelerate.utils import broadcast
+    from accelerate.utils import DistributedDataParallelKwargs, broadcast
 
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    # a backbone may carry a classifier that nobody calls: alone it simply gets no gradient
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[unused])
     per_epoch = batches.per_epoch / (cfg.accumulate * accelerator.num_processes)  # optimiser steps
     steps = total_steps(cfg, per_epoch)
     key = hash_obj([cfg.model_dump(mode="json"), seed, steps, context, fingerprint(net)])

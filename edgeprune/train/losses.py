@@ -27,7 +27,9 @@ def class_weights(kind: str, labels: Iterable[np.ndarray], classes: int) -> torc
     for label in labels:
         found = np.bincount(label.ravel(), minlength=256)[:classes]
         counts += found
-        seen += np.where(found > 0, found.sum(), 0)
+        seen += np.where(
+            (found > 0) | (label.size == 1), found.sum(), 0
+        )  # an image of one class is no measure of that class
     share = counts / max(counts.sum(), 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         if kind == "median":

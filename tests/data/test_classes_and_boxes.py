@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from edgeprune.data import check, open_dataset
+from edgeprune.data.boxes import Boxed
+from edgeprune.data.class_folders import Classed
 from edgeprune.data.labels import KINDS, moved_boxes
 from edgeprune.data.loader import train_loader
 from edgeprune.errors import DataError
@@ -222,6 +225,23 @@ def test_boxes_move_with_the_pixels():
         assert (rows[0, :4] - found).abs().max() < 1.6
         seen += 1
     assert seen > 20
+
+
+def test_of_too_many_boxes_those_that_a_view_shows_count():
+    boxes = np.array([[10 * i, 0, 10 * i + 8, 8, 0, 0] for i in range(300)], np.float32)
+    matrix = torch.tensor([[[1.0, 0, -2000], [0, 1, 0]]])  # the 201st and those after it
+    rows = moved_boxes(boxes, matrix, (30, 60))
+    assert (rows[:, 4] >= 0).sum() == 6
+    assert (moved_boxes(boxes, torch.tensor([[[1.0, 0, 0], [0, 1, 0]]]), (30, 3000))[:, 4] >= 0).all()
+
+
+@pytest.mark.parametrize("mode", ["I;16", "F"])
+def test_more_than_8_bits_are_refused_and_not_cut_off_at_white(tmp_path, mode):
+    path = tmp_path / "a.tif"
+    Image.fromarray(np.full((8, 8), 300, np.uint16 if mode == "I;16" else np.float32)).save(path)
+    for data in (Classed([(path, 0)], ["a", "b"], [], None), Boxed([(path, path, [])], ["a"], [], None)):
+        with pytest.raises(DataError, match="8 bits a channel"):
+            data[0]
 
 
 def test_what_a_view_hardly_shows_is_not_judged():

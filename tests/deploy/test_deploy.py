@@ -144,6 +144,18 @@ def test_simplify_that_crashes_or_hangs_keeps_the_graph(graph, tmp_path, monkeyp
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes() == graph.read_bytes()
 
 
+@pytest.mark.parametrize("found", [(float("nan"), 1.0), RuntimeError("cannot load it\nmore")], ids=["nan", "error"])
+def test_a_simplified_graph_that_cannot_be_compared_is_not_taken(graph, tmp_path, monkeypatch, found):
+    def compare(*_):
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(simplify, "compare", compare)
+    done = simplify.simplify(graph, tmp_path / "s.onnx", IMAGES)
+    assert done.kept and (tmp_path / "s.onnx").read_bytes() == graph.read_bytes()
+
+
 def test_gates_are_two_sided_and_fail_without_a_value():
     assert not gates.at_most("miou_drop", 1.0, +1.5)[0].passed  # too good is a bug too
     assert gates.at_most("miou_drop", 1.0, -0.5)[0].passed and gates.at_most("miou_drop", None, -50) == []

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from edgeprune.deploy import bundle as bundling
-from edgeprune.deploy import signing
+from edgeprune.deploy import scripts, signing
 from edgeprune.devices import replay
 from edgeprune.errors import EngineError, UsageError
 from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
@@ -68,7 +69,12 @@ def test_run_sh_brings_everything_back(bundle):
     assert set(told["boundaries"]["pruned"]["boundaries"]) == {"engine", "image to mask", "paced"}
     assert told["boundaries"]["dense"]["settings"]["spin_wait"] is False and told["latency"]["count"] == 8
     assert "not judged here: boundary_drop" in done.stdout and told["during"]["throttled"] == []
-    brought = replay.Replay(Target.model_validate(TARGET), bundle / "result.zip")
+    board = replay.Replay(Target.model_validate(TARGET), bundle / "result.zip")
+    graphs_of = {role: bundle / f"{role}.onnx" for role in ("pruned", "dense")}
+    assert "ran in onnxruntime, and board means tensorrt" in str(board.unfit(graphs_of, "f32")), (
+        "a laptop's milliseconds"
+    )
+    brought = replay.Replay(Target.model_validate(TARGET | {"backend": "onnxruntime"}), bundle / "result.zip")
     assert brought.unfit({"pruned": bundle / "pruned.onnx", "dense": bundle / "dense.onnx"}, "f32") is None
     assert "dense network is another one" in str(brought.unfit({"dense": bundle / "pruned.onnx"}, "f32"))
     assert "asks for f16" in str(brought.unfit({}, "f16"))
@@ -96,6 +102,34 @@ def test_a_file_that_python_would_import_is_refused(bundle):
     (bundle / "onnxruntime.py").write_text("raise SystemExit('owned')")
     done = run(bundle, *ORT)
     assert done.returncode == 1 and "onnxruntime.py is no part of the bundle" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["__pycache__/frames.cpython-312.pyc", "pruned.f16.engine", "dense.int8.onnx"])
+def test_what_would_be_run_in_a_files_place_is_refused(bundle, name):
+    (bundle / name).parent.mkdir(exist_ok=True)
+    (bundle / name).write_bytes(b"owned")
+    with pytest.raises(EngineError, match=f"{name.split('/')[0]} is no part of the bundle"):
+        signing.check(bundle)
+    done = run(bundle, *ORT)
+    assert done.returncode == 1 and "is no part of the bundle" in done.stderr
+
+
+def test_engines_of_a_signed_bundle_are_its_users(bundle, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    manifest = scripts.script("manifest")
+    assert manifest.engines_home(str(bundle), None) == str(bundle / "engines")
+    assert Path(manifest.engines_home(str(bundle), "signers")).is_relative_to(tmp_path / ".cache")
+
+
+def test_a_result_that_is_not_whole_is_one_line(bundle, tmp_path):
+    run(bundle, *ORT, "--seconds", "0")
+    with zipfile.ZipFile(bundle / "result.zip") as whole, zipfile.ZipFile(tmp_path / "part.zip", "w") as part:
+        told = json.loads(whole.read("result.json"))
+        del told["device"]
+        part.writestr("result.json", json.dumps(told))
+        part.writestr("answers.npy", whole.read("answers.npy"))
+    with pytest.raises(EngineError, match="not a result of this program's bundles"):
+        replay.read(tmp_path / "part.zip")
 
 
 def test_the_manifest_says_what_made_it(made):

@@ -113,6 +113,23 @@ def test_f16_without_its_graph(use, tmp_path):
         assert trt_build.route(use(version).module, str(alone), "f32")[0] == str(alone)
 
 
+def test_int8_by_flags_takes_the_graph_with_f32_steps(use, tmp_path):
+    graph = graphs.write(tmp_path)
+    for end in (".int8.onnx", ".int8.flags.onnx"):
+        graph.with_suffix(end).write_bytes(b"")
+    ends = {v: Path(trt_build.route(use(v).module, str(graph), "int8")[0]).name for v in VERSIONS}
+    assert all(ends[v] == ("pruned.int8.flags.onnx" if v in FLAGS_ONLY else "pruned.int8.onnx") for v in VERSIONS), ends
+
+
+def test_types_are_not_asked_of_nptype(use, graph, monkeypatch):
+    """That of TensorRT 8.5 needs np.bool, which numpy 1.24 has not."""
+    fake = use("8.5.3.1")
+    monkeypatch.delattr(fake.module, "nptype")
+    kinds = fake.module.DataType
+    assert trt.numpy_type(fake.module, kinds.HALF) is np.float16 and trt.numpy_type(fake.module, kinds.BOOL) is np.bool_
+    assert set(trt.NUMPY) >= {"FLOAT", "HALF", "INT8", "INT32", "UINT8", "BOOL"}
+
+
 @pytest.mark.parametrize("version", ["8.5.3.1", "10.3.0", "11.4.0.106"])
 def test_an_f16_engine_of_f32_convolutions_is_refused(use, graph, tmp_path, version):
     use(version, FLOAT)

@@ -115,6 +115,42 @@ def test_a_broken_surgery_is_caught():
         prove(net, graph, broken, EXAMPLE)
 
 
+class Taught(nn.Module):
+    """An auxiliary head that is there in training only."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head, self.aux = (
+            nets.block(3, 16),
+            nets.block(16, 16),
+            nn.Conv2d(16, 5, 1),
+            nn.Conv2d(16, 5, 1),
+        )
+
+    def forward(self, x):
+        x = self.a(x)
+        out = {"out": self.head(self.b(x))}
+        return out | {"aux": self.aux(x)} if self.training else out
+
+
+def test_what_runs_in_training_alone_is_refused_before_anything_is_trained():
+    net, example = Taught().eval(), torch.zeros(1, 3, 16, 16)
+    graph = find_groups(net, example)
+    plan = make_plan(net, graph, {g.name: np.arange(0, g.size, 2) for g in graph.groups})
+    with pytest.raises(SurgeryError, match=r"does not run in training mode .* auxiliary head"):
+        prove(net, graph, plan, example)
+    spared = find_groups(net, example, ["a"])
+    plan = make_plan(net, spared, {g.name: np.arange(0, g.size, 2) for g in spared.groups})
+    prove(net, spared, plan, example)
+
+
+def test_never_names_layers_and_what_holds_them():
+    from edgeprune.prune.groups import matches
+
+    assert matches("backbone.layer1.conv", "backbone") and matches("backbone.layer1.conv", "*.conv")
+    assert not matches("backbone2.conv", "backbone")
+
+
 def test_a_width_written_in_the_code_is_refused():
     class Hard(nn.Module):
         def __init__(self):
