@@ -104,10 +104,12 @@ def teach(
 def _teach(run: Run, net: nn.Module, criterion: Criterion, cfg: Train, home: Path, number: int, spent: Spent) -> None:
     """Training that the criterion takes part in; the weights that come of it are the ones that are cut."""
     own: dict[str, Any] = {part: getattr(criterion, part, None) for part in _PARTS}
+    if state := own["state"]:  # a checkpoint holds what all processes have seen
+        own["state"] = lambda: averaged(state())
     hooks = load.hooks(run, **own)
     teach(run, net, cfg, home, number, hooks, spent, "sparsity" if number == 0 else f"sparsity of round {number}")
     if hooks.state and hooks.load_state:  # each process has seen its own batches
-        hooks.load_state(averaged(hooks.state()))
+        hooks.load_state(hooks.state())
 
 
 def _batches(run: Run) -> Any:

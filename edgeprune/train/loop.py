@@ -126,8 +126,10 @@ def train(
                 bar.say(f"step {step}: {hooks.metric} {100 * note['score']:.2f}")
             hooks.history.append(note)
             bar.advance(mean)
-            if accelerator.is_main_process and _due(cfg.checkpoint_every, step) and step < steps:
-                state.save(step)
+            if _due(cfg.checkpoint_every, step) and step < steps:
+                held = hooks.state() if hooks.state else None  # all processes may have a part in it
+                if accelerator.is_main_process:
+                    state.save(step, held)
     accelerator.wait_for_everyone()
     if end:
         end()
@@ -210,7 +212,7 @@ class _State:
     ema: Any
     hooks: Hooks
 
-    def save(self, step: int) -> None:
+    def save(self, step: int, held: Any) -> None:
         content = {
             "key": self.key,
             "step": step,
@@ -218,7 +220,7 @@ class _State:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "ema": self.ema.state_dict() if self.ema is not None else None,
-            "hooks": self.hooks.state() if self.hooks.state else None,
+            "hooks": held,
             "history": self.hooks.history,
         }
         replace_with(self.path, lambda beside: torch.save(content, beside))
