@@ -73,7 +73,9 @@ class Prune(Section):
     min_keep: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.02, description="the share of each layer that always stays"
     )
-    never: list[str] = Field(default=[], description='modules (globs) that are never pruned, with all that they hold, such as "head"')
+    never: list[str] = Field(
+        default=[], description='modules (globs) that are never pruned, with all that they hold, such as "head"'
+    )
     batches: Count = Field(default=16, description="training batches that the criterion watches")
     step: Count | None = Field(
         default=None,
