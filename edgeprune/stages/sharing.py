@@ -31,6 +31,7 @@ from edgeprune.stages import latency, load, notes, recovery
 from edgeprune.stages.run import Run
 from edgeprune.train.recalibrate import recalibrate
 
+_LEVEL = 1.05  # losses of a contest that are within it cannot be told apart
 EVENED = (1.0, 3.0, 0.3)  # prices on uneven cuts that the contest tries; the first stands without one
 _OTHERS = {
     "even cut": "uniform",
@@ -212,7 +213,7 @@ def _settle(
     if not steps:
         return rules[first], {}
     loss = recovery.contest(run, cutter.to(PartialState().device), contestants, steps)
-    best = min(loss, key=lambda n: loss[n])
+    best = _winner(loss, contestants)
     run.kept["contest"] = {"steps": steps, "winner": best, "loss": loss}
     write_json(path, {"key": key, "contest": run.kept["contest"], "widths": contestants[best]})
     run.console.print(
@@ -221,6 +222,15 @@ def _settle(
         + ")"
     )
     return _around(fields, best, contestants[best], step)
+
+
+def _winner(loss: dict[str, float], contestants: dict[str, Widths]) -> str:
+    """The least loss; of those that are level with it the one whose narrowest layer is the widest.
+
+    A hundred steps do not see how much narrow layers lack after a whole fine-tuning.
+    """
+    level = [n for n in loss if loss[n] <= _LEVEL * min(loss.values())]
+    return min(level, key=lambda n: (-min(w for w in contestants[n].values() if w), loss[n]))
 
 
 def _around(fields: Fields, winner: str, widths: Widths, step: int) -> tuple[Values, Values]:
