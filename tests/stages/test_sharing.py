@@ -92,3 +92,14 @@ def test_blocks_are_not_judged_where_widths_fit(tmp_path: Path):
     share, _ = sharing.under_latency(run, cutter, 1)
     assert all(share(device, 0.5 * device.price(cutter.graph.widths())).values())  # type: ignore[arg-type]
     assert not any(name.startswith("without") for name in read_json(tmp_path / "prune" / "recovery.json")["loss"])
+
+
+def test_of_ways_that_are_level_the_one_without_narrow_layers_wins():
+    contestants = {
+        "fine": {"a": 8, "b": 64, "gone": 0},
+        "coarse": {"a": 16, "b": 48, "gone": 0},
+        "even": {"a": 24, "b": 24},
+    }
+    assert sharing._winner({"fine": 0.100, "coarse": 0.104, "even": 0.11}, contestants) == "coarse"
+    assert sharing._winner({"fine": 0.100, "coarse": 0.106, "even": 0.11}, contestants) == "fine"
+    assert sharing._winner({"fine": 0.100, "same": 0.099}, contestants | {"same": contestants["fine"]}) == "same"
