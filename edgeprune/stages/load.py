@@ -152,7 +152,7 @@ def _read_through(run: Run, split: str, most: int = 2000) -> None:
     run.console.print(f"[yellow]{split}: none of {count} labels holds {', '.join(never)}[/yellow]", markup=True)
 
 
-def _never(net: nn.Module, patterns: Sequence[str]) -> None:
+def check_never(net: nn.Module, patterns: Sequence[str]) -> None:
     """Every pattern of `prune.never` names something.
 
     Raises:
@@ -171,7 +171,7 @@ def load(run: Run) -> dict[str, Any]:
     for split in ("train", "val"):
         _read_through(run, split)
     net = build(run)
-    _never(net, recipe.prune.never)
+    check_never(net, recipe.prune.never)
     if recipe.model.checkpoint:
         models.load_checkpoint(net, Path(recipe.model.checkpoint), recipe.model.checkpoint_head)
     elif recipe.train is None:

@@ -18,6 +18,8 @@ from edgeprune.files import lock
 from edgeprune.train import sparse
 from tests.e2e.running import OWN, STAGES, check_bundle, command, report, run, started, together
 
+FACTORY = "tests.e2e.tiny:build"
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
@@ -64,11 +66,11 @@ def test_second_run_skips_and_says_the_same(finished: Path):
 
 def test_load_gives_the_network_back_bit_for_bit(finished: Path, tmp_path):
     code = (
-        "import sys, torch, edgeprune, numpy as np; net = edgeprune.load(sys.argv[1]); torch.manual_seed(0);"
+        f"import sys, torch, edgeprune, numpy as np; net = edgeprune.load(sys.argv[1], {FACTORY!r}); torch.manual_seed(0);"
         "np.save(sys.argv[2], net(torch.randn(1, 3, 64, 128)).detach().numpy())"
     )
     subprocess.run([sys.executable, "-c", code, str(finished / "quickstart@cpu"), str(tmp_path / "o.npy")], check=True)
-    net = edgeprune.load(finished / "quickstart@cpu")
+    net = edgeprune.load(finished / "quickstart@cpu", FACTORY)
     torch.manual_seed(0)
     np.testing.assert_array_equal(np.load(tmp_path / "o.npy"), net(torch.randn(1, 3, 64, 128)).detach().numpy())
 
@@ -163,8 +165,8 @@ def test_weights_of_two_in_four_ship(finished: Path, tmp_path):
     shutil.copytree(finished, tmp_path / "runs")
     done = run(tmp_path / "runs", "finetune.weights=2of4")
     assert done.returncode == 0 and "2:4 weights in " in done.stderr
-    assert sparse.holds(edgeprune.load(tmp_path / "runs" / "quickstart@cpu"))
-    assert not sparse.holds(edgeprune.load(finished / "quickstart@cpu"))
+    assert sparse.holds(edgeprune.load(tmp_path / "runs" / "quickstart@cpu", FACTORY))
+    assert not sparse.holds(edgeprune.load(finished / "quickstart@cpu", FACTORY))
 
 
 def test_your_own_network_needs_no_change_of_ours(tmp_path, monkeypatch):
