@@ -108,7 +108,7 @@ def torch_pruning(
 
 
 def _pruner(
-    net: nn.Module, example: torch.Tensor, importance: str, isomorphic: bool, ratio: float, step: int, most: float
+    net: nn.Module, example: torch.Tensor, importance: str, isomorphic: bool, ratio: float, step: int, most: float = 0.9
 ) -> Any:
     classes = [m for m in net.modules() if isinstance(m, nn.Conv2d)][-1].out_channels
     made, judged = {
