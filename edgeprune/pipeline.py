@@ -34,14 +34,8 @@ from edgeprune.stages.run import Run
 from edgeprune.target import Target
 from edgeprune.tasks import METRICS
 
-_WAY_THERE = {
-    "host",
-    "ssh",
-    "python",
-    "build_seconds",
-    "run_seconds",
-    "cool_below_c",
-}  # of a target: not what the device is
+# of a target: not what the device is
+_WAY_THERE = {"host", "ssh", "python", "build_seconds", "run_seconds", "cool_below_c"}
 
 
 @dataclass(frozen=True)
@@ -56,9 +50,7 @@ class Stage:
     always: bool = False  # done again in every run
     plans: bool = False  # what follows hangs on what it found, not on who was asked
     brought: str | None = None  # a file in the run's folder that users bring, and that the stage reads
-    asks: bool = (
-        False  # it asks the device: done again where that, out of reach before, is there now, or runs another version
-    )
+    asks: bool = False  # the device: done again where that is within reach at last, or runs another version
     trains: bool = False  # all processes of `accelerate launch` take part; the others only in the first one
 
 

@@ -19,6 +19,7 @@ import zipfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
+sys.dont_write_bytecode = True  # a cache beside the scripts is refused, as nobody has checked it
 import manifest  # noqa: E402
 
 ROLES = ("dense", "pruned")

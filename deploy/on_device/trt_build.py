@@ -27,10 +27,7 @@ def route(trt, path, precision):
     if can_type and os.path.exists(typed_graph):
         return typed_graph, "typed"
     if precision == "int8" and has_flag and os.path.exists(flags_graph):
-        return (
-            flags_graph,
-            "flags",
-        )  # explicit Q/DQ nodes with f32 steps, as 8.x reads them; the flag allows INT8 kernels
+        return flags_graph, "flags"  # Q/DQ nodes with f32 steps, as 8.x reads them; the flag allows INT8 kernels
     if precision == "int8":
         raise ValueError(
             "int8 on TensorRT wants a graph with Q/DQ nodes (%s), which is not here; use f16"

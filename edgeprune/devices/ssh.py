@@ -46,7 +46,7 @@ class Ssh:
         assert target.host is not None
         self.target, self.name = target, target.host
         self._there: set[str] = set()
-        self._private = None if _shares(target) else _private_folder()
+        self._private = None if _has_a_say(target) else _private_folder()
         shared: list[str] = []
         if self._private is not None:
             control = Path(self._private.name) / "ssh"
@@ -73,9 +73,8 @@ class Ssh:
         words = [w for k, v in (told | {"answer": f"{ROOT}/answers/{number}.json"}).items() for w in (f"--{k}", str(v))]
         checks = {folder, *(str(told[k]).rsplit("/", 1)[0] for k in ("model", "other", "image") if k in told)}
         check = " && ".join(f"(cd {shlex.quote(d)} && sha256sum -c --quiet SHA256SUMS)" for d in sorted(checks))
-        line = shlex.join(
-            [self.target.python.removeprefix("~/"), scripts, name, *words]
-        )  # it is run in the home folder
+        python = self.target.python.removeprefix("~/")  # it is run in the home folder
+        line = shlex.join([python, scripts, name, *words])
         return json.loads(self._ssh(f"mkdir -p {ROOT}/answers && {check} && {line}", seconds + told["wait"] + 60))
 
     def put(self, files: Sequence[Path]) -> str:
@@ -156,7 +155,7 @@ class Ssh:
         raise EngineError(f"{self.name}: {last.removeprefix('error: ')}")
 
 
-def _shares(target: Target) -> bool:
+def _has_a_say(target: Target) -> bool:
     """Have the user's options or ssh's own files a say in sharing connections? (`-v` would make a shared one hold our pipe.)"""
     if any("control" in word.lower() or word.startswith(("-S", "-M", "-v")) for word in target.ssh):
         return True

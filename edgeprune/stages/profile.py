@@ -42,7 +42,8 @@ _CALIBRATION = 8  # images: an INT8 engine's speed does not depend on its scales
 
 def profile(run: Run) -> dict[str, Any]:
     """Picks the head; for a latency budget writes `profile/dense.onnx` and `profile/table.json`, too."""
-    load.check_never(load.build(run), run.recipe.prune.never)  # again: the dense network may have been done before
+    if never := run.recipe.prune.never:  # again: the dense network may have been done before
+        load.check_never(load.build(run), never)
     missing = device(run).why_not()
     asked, heads = run.recipe.deploy.head, load.task(run).heads
     head = asked if asked != "auto" else heads[0] if missing or len(heads) == 1 else _head(run)

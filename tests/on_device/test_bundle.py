@@ -114,6 +114,21 @@ def test_what_would_be_run_in_a_files_place_is_refused(bundle, name):
     assert done.returncode == 1 and "is no part of the bundle" in done.stderr
 
 
+def test_a_bundle_that_was_run_by_hand_can_be_run_again(bundle):
+    """Not by run.sh and its -B: python3 check.py, as the docs have it."""
+    environment = {**os.environ, "EDGEPRUNE_LEASE": str(bundle.parent / "lease")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    for script in ("check.py", "check.py", "doctor.py"):
+        line = [
+            sys.executable,
+            str(bundle / script),
+            *(ORT if script == "check.py" else ()),
+            *(["--seconds", "0"] if script == "check.py" else []),
+        ]
+        subprocess.run(line, capture_output=True, env=environment, check=script == "check.py")
+    signing.check(bundle)
+
+
 def test_engines_of_a_signed_bundle_are_its_users(bundle, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     manifest = scripts.script("manifest")
