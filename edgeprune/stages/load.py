@@ -149,7 +149,7 @@ def _read_through(run: Run, split: str, most: int = 2000) -> None:
             f"data: all that is judged in {count} training labels is of one class; never there: {', '.join(never)}. Labels hold "
             "class ids, 0 to K - 1, and 255 means not judged"
         )
-    run.console.print(f"[yellow]{split}: none of {count} labels holds {', '.join(never)}[/yellow]", markup=True)
+    run.console.print(f"{split}: none of {count} labels holds {', '.join(never)}", style="yellow", markup=False)
 
 
 def check_never(net: nn.Module, patterns: Sequence[str]) -> None:
