@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -106,10 +106,12 @@ def train_loader(
     workers: int = 0,
     crop: tuple[int, int] | None = None,
     move: Move = moved_mask,
+    balance: Balanced | None = None,
 ) -> Batches:
     """The batches of a training schedule (`recipe.Train`).
 
     Args:
+        balance: another loader's of the same data, which spares reading all labels again; its seed is not taken.
         crop: (h, w) where `cfg.augment.crop` says none; None: the first image's size.
         move: what becomes of a label in a view (`labels.Kind`).
 
@@ -118,6 +120,9 @@ def train_loader(
     """
     if not len(data):
         raise DataError("data: no training images")
-    balance = balanced(data, seed) if cfg.resample == "class_balanced" else None
+    if cfg.resample == "class_balanced":
+        balance = replace(balance, seed=seed) if balance else balanced(data, seed)
+    else:
+        balance = None
     height, width = cfg.augment.crop or crop or data[0][0].shape[:2]
     return Batches(data, cfg.augment, (height, width), cfg.batch, seed, workers, balance, move)

@@ -55,7 +55,10 @@ def batches(run: Run, cfg: Any, seed: int) -> Batches:
         if "train, own shape" not in run.kept:
             run.kept["train, own shape"] = _opened(run, "train", d.train_short_side)
         data = run.kept["train, own shape"]
-    return train_loader(data, cfg, seed, d.workers, crop=d.size, move=KINDS[run.recipe.task].move)
+    move, known = KINDS[run.recipe.task].move, run.kept.get("balance")
+    found = train_loader(data, cfg, seed, d.workers, crop=d.size, move=move, balance=known)
+    run.kept["balance"] = known or found.balance
+    return found
 
 
 def _opened(run: Run, split: str, size: Size) -> Any:

@@ -46,9 +46,10 @@ def relation_loss(student: torch.Tensor, teacher: torch.Tensor, labels: torch.Te
     Our reading of "class-wise features": a pruned network's features have other widths than the dense one's, so not the
     features but the relations between their class means are compared.
     """
-    p_s, p_t = prototypes(student, labels, classes), prototypes(teacher, labels, classes)
-    there = p_t.norm(dim=1) > 0
-    return (p_s @ p_s.T - p_t @ p_t.T)[there][:, there].square().mean()
+    with torch.autocast(student.device.type, enabled=False):  # a sum over pixels leaves FP16's range
+        p_s, p_t = prototypes(student, labels, classes), prototypes(teacher, labels, classes)
+        there = p_t.norm(dim=1) > 0
+        return (p_s @ p_s.T - p_t @ p_t.T)[there][:, there].square().mean()
 
 
 class Tap:

@@ -53,6 +53,7 @@ def imitate(
     cast = torch.autocast(device.type, torch.bfloat16) if cfg.autocast != "none" else nullcontext()
     losses = []
     for step, (images, *_) in enumerate(islice(batches, steps)):
+        torch.manual_seed(step)  # dropout: a run that goes on finds what one that was not killed would have found
         for group in optimizer.param_groups:
             group["lr"] = peak * (1 - step / steps)
         images = images.to(device, memory_format=layout)

@@ -125,6 +125,16 @@ def test_the_point_lands_in_the_middle_half():
         assert len(place) == 1 and 4 <= place[0, 0] <= 16 and 9 <= place[0, 1] <= 31
 
 
+def test_another_loader_of_the_data_does_not_read_it_again(monkeypatch):
+    cfg = Train(steps=1, batch=2, resample="class_balanced")
+    first, afresh = (train_loader(long_tail(), cfg, seed) for seed in (0, 7))
+    monkeypatch.setattr("edgeprune.data.loader.balanced", None)
+    second = train_loader(first.data, cfg, 7, balance=first.balance)
+    assert second.balance is not None and afresh.balance is not None
+    assert [second.balance.draw(n) for n in range(30)] == [afresh.balance.draw(n) for n in range(30)]
+    assert train_loader(first.data, Train(steps=1), 7, balance=first.balance).balance is None
+
+
 def test_nothing_to_balance():
     with pytest.raises(DataError, match="resample: no training label holds any class"):
         balanced(Labels([np.full((4, 4), IGNORE, np.uint8)]), 0)

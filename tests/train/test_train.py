@@ -1,4 +1,5 @@
 import contextlib
+import copy
 import json
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from edgeprune.data.loader import train_loader
 from edgeprune.errors import EdgepruneError
 from edgeprune.recipe import Distill, Loss, Train
 from edgeprune.train.distill import logits_loss, make_term, relation_loss
+from edgeprune.train.imitate import imitate
 from edgeprune.train.loop import Hooks, fingerprint, learning_rate, train
 from edgeprune.train.losses import class_weights, cross_entropy, gsrl, gsrl_weights, make_loss, ohem, rarity
 from edgeprune.train.recalibrate import recalibrate
@@ -140,6 +142,24 @@ def test_distillation_terms_vanish_for_the_teacher_itself():
     features = torch.randn(2, 16, 3, 4)
     assert relation_loss(features, features, LABELS, 4) < 1e-10
     assert relation_loss(features[:, :5], features, LABELS, 4) > 0  # other widths are no obstacle
+
+
+def test_features_of_many_pixels_stay_within_half_precision():
+    labels = torch.zeros(1, 64, 64, dtype=torch.long)
+    labels[:, 32:] = 1
+    features = 100 * torch.rand(1, 8, 64, 64)  # a class's sum is far beyond 65504
+    with torch.autocast("cpu", torch.float16):
+        half = relation_loss(features[:, :5], features.flip(2), labels, 2)
+    torch.testing.assert_close(half, relation_loss(features[:, :5], features.flip(2), labels, 2))
+
+
+def test_an_imitation_that_is_done_again_drops_the_same_units():
+    student, loader, cfg = setup()
+    found = []
+    for _ in range(2):  # the second time with whatever has been drawn meanwhile
+        healed = copy.deepcopy(student)
+        found.append((imitate(healed, student, loader.stream(), 3, cfg), fingerprint(healed)))
+    assert found[0] == found[1]
 
 
 def test_features_are_tapped_before_the_classifier():
