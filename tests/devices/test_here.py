@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -23,7 +21,7 @@ from edgeprune.runtime import openvino
 from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
 from edgeprune.runtime.signature import Signature
 from edgeprune.target import Target, load_target
-from tests.e2e.running import SETTINGS
+from tests.e2e.running import command, together
 from tests.on_device import graphs
 
 BACKENDS = {"openvino": "CPU", "onnxruntime": "CPU", "tensorrt": "GPU"}
@@ -175,23 +173,11 @@ def torch_tensorrt(tmp_path):
 @pytest.mark.parametrize("route", ["onnx", "torch_tensorrt"])
 def test_a_whole_run_of_target_tensorrt(fake, torch_tensorrt, tmp_path, route):
     """The command itself, with TensorRT's interface standing in: status 0, no bundle, the engine's own precision."""
-    settings = [*SETTINGS, "deploy.gates.boundary_drop=null", "deploy.gates.class_drop=null",
+    settings = ["deploy.gates.boundary_drop=null", "deploy.gates.class_drop=null",
                 "model.args.width=16", "prune.step=8", f"deploy.route={route}"]  # fmt: skip
-    more = [word for setting in settings for word in ("--set", setting)]
-    line = [
-        sys.executable,
-        "-m",
-        "edgeprune",
-        "run",
-        "quickstart",
-        "-t",
-        "tensorrt",
-        "--runs-dir",
-        str(tmp_path),
-        *more,
-    ]
     path = os.pathsep.join([str(HERE), os.environ["PYTHONPATH"]])
-    done = subprocess.run(line, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    line = command(tmp_path, *settings, target="tensorrt")
+    done = together(line, [{"PYTHONPATH": path}])[0]
     assert done.returncode == 0, done.stderr[-2000:]
     home = tmp_path / "quickstart@tensorrt"
     report = json.loads((home / "report.json").read_text())

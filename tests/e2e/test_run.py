@@ -1,8 +1,8 @@
 """The real thing in small: every stage, real engines, killed and resumed, damaged and repaired."""
 
+import io
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -11,12 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 import edgeprune
-from edgeprune.files import lock
+from edgeprune import pipeline
+from edgeprune.files import lock, read_json
+from edgeprune.recipe import load_recipe
+from edgeprune.target import load_target
 from edgeprune.train import sparse
-from tests.e2e.running import OWN, STAGES, check_bundle, command, report, run, started, together
+from tests.e2e.running import OWN, SETTINGS, STAGES, check_bundle, command, report, run, started, together
+from tests.forks import ranks
 
 FACTORY = "tests.e2e.tiny:build"
 
@@ -191,14 +196,22 @@ def test_real_images(camvid: Path, tmp_path):
 
 
 def test_a_changed_checkpoint_is_noticed(finished: Path, tmp_path):
-    shutil.copyfile(finished / "quickstart@cpu" / "load" / "weights.safetensors", tmp_path / "w.safetensors")
-    settings = ["train=null", f"model.checkpoint={tmp_path / 'w.safetensors'}"]
-    assert run(tmp_path, *settings).returncode == 0
-    assert report(tmp_path)["dense"]["miou"] == report(finished)["dense"]["miou"]
-    tensors = load_file(tmp_path / "w.safetensors")
-    save_file({k: v * 0.5 if k == "classifier.weight" else v for k, v in tensors.items()}, tmp_path / "w.safetensors")
-    done = run(tmp_path, *settings)
-    assert done.returncode == 0 and "skipped" not in done.stderr
+    weights = tmp_path / "w.safetensors"
+    shutil.copyfile(finished / "quickstart@cpu" / "load" / "weights.safetensors", weights)
+    recipe = load_recipe("quickstart", [*SETTINGS, "train=null", f"model.checkpoint={weights}"])
+
+    def loaded() -> tuple[str, float]:
+        said = io.StringIO()
+        pipeline.dense(recipe, load_target("cpu"), tmp_path, Console(file=said))
+        return said.getvalue(), read_json(tmp_path / "quickstart@cpu" / "manifest.json")["stages"]["load"]["facts"][
+            "miou"
+        ]
+
+    assert loaded()[1] == report(finished)["dense"]["miou"] and "skipped" in loaded()[0]
+    tensors = load_file(weights)
+    save_file({k: v.flip(0) if k.startswith("classifier") else v for k, v in tensors.items()}, weights)
+    said, score = loaded()
+    assert "skipped" not in said and score != report(finished)["dense"]["miou"]
 
 
 def test_an_intel_gpu_that_is_not_here_gets_a_bundle_too(finished: Path, tmp_path):
@@ -217,12 +230,3 @@ def test_two_processes_train_together(tmp_path):
     assert report(tmp_path / "two")["training_steps"] == {"load": 8, "prune": 0, "finetune": 6}
     again = together(line, ranks())
     assert [p.returncode for p in again] == [0, 0] and again[0].stderr.count("skipped") == len(STAGES), again
-
-
-def ranks() -> list[dict[str, str]]:
-    """What torchrun tells each of two processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    return [common | {"RANK": rank, "LOCAL_RANK": rank} for rank in "01"]

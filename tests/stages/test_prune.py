@@ -1,10 +1,5 @@
 """The prune stage with every method: scored, cut under the budget, proven, restored; killed and gone on; in rounds."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -25,6 +20,7 @@ from edgeprune.stages.prune import kept_whole, prune
 from edgeprune.stages.run import Run
 from edgeprune.target import load_target
 from edgeprune.train.loop import fingerprint
+from tests.forks import team
 from tests.models.small import SMALL
 
 NETWORKS = {
@@ -179,33 +175,23 @@ def test_mtp_scores_on_every_other_step(tmp_path, monkeypatch):
     assert taken == ["seg", "cls", "seg", "cls"]
 
 
-TOGETHER = [
-    sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", "--rdzv_backend", "c10d",
-]  # fmt: skip
-
-
-def together(script: str, *args: str) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    command = [*TOGETHER, str(Path(__file__).with_name(script)), *args]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-
-
 def test_two_processes_score_alike(tmp_path):
     """Each sees its own batches, and both must come to the same channels; every gate has a gradient in every step. What they
     find is what one process finds with the doubled batch."""
-    from tests.stages.two_processes import scored
+    from tests.stages import two_processes
 
-    together("two_processes.py", str(tmp_path), *TAUGHT, "sirfp")
+    team(two_processes.main, tmp_path, *TAUGHT, "sirfp")
     one, other = (read_json(tmp_path / f"{rank}.json") for rank in (0, 1))
     assert one["world"] == 2 and one == other
     for name, found in one["found"].items():
-        alone = scored(tmp_path / "alone", name, 4)
+        alone = two_processes.scored(tmp_path / "alone", name, 4)
         for group, values in alone["scores"].items():
             np.testing.assert_allclose(found["scores"][group], values, rtol=0.02, atol=1e-4, err_msg=f"{name} {group}")
 
 
 def test_of_two_processes_one_shares_the_budget_out(tmp_path):
-    together("two_shares.py", str(tmp_path))
+    from tests.stages import two_shares
+
+    team(two_shares.main, tmp_path)
     one, other = (read_json(tmp_path / f"{rank}.json") for rank in (0, 1))
     assert one == other and (tmp_path / "run" / "prune" / "contest.json").exists()

@@ -1,9 +1,8 @@
-"""Scores of methods that train, by every process of `torch.distributed.run`: FOLDER METHOD…; one JSON a process."""
+"""Scores of methods that train, by each of two processes; one JSON a process."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 from accelerate import PartialState
@@ -24,9 +23,9 @@ def scored(folder: Path, name: str, batch: int) -> dict:
     return {"scores": {n: s.tolist() for n, s in scores.items()}, "weights": fingerprint(net)}
 
 
-if __name__ == "__main__":
-    team, folder = PartialState(cpu=True), Path(sys.argv[1])
-    found = {name: scored(folder, name, 2) for name in sys.argv[2:]}
+def main(folder: Path, *names: str) -> None:
+    team = PartialState(cpu=True)
+    found = {name: scored(folder, name, 2) for name in names}
     (folder / f"{team.process_index}.json").write_text(json.dumps({"world": team.num_processes, "found": found}))
     team.wait_for_everyone()
     team.destroy_process_group()

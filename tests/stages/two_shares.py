@@ -1,6 +1,5 @@
-"""Prune under a MACs budget by measured loss, by every process of `torch.distributed.run`: FOLDER; the widths, a JSON each."""
+"""Prune under a MACs budget by measured loss, by each of two processes; the widths, a JSON each."""
 
-import sys
 from pathlib import Path
 
 from accelerate import PartialState
@@ -9,8 +8,9 @@ from edgeprune.files import read_json, write_json
 from edgeprune.stages.prune import prune
 from tests.stages.test_prune import job
 
-if __name__ == "__main__":
-    team, folder = PartialState(cpu=True), Path(sys.argv[1])
+
+def main(folder: Path) -> None:
+    team = PartialState(cpu=True)
     with team.main_process_first():
         run = job(
             folder / "run", "prune.method=l1", "prune.allocate=knapsack", "prune.recovery_steps=2",

@@ -1,6 +1,5 @@
-"""Train by every process of `torch.distributed.run`: FOLDER BATCH; leaves history.json and weights in FOLDER."""
+"""Train in one process or in each of several; leaves history.json and weights in a folder."""
 
-import sys
 from pathlib import Path
 
 import torch
@@ -37,7 +36,7 @@ def main(home: Path, batch: int) -> None:
         save_tensors(home / "weights.safetensors", dict(net.state_dict()))
 
 
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+def in_team(home: Path, batch: int) -> None:
+    main(home, batch)
     PartialState().wait_for_everyone()
     PartialState().destroy_process_group()
