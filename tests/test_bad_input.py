@@ -306,10 +306,12 @@ def test_a_factory_beside_the_recipe_is_found(tmp_path: Path, monkeypatch):
     """An installed command does not look in the working directory by itself."""
     (tmp_path / "beside_it.py").write_text(
         "from torch import nn\ndef build(classes):\n    return nn.Conv2d(3, classes, 1)\n"
+        "def as_torchvision(*, num_classes=21, **kwargs):\n    return nn.Conv2d(3, num_classes, 1, **kwargs)\n"
     )
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", os.getcwd())])
     monkeypatch.chdir(tmp_path)
     assert models.build(None, {}, "beside_it:build", 5).out_channels == 5
+    assert models.build(None, {}, "beside_it:as_torchvision", 5).out_channels == 5
 
 
 def test_a_folder_runs_no_code_that_only_itself_names(tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Callable
@@ -63,7 +64,7 @@ def build(network: str | None, args: dict[str, Any], factory: str | None, classe
         ModelError: unknown network, factory that cannot be imported, arguments that it does not take.
     """
     if factory:
-        return _from_factory(factory, {"classes": classes, **args})
+        return _from_factory(factory, classes, args)
     if network not in NETWORKS:
         raise ModelError(f"model.network: {network!r} is not one of {', '.join(NETWORKS)}")
     try:
@@ -78,11 +79,12 @@ def on_path() -> None:
         sys.path.append(os.getcwd())
 
 
-def _from_factory(factory: str, args: dict[str, Any]) -> nn.Module:
+def _from_factory(factory: str, classes: int, args: dict[str, Any]) -> nn.Module:
     on_path()
     module, _, function = factory.partition(":")
     try:
-        made = getattr(importlib.import_module(module), function)(**args)
+        call = getattr(importlib.import_module(module), function)
+        made = call(**{_count_of_classes(call): classes, **args})
     except (ImportError, AttributeError, ValueError) as error:
         raise ModelError(
             f"model.factory: {factory!r} cannot be imported ({error}); write package.module:function, of a module that is "
@@ -93,6 +95,15 @@ def _from_factory(factory: str, args: dict[str, Any]) -> nn.Module:
     if not isinstance(made, nn.Module):
         raise ModelError(f"model.factory: {factory} gave {type(made).__name__}, not a torch.nn.Module")
     return made
+
+
+def _count_of_classes(call: Callable[..., Any]) -> str:
+    """What the factory calls it: `classes` (ours, segmentation_models_pytorch's) or `num_classes` (torchvision's, timm's)."""
+    try:
+        names = inspect.signature(call).parameters
+    except (TypeError, ValueError):
+        return "classes"
+    return "num_classes" if "num_classes" in names and "classes" not in names else "classes"
 
 
 def logits_of(output: Any) -> torch.Tensor:

@@ -23,7 +23,8 @@ class Model(Section):
         default={}, description="what the network's constructor takes (backbone, output_stride, …)"
     )
     factory: str | None = Field(
-        default=None, description='your own network: "package.module:function", called with classes and args'
+        default=None,
+        description='your own network: "package.module:function", called with classes (or num_classes) and args',
     )
     checkpoint: str | None = Field(
         default=None, description="trained weights: .safetensors, or .pt/.pth (read without running code)"
