@@ -7,7 +7,8 @@ import copy
 import torch
 from torch import nn
 
-from edgeprune.deploy.unpool import tensor_of, without_indices
+from edgeprune.deploy.unpool import without_indices
+from edgeprune.models import logits_of
 from edgeprune.prune.vanished import Constant
 
 
@@ -23,13 +24,13 @@ def _one_pixel(net: nn.Module, example: torch.Tensor) -> nn.Module:
     small = copy.deepcopy(net).eval()
     noise = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        wanted = tensor_of(net.eval()(noise))
+        wanted = logits_of(net.eval()(noise))
         for module in small.modules():
             if not isinstance(module, Constant):
                 continue
             module.spread = False
             try:
-                found = tensor_of(small(noise))
+                found = logits_of(small(noise))
                 module.spread = found.shape != wanted.shape or not torch.allclose(found, wanted, rtol=1e-4, atol=1e-5)
             except (RuntimeError, TypeError, ValueError):
                 module.spread = True

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from edgeprune.models import logits_of
+
 
 class SlicedPool(nn.Module):
     """(B, C, H, W) to the maxima (B, C, H//2, W//2) and, in the place of indices, where they were (B, C, 4, H//2, W//2)."""
@@ -57,7 +59,7 @@ def without_indices(net: nn.Module, example: torch.Tensor) -> nn.Module:
     with torch.no_grad():
         noise = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
         try:
-            same = torch.equal(tensor_of(plain(noise)), tensor_of(net.eval()(noise)))
+            same = torch.equal(logits_of(plain(noise)), logits_of(net.eval()(noise)))
         except (RuntimeError, TypeError, ValueError):
             return net
     return plain if same else net
@@ -80,12 +82,3 @@ def _replacement(module: nn.Module) -> nn.Module | None:
 
 def _twos(value: object) -> bool:
     return value in (2, (2, 2))
-
-
-def tensor_of(output: object) -> torch.Tensor:
-    """A network's main output."""
-    if isinstance(output, dict):
-        output = output["out"]
-    found = output[0] if isinstance(output, (tuple, list)) else output
-    assert isinstance(found, torch.Tensor)
-    return found

@@ -57,6 +57,9 @@ TASK_NETWORKS = {"segmentation": SEGMENTATION, "classification": CLASSIFICATION,
 NETWORKS: dict[str, Build] = {**SEGMENTATION, **CLASSIFICATION, **DETECTION}
 
 
+LOGITS = ("out", "logits")  # where a dict has the logits: torchvision's and ours, transformers'
+
+
 def build(network: str | None, args: dict[str, Any], factory: str | None, classes: int) -> nn.Module:
     """Build a network of `NETWORKS`, or call the user's `factory` ("package.module:function").
 
@@ -107,7 +110,15 @@ def _count_of_classes(call: Callable[..., Any]) -> str:
 
 
 def logits_of(output: Any) -> torch.Tensor:
-    """The main logits of a network's output: the tensor, a dict's "out", or the first of a tuple."""
+    """The main logits of a network's output: the tensor, a dict's "out" or "logits", or the first of a tuple.
+
+    Raises:
+        ModelError: a dict without either.
+    """
     if isinstance(output, dict):
-        return output["out"]
+        if found := [key for key in LOGITS if key in output]:
+            return output[found[0]]
+        raise ModelError(
+            f"model: the network gives a dict of {', '.join(map(repr, output))}; its logits belong under 'out'"
+        )
     return output[0] if isinstance(output, (tuple, list)) else output

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
+from edgeprune.models import logits_of
+
 
 class _Out(nn.Module):
     """Only what ships: the main logits, without auxiliary heads."""
@@ -21,8 +23,7 @@ class _Out(nn.Module):
         self.net = net
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        result = self.net(x)
-        return result["out"] if isinstance(result, dict) else result
+        return logits_of(self.net(x))
 
 
 def count_macs(net: nn.Module, size: tuple[int, int]) -> int:

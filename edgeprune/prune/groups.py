@@ -19,6 +19,7 @@ from torch.fx import Node
 from torch.utils._pytree import tree_unflatten
 
 from edgeprune.errors import SurgeryError
+from edgeprune.models import LOGITS
 from edgeprune.prune.channels import ChannelGraph, Group, Member, Move, Operation, UnionFind, Width
 from edgeprune.prune.operators import HANDLERS, MOVING
 from edgeprune.prune.values import Value, argument, shape_of
@@ -30,7 +31,8 @@ __all__ = ["ChannelGraph", "Group", "Member", "find_groups"]
 class Trace:
     """The walk's state: the ids of every value and of every parameter axis."""
 
-    def __init__(self, parameters: dict[Node, str]) -> None:
+    def __init__(self, parameters: dict[Node, str], net: nn.Module) -> None:
+        self.net = net
         self.union = UnionFind()
         self.parameters = parameters
         self.values: dict[Any, Any] = {}
@@ -49,6 +51,11 @@ class Trace:
         if key not in self.axes:
             self.axes[key] = self.union.new(shape_of(tensor)[axis])
         return self.axes[key]
+
+    def owner(self, tensor: Any) -> nn.Module | None:
+        """The module that a parameter or buffer belongs to."""
+        name = self.parameters.get(tensor)
+        return None if name is None else self.net.get_submodule(name.rpartition(".")[0])
 
     def value(self, node: Any, axis: int = 1) -> Value:
         found = self.values.get(node)
@@ -79,7 +86,7 @@ class Trace:
             self.norms[conv] = norm
 
     def count(self, node: Node, kind: str, scale: int, outputs: np.ndarray, inputs: np.ndarray | None = None) -> None:
-        self.counted.append((node, kind, scale, outputs, inputs))
+        self.counted.append((node, kind, scale, outputs.ravel(), inputs))
 
 
 def find_groups(
@@ -116,7 +123,7 @@ def find_groups(
         **signature.inputs_to_lifted_tensor_constants,
     }
     nodes = list(program.graph.nodes)
-    trace = Trace({n: names[n.name] for n in nodes if n.op == "placeholder" and n.name in names})
+    trace = Trace({n: names[n.name] for n in nodes if n.op == "placeholder" and n.name in names}, net)
     for node in nodes:
         if node.op == "call_function":
             trace.values[node] = _step(trace, node)
@@ -133,12 +140,12 @@ def find_groups(
 
 
 def _main_output(program: torch.export.ExportedProgram) -> Node:
-    """The output that ships: "out" of a dict, else the first."""
+    """The output that ships: a dict's logits, else the first."""
     results = next(n for n in program.graph.nodes if n.op == "output").args[0]
     spec: Any = program.call_spec.out_spec
     tree = tree_unflatten(list(results)[-spec.num_leaves :], spec)
     while not isinstance(tree, Node):
-        tree = (tree["out"] if "out" in tree else next(iter(tree.values()))) if isinstance(tree, dict) else tree[0]
+        tree = tree[next((k for k in LOGITS if k in tree), next(iter(tree)))] if isinstance(tree, dict) else tree[0]
     return tree
 
 
@@ -155,21 +162,25 @@ def _ancestors(node: Node) -> set[Node]:
 def _step(trace: Trace, node: Node) -> Any:
     target = node.target
     name = f"aten.{target.overloadpacket.__name__}" if isinstance(target, torch._ops.OpOverload) else str(target)
-    handler = HANDLERS.get(name)
+    handler, reason = HANDLERS.get(name), f"operator {name} is not known"
     if handler is not None:
-        result = handler(trace, node)
-        value = result[0] if isinstance(result, tuple) and result else result
-        if name in MOVING and isinstance(value, Value):
-            trace.moved.append((node, name, value))
-        return result
+        try:
+            result = handler(trace, node)
+        except (AttributeError, IndexError, TypeError, ValueError):  # such as a number where a tensor is usual
+            reason = f"operator {name} is not known in this form"
+        else:
+            value = result[0] if isinstance(result, tuple) and result else result
+            if name in MOVING and isinstance(value, Value):
+                trace.moved.append((node, name, value))
+            return result
     for source in node.all_input_nodes:
         found = trace.values.get(source)
         for v in found if isinstance(found, tuple) else (found,):
             if isinstance(v, Value):
-                trace.union.fix(v.ids, f"operator {name} is not known")
+                trace.union.fix(v.ids, reason)
         if source in trace.parameters:
             for axis in range(len(shape_of(source))):
-                trace.union.fix(trace.axis(source, axis), f"operator {name} is not known")
+                trace.union.fix(trace.axis(source, axis), reason)
     return None
 
 

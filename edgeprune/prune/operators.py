@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.fx import Node
 
 from edgeprune.prune.moving import (
@@ -38,10 +39,24 @@ def same(trace: Trace, node: Call) -> Value:
     return trace.value(node.args[0])
 
 
+def spatial(trace: Trace, node: Call) -> Value:
+    """Pooling and resizing: the channels of the first argument, if they do not lie in the last two axes themselves."""
+    x = trace.value(node.args[0])
+    if x.axis + x.ids.ndim > len(shape_of(node.args[0])) - 2:
+        trace.union.fix(x.ids, "pooled or resized over the channels")
+    return x
+
+
 def conv(trace: Trace, node: Call) -> Value:
     """(Grouped, depthwise) convolution; in grouped ones position j of every group stands or falls together."""
     x, weight, bias = trace.value(node.args[0]), node.args[1], argument(node, 2, "bias")
     groups = int(argument(node, 6, "groups", 1))
+    if groups > 1 and not isinstance(
+        trace.owner(weight), (nn.Conv1d, nn.Conv2d)
+    ):  # a blur; who knows where it keeps `groups`
+        for ids in (x.ids, trace.axis(weight, 0), trace.axis(weight, 1)):
+            trace.union.fix(ids, "grouped convolution that is no Conv2d")
+        return trace.fresh(node, "grouped convolution that is no Conv2d")
     ids = _weighted(trace, x, weight, bias, groups, out_axis=0, in_axis=1)
     kernel = math.prod(shape_of(weight)[2:])
     pixels = math.prod(shape_of(node)[2:])
@@ -157,13 +172,13 @@ def elementwise(trace: Trace, node: Call) -> Value | None:
 
 
 def max_pool_with_indices(trace: Trace, node: Call) -> tuple[Value | None, ...]:
-    x = trace.value(node.args[0])
+    x = spatial(trace, node)
     return x, x
 
 
 def max_unpool(trace: Trace, node: Call) -> Value:
     """The values and the indices that place them belong together, channel by channel."""
-    x, indices = trace.value(node.args[0]), trace.value(node.args[1])
+    x, indices = spatial(trace, node), trace.value(node.args[1])
     trace.union.union(x.ids, indices.ids)
     return x
 
@@ -174,14 +189,14 @@ def getitem(trace: Trace, node: Call) -> Value | None:
 
 
 def resize(trace: Trace, node: Call) -> Value:
-    x = trace.value(node.args[0])
+    x = spatial(trace, node)
     cost = 4 if "bilinear" in str(node.target) else 1  # as fvcore
     trace.count(node, "resize", cost * math.prod(shape_of(node)) // shape_of(node)[1], outputs=x.ids)
     return x
 
 
 def adaptive_pool(trace: Trace, node: Call) -> Value:
-    x = trace.value(node.args[0])
+    x = spatial(trace, node)
     trace.count(node, "pool", math.prod(shape_of(node.args[0])) // shape_of(node.args[0])[1], outputs=x.ids)
     return x
 
@@ -278,9 +293,6 @@ _SAME = [
     "dropout_",
     "feature_dropout",
     "alpha_dropout",
-    "max_pool2d",
-    "avg_pool2d",
-    "_upsample_nearest_exact2d",
     "contiguous",
     "clone",
     "detach",
@@ -294,6 +306,7 @@ _SAME = [
 
 HANDLERS: dict[str, Handler] = {
     **dict.fromkeys((f"aten.{n}" for n in _SAME), same),
+    **dict.fromkeys(("aten.max_pool2d", "aten.avg_pool2d", "aten._upsample_nearest_exact2d"), spatial),
     "aten.conv2d": conv,
     "aten.conv1d": conv,
     "aten.conv_transpose2d": deconv,

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from edgeprune.errors import SurgeryError
 from edgeprune.prune.channels import ChannelGraph
@@ -51,7 +54,8 @@ def prove(
     silenced = _compare(first, shrink(first, plan), example, seed, tolerance, "channels silenced")
     edges = _edge_padded(noisy)
     small, full = fold_constants(edges, graph, plan, example)
-    folded = _compare(full, small, example, seed, tolerance, "constants folded")
+    with _EdgePads():
+        folded = _compare(full, small, example, seed, tolerance, "constants folded")
     _trainable(small, example)
     return Proof(silenced, folded)
 
@@ -97,6 +101,18 @@ def _edge_padded(net: nn.Module) -> nn.Module:
             if not isinstance(module.padding, str):
                 module._reversed_padding_repeated_twice = [p for p in reversed(module.padding) for _ in range(2)]
     return copy_
+
+
+class _EdgePads(TorchFunctionMode):
+    """The same for zeros that a convolution's own forward pads with, as ports of TensorFlow's "same" do."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.pad:
+            told = dict(zip(("input", "pad", "mode", "value"), args, strict=False)) | (kwargs or {})
+            zeros = told.get("mode", "constant") == "constant" and not told.get("value")
+            if zeros and len(told["pad"]) == 4 == told["input"].ndim:
+                return F.pad(told["input"], told["pad"], mode="replicate")
+        return func(*args, **(kwargs or {}))
 
 
 def outputs_of(result: object) -> list[torch.Tensor]:

@@ -208,7 +208,65 @@ class PixelGate(nn.Module):
         return self.head((1 - gate) * a + gate * b)
 
 
+class Same(nn.Conv2d):
+    """Zeros by its own hand, as ports of TensorFlow's networks pad."""
+
+    def forward(self, x):
+        return F.conv2d(F.pad(x, (0, 1, 0, 1)), self.weight, self.bias, self.stride)
+
+
+class SamePadded(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = block(3, 16), Same(16, 12, 3, 2, bias=False), nn.Conv2d(12, 5, 1)
+        self.norm = nn.BatchNorm2d(12)
+
+    def forward(self, x):
+        return self.head(F.silu(self.norm(self.b(self.a(x)))))
+
+
+class Blurred(nn.Module):
+    """A depthwise filter that is a buffer, and whose module knows by itself how many channels there are."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = block(3, 8), block(8, 12), nn.Conv2d(12, 5, 1)
+        self.register_buffer("blur", torch.ones(8, 1, 3, 3) / 9)
+        self.channels = 8
+
+    def forward(self, x):
+        return self.head(self.b(F.conv2d(self.a(x), self.blur, None, 2, groups=self.channels)))
+
+
+class Standardised(nn.Module):
+    """A convolution whose weight is made while it runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c, self.head = block(3, 8), nn.Conv2d(8, 12, 3), block(12, 8), nn.Conv2d(8, 5, 1)
+        self.gain = nn.Parameter(torch.ones(12, 1, 1, 1))
+
+    def forward(self, x):
+        flat = self.b.weight.reshape(1, 12, -1)
+        weight = F.batch_norm(flat, None, None, weight=self.gain.view(-1), training=True).reshape_as(self.b.weight)
+        return self.head(self.c(F.conv2d(self.a(x), weight, self.b.bias)))
+
+
+class OddForms(nn.Module):
+    """A number where a tensor is usual, and a resize over channels that lie in two axes."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c, self.head = block(3, 16), block(16, 8), block(8, 6), nn.Conv2d(6, 5, 1)
+
+    def forward(self, x):
+        x = self.a(x)
+        n, c, h, w = x.shape
+        x = F.interpolate(x.view(n, 4, c // 4, h * w), size=(c // 4, h * w // 4)).reshape(n, c, h // 2, w // 2)
+        return self.head(self.c(torch.pow(1.5, -self.b(x))))
+
+
 NETS = [
     Residual, Unpool, Grouped, ChannelShuffle, ChunkCat, SplitFixed, PixelShuffle, Transposed, Twice, SqueezeExcite,
-    ZeroPadded, TwoOutputs, Flattened, UnknownOperator, Normed, Tokens, PixelGate,
+    ZeroPadded, TwoOutputs, Flattened, UnknownOperator, Normed, Tokens, PixelGate, SamePadded, Blurred, Standardised, OddForms,
 ]  # fmt: skip

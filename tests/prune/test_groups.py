@@ -61,6 +61,19 @@ def test_fixed_split_unknown_operator_and_group_norm_are_not_pruned():
         assert module not in names(graph)
 
 
+def test_what_is_computed_or_odd_is_kept_and_the_rest_goes():
+    for build, kept, why, goes in (
+        (nets.Blurred, "a.0", "grouped convolution that is no Conv2d", {"b.0": 12}),
+        (nets.Standardised, "a.0", "a weight that is computed", {"c.0": 8}),
+        (nets.OddForms, "a.0", "pooled or resized over the channels", {"c.0": 6}),
+        (nets.OddForms, "b.0", "operator aten.pow is not known in this form", {"c.0": 6}),
+        (nets.SamePadded, "head", "an output of the network", {"a.0": 16, "b": 12}),
+    ):
+        graph = find_groups(build(), EXAMPLE)
+        assert names(graph) == goes
+        assert graph.unprunable[kept] == why
+
+
 def test_embeddings_heads_and_channel_sums_stay_and_say_why():
     graph = find_groups(nets.Tokens(), EXAMPLE)
     assert names(graph) == {"up": 16, "last": 12}

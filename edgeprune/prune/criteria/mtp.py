@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from edgeprune.models import logits_of
 from edgeprune.prune.channels import Group
 from edgeprune.prune.criteria.members import Clock, taps
 from edgeprune.prune.criteria.taylor import products, signed
@@ -89,8 +90,7 @@ class MTP:
 
     def term(self, value: torch.Tensor, output: Any, labels: torch.Tensor) -> torch.Tensor:
         """alpha * L_cls of a batch; on every `every`-th step its gradients and those of `value` = L_seg are taken in."""
-        logits = output["out"] if isinstance(output, dict) else output
-        logits = logits[0] if isinstance(logits, (tuple, list)) else logits
+        logits = logits_of(output)
         here = presence(labels, logits.shape[1])
         classification = F.binary_cross_entropy_with_logits(logits.float().mean(dim=(2, 3)), here)
         if self._step % self.every == 0:
