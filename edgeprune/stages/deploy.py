@@ -18,7 +18,7 @@ from edgeprune.devices import Device, Replay, device_of
 from edgeprune.files import write_atomic, write_json
 from edgeprune.runtime import TYPED, Engine, torch_tensorrt
 from edgeprune.runtime.engine import built_of
-from edgeprune.stages import load
+from edgeprune.stages import heads, load
 from edgeprune.stages.finetune import pruned
 from edgeprune.stages.run import Run
 
@@ -31,21 +31,21 @@ def network(run: Run, role: str) -> Any:
     return load.dense(run) if role == "dense" else pruned(run, "finetune")
 
 
-def whole(run: Run, role: str) -> Heads:
-    """The network with what ships around it: bytes in, the task's answer out."""
+def whole(run: Run, role: str, head: str | None = None) -> Heads:
+    """The network with what ships around it: bytes in, the task's answer out. The head is what the export has chosen."""
     net = plain(network(run, role), load.example(run))
-    return load.task(run).shipped(net, run.facts["profile"]["head"], run.recipe.deploy.logits)
+    return load.task(run).shipped(net, head or run.facts["export"]["head"], run.recipe.deploy.logits)
 
 
 def export(run: Run) -> dict[str, Any]:
     """Writes `export/{dense,pruned}.onnx`."""
-    cfg, sizes = run.recipe.deploy, {}
+    cfg, sizes, head = run.recipe.deploy, {}, heads.shipped(run, network(run, "pruned"))
     for role in ROLES:
         path = run.folder / "export" / f"{role}.onnx"
-        export_onnx(whole(run, role), run.recipe.data.size, path, cfg.opset)
+        export_onnx(whole(run, role, head), run.recipe.data.size, path, cfg.opset)
         sizes[role] = path.stat().st_size
         run.console.print(f"{role}: {sizes[role] / 1e6:.2f} MB of ONNX, opset {cfg.opset}")
-    return {"bytes": sizes}
+    return {"bytes": sizes, "head": head}
 
 
 def simplify(run: Run) -> dict[str, Any]:

@@ -13,29 +13,22 @@ import torch
 from torch import nn
 
 from edgeprune import models
-from edgeprune.data.subset import Spread
-from edgeprune.deploy import gates as gating
 from edgeprune.deploy.export import export as export_onnx
-from edgeprune.deploy.heads import COARSE, MOST_CLASSES, Tail, fastest, strides
-from edgeprune.deploy.parity import parity
+from edgeprune.deploy.heads import COARSE, MOST_CLASSES, Tail, fastest
 from edgeprune.deploy.plain import plain
-from edgeprune.errors import DeviceError, ExportError, RecipeError
+from edgeprune.errors import DeviceError, RecipeError
 from edgeprune.files import write_json
-from edgeprune.measure.miou import Evaluation
 from edgeprune.measure.race import race
 from edgeprune.profile import context, roofline
 from edgeprune.profile.predict import Predictor
 from edgeprune.profile.profiler import Profiler, spans
 from edgeprune.profile.table import Table, Where
 from edgeprune.prune.groups import ChannelGraph, find_groups
-from edgeprune.recipe import Gates
 from edgeprune.runtime import UNTIMED, Engine
-from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
-from edgeprune.stages import load
+from edgeprune.stages import heads, load
 from edgeprune.stages.deploy import build, device, precision, with_types
 from edgeprune.stages.run import Run
 
-_COARSE_IMAGES = 8  # that decide whether a coarse head may be tried
 _BUSY = 1.5  # processes a core that want to run; our own training leaves about one
 _CALIBRATION = 8  # images: an INT8 engine's speed does not depend on its scales
 
@@ -45,13 +38,18 @@ def profile(run: Run) -> dict[str, Any]:
     if never := run.recipe.prune.never:  # again: the dense network may have been done before
         load.check_never(load.build(run), never)
     missing = device(run).why_not()
-    asked, heads = run.recipe.deploy.head, load.task(run).heads
-    head = asked if asked != "auto" else heads[0] if missing or len(heads) == 1 else _head(run)
+    asked, known = run.recipe.deploy.head, load.task(run).heads
+    if asked != "auto":
+        found = {"head": asked}
+    elif missing or len(known) == 1:
+        found = {"head": known[0]}
+    else:
+        found = _heads(run)
     if run.target.backend in UNTIMED:
         missing = missing or f"{run.target.backend} tells no times by layer"
     if not run.recipe.budget.is_latency:
-        return {"kind": None, "head": head}
-    return {"head": head} | (_measured(run, head) if missing is None else _estimated(run, missing))
+        return {"kind": None} | found
+    return found | (_measured(run, found["head"]) if missing is None else _estimated(run, missing))
 
 
 def fill(run: Run) -> None:
@@ -79,19 +77,19 @@ def fill(run: Run) -> None:
     run.console.print(f"table: {profiler.table.path}", soft_wrap=True)
 
 
-def _head(run: Run) -> str:
-    """The fastest way to write the last step on this device, timed behind a stand-in for the network."""
+def _heads(run: Run) -> dict[str, str]:
+    """The fastest way to write the last step on this device, and the fastest exact one, timed behind a stand-in for the network."""
     size, home = run.recipe.data.size, run.folder / "profile"
     net = load.dense(run).eval()
     with torch.no_grad():
         shape = models.logits_of(net(load.example(run))).shape
     by_onnx = run.target.backend != "inductor" and run.recipe.deploy.route == "onnx"
-    step = _coarse_step(run, net) if by_onnx else None  # it is made in the ONNX graph
+    step = heads.coarse_step(run, net, home) if by_onnx else None  # it is made in the ONNX graph
     tried = {"chain": shape[1] <= MOST_CLASSES, COARSE: step is not None}
     task = load.task(run)
     names = [name for name in task.heads if tried.get(name, True)]
     if len(names) == 1:
-        return names[0]
+        return {"head": names[0]}
     tail = Tail(shape[1], step or (max(1, size[0] // shape[2]), max(1, size[1] // shape[3])))
     calibration = list(_calibration(run))
     made = {}
@@ -111,37 +109,10 @@ def _head(run: Run) -> str:
         run.console.print(f"head: {name} takes {found.share:.2f} of {best}'s time [{found.low:.2f}, {found.high:.2f}]")
         return found.high < 1
 
-    head = fastest(names, beats)
+    exact = fastest([name for name in names if name != COARSE], beats)
+    head = fastest([exact, COARSE], beats) if COARSE in names else exact
     run.console.print(f"head: {head}")
-    return head
-
-
-def _coarse_step(run: Run, net: nn.Module) -> tuple[int, int] | None:
-    """How much coarser than the image the logits are, if classes taken there pass the gates on training images; else None."""
-    path, size, task = run.folder / "profile" / "head-coarse.onnx", run.recipe.data.size, load.task(run)
-    try:
-        export_onnx(task.shipped(plain(net, load.example(run)), COARSE), size, path, run.recipe.deploy.opset)
-    except ExportError:
-        return None  # nothing is resized before the argmax
-    made = OnnxRuntimeEngine(path)
-    step = strides(path, size)
-    data = load.dataset(run, "train")
-    few = Spread(data, min(_COARSE_IMAGES, len(data)))
-    passed = coarse_passes(
-        task.evaluate(task.predictor(net), few), task.evaluate(made.predict, few), few.classes, run.recipe.deploy.gates
-    )
-    path.unlink()
-    return step if passed else None
-
-
-def coarse_passes(full: Evaluation, coarse: Evaluation, classes: list[str], limits: Gates) -> bool:
-    """Do the masks of a coarse head pass the gates against those of the full one?"""
-    found = parity(full, coarse, classes)
-    gates = gating.at_most("miou_drop", limits.miou_drop, found["miou_difference"])
-    gates += gating.at_most("class_drop", limits.class_drop, found["worst_class_difference"])
-    gates += gating.at_most("boundary_drop", limits.boundary_drop, found["boundary_difference"])
-    gates += gating.at_least("pixel_agreement", limits.pixel_agreement, found["pixel_agreement"])
-    return all(gate.passed for gate in gates)
+    return {"head": head, "exact_head": exact}
 
 
 def _measured(run: Run, head: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from edgeprune.errors import ExportError
 from edgeprune.measure.miou import evaluate
 from edgeprune.recipe import Gates
 from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
-from edgeprune.stages import profile
+from edgeprune.stages import heads
 
 
 def net() -> nn.Module:
@@ -63,7 +63,7 @@ def test_the_coarse_head_is_tried_only_where_its_masks_pass(agreement, passes):
 
     limits = Gates(miou_drop=None, class_drop=None, boundary_drop=None, pixel_agreement=agreement)
     a, b = evaluate(lambda images: images[..., 0], full), evaluate(blurred, full)
-    assert profile.coarse_passes(a, b, data.classes, limits) is passes
+    assert heads.coarse_passes(a, b, data.classes, limits) is passes
 
 
 def test_a_network_at_full_resolution_has_no_coarse_head(tmp_path):

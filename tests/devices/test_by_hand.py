@@ -38,7 +38,7 @@ def go(target: Path, runs: Path, *more: str) -> tuple[int, str]:
 def one_head():
     """The head is raced on the device where there is one; here both ways must ship the same graph."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(profile, "_head", lambda run: "argmax")
+        patch.setattr(profile, "_heads", lambda run: {"head": "argmax"})
         yield
 
 
