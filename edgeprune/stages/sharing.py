@@ -25,7 +25,7 @@ from edgeprune.prune.blocks import Blocks, find_blocks
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.cost import Term, Widths, total
 from edgeprune.prune.cutter import Cutter
-from edgeprune.prune.knapsack import Values, knapsack
+from edgeprune.prune.knapsack import Values, by_proxy, knapsack
 from edgeprune.prune.removal import knapsack_with_removal
 from edgeprune.stages import latency, load, notes, recovery
 from edgeprune.stages.run import Run
@@ -90,7 +90,7 @@ def under_latency(run: Run, cutter: Cutter, step: int) -> tuple[latency.Allocate
 
 def _contested(run: Run, cutter: Cutter) -> bool:
     p = run.recipe.prune
-    ways = len(EVENED) + 1 + len(_OTHERS)
+    ways = len(EVENED) + 1 + len(_OTHERS) + 2
     return (
         p.allocate in ("auto", "knapsack")
         and p.worth == "sensitivity"
@@ -126,7 +126,7 @@ def allocator(run: Run, cutter: Cutter, step: int, removal: bool = True) -> Allo
         nothing = dict.fromkeys(blocks, 0.0)
         return lambda terms, limit: knapsack_with_removal(graph, values, terms, limit, nothing, free)
     found = sensitivity(run, cutter, blocks)
-    rules = {"measured loss": worth.by_sensitivity(found.curves, scores, options)}
+    rules, by_macs = {"measured loss": worth.by_sensitivity(found.curves, scores, options)}, {}
     if found.stays:
         after = found.after(found.power)
         wider = worth.candidates(graph.widths(), floors(scores, recipe.prune.min_keep, 2 * step), 2 * step)
@@ -134,6 +134,10 @@ def allocator(run: Run, cutter: Cutter, step: int, removal: bool = True) -> Allo
         name = "loss after fine-tuning, evened by"
         rules = {f"{name} {strength:g}": worth.evened(fine, after, strength) for strength in EVENED}
         rules[f"{name} {EVENED[0]:g}, steps of {2 * step}"] = worth.evened(coarse, after, EVENED[0])
+        if recipe.budget.is_latency:
+            by_macs = {
+                f"MACs, steps of {s}": worth.evened(v, after, EVENED[0]) for s, v in ((step, fine), (2 * step, coarse))
+            }
     settled: list[tuple[Values, Values]] = []  # of the rule that won: all its widths, and those around the winner
     finest = rules[next(iter(rules))]  # the winner's widths may be coarser: no block goes while narrower ones fit
 
@@ -146,7 +150,7 @@ def allocator(run: Run, cutter: Cutter, step: int, removal: bool = True) -> Allo
 
     def allocate(terms: list[Term], limit: float, exactly: Exactly | None = None, settle: bool = True) -> Widths:
         if settle and not settled:
-            fields = Fields(rules, options, fewer if blocks else None, free)
+            fields = Fields(rules, by_macs, options, fewer if blocks else None, free)
             settled.append(_settle(run, cutter, fields, terms, limit, step, exactly))
         whole, near = settled[0] if settled else (finest, {})
         for values in (near, {} if free else whole):
@@ -164,12 +168,14 @@ class Fields:
 
     Args:
         rules: name -> what widths are worth.
+        by_macs: the same, for ways that spend MACs and not milliseconds: they do not like what a table underestimates.
         options: group -> all its widths on the device's step.
         fewer: (values, terms, limit) -> widths, 0 for those of blocks that go; None: none may.
         free: blocks may go where widths alone meet the limit, too.
     """
 
     rules: dict[str, Values]
+    by_macs: dict[str, Values]
     options: dict[str, list[int]]
     fewer: Callable[[Values, list[Term], float], Widths] | None
     free: bool
@@ -205,7 +211,9 @@ def _settle(
         for name, values in rules.items():
             enter(name + _FEWER, lambda t, v=values, f=fields.fewer: f(v, t, limit))
     if fit and len(rules) > 1:
-        scores, least = cutter.scores, run.recipe.prune.min_keep
+        scores, least, macs = cutter.scores, run.recipe.prune.min_keep, cost.macs(cutter.graph)
+        for name, values in fields.by_macs.items():
+            enter(name, lambda t, v=values: by_proxy(v, macs, t, limit))
         for name, how in _OTHERS.items():
             enter(name, lambda t, h=how: by_rank(scores, total(t), limit, how=h, min_keep=least, step=step))
     unlike = any(a != b for a, b in pairwise(contestants.values()))
