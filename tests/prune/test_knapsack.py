@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from edgeprune.errors import BudgetError
 from edgeprune.prune import worth
 from edgeprune.prune.cost import Term, total
-from edgeprune.prune.knapsack import knapsack
+from edgeprune.prune.knapsack import by_proxy, knapsack
 
 
 def prefix(values):
@@ -103,6 +103,18 @@ def test_a_width_inside_a_step_is_never_returned():
 def test_an_unreachable_limit_names_what_is_reachable():
     with pytest.raises(BudgetError, match="smallest that the widths allow is 4"):
         knapsack({"A": {1: 1.0}, "B": {1: 1.0}}, [by_table("A", [0, 3]), by_table("B", [0, 1])], 3)
+
+
+def test_spending_a_proxy_does_not_fall_for_what_is_underestimated():
+    """Group B's wide layer looks nearly free; who spends channels takes less of it."""
+    values = {n: {w: w**0.5 for w in (1, 2, 3, 4)} for n in "AB"}
+    told = [by_table("A", [0, 1, 2, 3, 4]), by_table("B", [0, 1, 1.5, 1.6, 1.7])]
+    channels = [Term((n,), lambda w, n=n: float(w[n])) for n in "AB"]
+    assert knapsack(values, told, 4) == {"A": 2, "B": 4}
+    assert by_proxy(values, channels, told, 4) == {"A": 2, "B": 3}
+    assert by_proxy(values, channels, told, 100) == {"A": 4, "B": 4}
+    with pytest.raises(BudgetError, match="cannot be reached by these widths"):
+        by_proxy(values, channels, told, 1.5)
 
 
 def test_a_step_measured_in_the_loss_orders_the_values():

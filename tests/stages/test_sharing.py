@@ -14,7 +14,7 @@ from edgeprune.prune.criteria import CRITERIA
 from edgeprune.prune.cutter import Cutter
 from edgeprune.prune.groups import find_groups
 from edgeprune.recipe import load_recipe
-from edgeprune.stages import load, sharing
+from edgeprune.stages import load, recovery, sharing
 from edgeprune.stages.run import Run
 from edgeprune.target import load_target
 
@@ -64,6 +64,28 @@ def test_widths_under_a_latency_budget(tmp_path: Path, settings: list[str]):
     for way in filter(None, (scout, share)):
         widths = way(device, limit)  # type: ignore[arg-type]
         assert widths.keys() == graph.widths().keys() and 0 < device.price(widths) <= limit
+
+
+def test_ways_that_spend_macs_compete_under_the_devices_limit(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(sharing, "_LEVEL", 1.0)
+    run, cutter = job(tmp_path, "prune.allocate=auto", "prune.recovery_steps=2", "prune.contest_steps=2")
+    graph, device = cutter.graph, ByMacs(cutter.graph)
+    device.terms = lambda near=None: [  # whose table takes the layers around one group for nearly free
+        (t.groups, (lambda w, t=t: 0.05 * t.cost(w)) if "down.0" in t.groups else t.cost) for t in cost.macs(graph)
+    ]
+    said = cost.total([cost.Term(*t) for t in device.terms()])
+    limit, before = 0.5 * said(graph.widths()), recovery.contest
+    seen = {}
+
+    def watched(run, cutter, contestants, steps):
+        seen.update(contestants)
+        return before(run, cutter, contestants, steps)
+
+    monkeypatch.setattr(recovery, "contest", watched)
+    share, _ = sharing.under_latency(run, cutter, 1)
+    assert 0 < said(share(device, limit)) <= limit  # type: ignore[arg-type]
+    assert {"MACs, steps of 1", "MACs, steps of 2"} <= seen.keys()
+    assert all(said(widths) <= limit for widths in seen.values())
 
 
 def test_where_no_widths_fit_networks_with_fewer_blocks_compete(tmp_path: Path, monkeypatch):
