@@ -1,8 +1,11 @@
 """The latency predictor: table sums, what is not a convolution, and a correction learnt from engines that were measured.
 
-    ms(widths) = a * sum_l r_l T_l(inputs, outputs) + b * slope * moved(widths) + c * fixed
+    ms(widths) = a * sum_l P_l(inputs, outputs) + b * slope * moved(widths) + c * fixed
 
-T_l is the device's table, r_l the ratio of a layer's time in its place in the dense engine to the table's, `moved` the
+P_l is a layer's time in its place. In an engine that was looked into it is r_l times T_l, the device's table. A ratio below 1 (the
+engine fuses the layer) stays at other widths, and so does what nearly all layers have in common (the machine's pace). What is
+above that is waiting for weights and maps that other layers have driven out of the caches, where a probe finds them: it falls with
+the bytes that the layer moves. (Ratios above 1 that stayed made narrow bottlenecks too dear.) `moved` are the
 numbers that pools, resizes and concatenations move, `fixed` what does not change with widths (input, full-size resize,
 argmax, the call itself). a, b, c are 1 at first and fitted (ridge, relative error) to the engines that were measured, those that
 take about as long weighing most: what a table misses of narrow layers it need not miss of wide ones.
@@ -10,6 +13,7 @@ take about as long weighing most: what a table misses of narrow layers it need n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +58,9 @@ class Predictor:
         self.layers = [op for op in operations if op.signature is not None]
         self.moves, self.dense, self.surfaces = list(moves), dict(dense), surfaces
         self.ratio = {op.name: 1.0 for op in self.layers}
+        self.place = {
+            op.name: self.key(op, self.dense)[1:] for op in self.layers
+        }  # inputs, outputs that the ratio is of
         self.slope, self.fixed = 0.0, 0.0
         self.seen: list[Measured] = []
 
@@ -64,17 +71,27 @@ class Predictor:
 
     def table(self, op: Operation, widths: dict[str, int]) -> float:
         """The layer's milliseconds as the table has them, in its place."""
-        return self._table(op.signature, self.ratio[op.name], *self.key(op, widths)[1:])
+        return self._at(op.name, self._pace(), self.key(op, widths))
 
     def keys(self, widths: dict[str, int]) -> list[tuple[Operation, Key]]:
         """The layers that are left and their convolutions: one without inputs or outputs has vanished."""
         found = [(op, self.key(op, widths)) for op in self.layers]
         return [(op, k) for op, k in found if k.outputs and (k.inputs or k.signature.depthwise)]
 
-    def _table(self, signature: Any, ratio: float, inputs: int, outputs: int) -> float:
+    def _pace(self) -> float:
+        return max(1.0, float(np.percentile(list(self.ratio.values()), 10))) if self.ratio else 1.0
+
+    def _at(self, name: str, pace: float, key: Key) -> float:
+        signature, inputs, outputs = key
         if not outputs or not (inputs or signature.depthwise):
             return 0.0
-        return ratio * self.surfaces[signature].at(inputs, outputs)
+        ratio, place, table = self.ratio[name], self.place[name], self.surfaces[signature]
+        if ratio <= pace:
+            return ratio * table.at(inputs, outputs)
+        wait = (ratio - pace) * table.at(*place)
+        return pace * table.at(inputs, outputs) + wait * numbers(signature, inputs, outputs) / numbers(
+            signature, *place
+        )
 
     def moved(self, widths: dict[str, int]) -> float:
         """Numbers that the other operators move."""
@@ -86,35 +103,37 @@ class Predictor:
         Args:
             near: milliseconds around which it is to hold; None: those of the latest engine.
         """
-        near = near or (self.seen[-1].ms if self.seen else 1.0)
+        near, pace = near or (self.seen[-1].ms if self.seen else 1.0), self._pace()
         conv, moves, fixed = (float(w) for w in self.correction(near))
         found: list[tuple[tuple[str, ...], Callable[[dict[str, int]], float]]] = [((), lambda w: fixed * self.fixed)]
         for op in self.layers:
             assert op.signature is not None
             inputs = None if op.signature.depthwise else op.inputs
             groups = {**op.outputs.parts, **(inputs.parts if inputs is not None else {})}
-            found.append((tuple(groups), self._term(op, inputs, conv)))
+            found.append((tuple(groups), self._term(op, inputs, conv, pace)))
         for m in self.moves:
             if m.channels.parts:
                 price = moves * self.slope * m.pixels
                 found.append((tuple(m.channels.parts), lambda w, c=m.channels, p=price: p * c.at(w)))
         return found
 
-    def _term(self, op: Operation, inputs: Any, weight: float) -> Callable[[dict[str, int]], float]:
-        ratio, signature, outputs = self.ratio[op.name], op.signature, op.outputs
+    def _term(self, op: Operation, inputs: Any, weight: float, pace: float) -> Callable[[dict[str, int]], float]:
+        name, signature, outputs = op.name, op.signature, op.outputs
+        assert signature is not None
         known: dict[tuple[int, int], float] = {}
 
         def cost(widths: dict[str, int]) -> float:
             counts = (0 if inputs is None else inputs.at(widths), outputs.at(widths))
             if counts not in known:
-                known[counts] = weight * self._table(signature, ratio, *counts)
+                known[counts] = weight * self._at(name, pace, Key(signature, *counts))
             return known[counts]
 
         return cost
 
     def parts(self, widths: dict[str, int]) -> np.ndarray:
         """(3,) milliseconds of convolutions, moves, the fixed rest; before the correction."""
-        conv = sum(self.table(op, widths) for op in self.layers)
+        pace = self._pace()
+        conv = sum(self._at(op.name, pace, self.key(op, widths)) for op in self.layers)
         return np.array([conv, self.slope * self.moved(widths), self.fixed])
 
     def __call__(self, widths: dict[str, int]) -> float:
@@ -159,17 +178,27 @@ class Predictor:
                 if times := context.convolutions.get(key):
                     plain = self.surfaces[key.signature].at(key.inputs, key.outputs)
                     self.ratio[op.name] = float(np.clip(speed * np.mean(times) / plain, 0.25, 4.0))
+                    self.place[op.name] = (key.inputs, key.outputs)
         self.seen.append(Measured(dict(widths), ms))
 
     def learnt(self) -> dict[str, Any]:
         """What engines have taught it so far, as JSON."""
         seen = [{"widths": e.widths, "ms": e.ms} for e in self.seen]
-        return {"ratio": self.ratio, "seen": seen}
+        return {"ratio": self.ratio, "place": self.place, "seen": seen}
 
     def recall(self, learnt: dict[str, Any]) -> None:
         """Be as the predictor that told `learnt`."""
         self.ratio = dict(learnt["ratio"])
+        self.place = {name: (inputs, outputs) for name, (inputs, outputs) in learnt["place"].items()}
         self.seen = [Measured(**e) for e in learnt["seen"]]
+
+
+def numbers(signature: Signature, inputs: int, outputs: int) -> int:
+    """Numbers that a convolution reads and writes: weights and maps."""
+    read, written, kernel = math.prod(signature.size), math.prod(signature.out_size), math.prod(signature.kernel)
+    if signature.depthwise:
+        return outputs * (kernel + read + written)
+    return inputs * outputs * kernel + inputs * read + outputs * written
 
 
 def errors(predicted: Sequence[float], measured: Sequence[float]) -> dict[str, float]:

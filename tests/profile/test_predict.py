@@ -1,5 +1,6 @@
 """The predictor: parts, anchoring, learning, errors; the explanation; the roofline."""
 
+import json
 import math
 from types import SimpleNamespace
 
@@ -7,7 +8,7 @@ import pytest
 
 from edgeprune.profile import roofline
 from edgeprune.profile.context import Context
-from edgeprune.profile.predict import Predictor, errors
+from edgeprune.profile.predict import Predictor, errors, numbers
 from edgeprune.profile.probes import Key
 from edgeprune.prune.channels import Move, Operation, Width
 from edgeprune.runtime.signature import Signature
@@ -59,8 +60,9 @@ def test_the_dense_engine_is_the_anchor():
     assert p(DENSE) == pytest.approx(ms)
     assert p.ratio["one"] == pytest.approx(1.2) and p.ratio["two"] == pytest.approx(0.9)
     half = {"a": 32, "b": 16}
+    waits = 0.2 * device(3, 64) * numbers(S, 3, 32) / numbers(S, 3, 64)
     assert p(half) == pytest.approx(
-        1.2 * device(3, 32) + 0.9 * device(32, 16) + device(0, 16) + 0.05 * p.moved(half) / p.moved(DENSE) + 0.2
+        device(3, 32) + waits + 0.9 * device(32, 16) + device(0, 16) + 0.05 * p.moved(half) / p.moved(DENSE) + 0.2
     )
 
 
@@ -68,6 +70,23 @@ def test_a_profile_taken_on_a_slower_machine_is_scaled():
     p, found = predictor(), context(scale=2.0)
     p.anchor(found, (found.all_convolutions + found.between + found.around) / 2)
     assert p.ratio["one"] == pytest.approx(1.2) and p.fixed == pytest.approx(0.2)
+
+
+def test_what_a_layer_waits_for_falls_with_its_bytes_and_the_machines_pace_does_not():
+    assert numbers(D, 0, 8) == 8 * (9 + 2 * math.prod(D.size)) and numbers(S, 4, 8) == 4 * 8 * 9 + 12 * math.prod(
+        S.size
+    )
+    p, half = predictor(), {"a": 32, "b": 16}
+    p.ratio = dict.fromkeys(p.ratio, 1.5)
+    assert p(half) == pytest.approx(1.5 * table(half))
+    p.ratio["two"] = 2.5
+    share = numbers(S, 32, 16) / numbers(S, 64, 32)
+    assert p(DENSE) == pytest.approx(1.5 * table(DENSE) + device(64, 32))
+    assert p(half) == pytest.approx(1.5 * table(half) + share * device(64, 32)) and 0.25 < share < 0.5
+    assert sum(cost(half) for _, cost in p.terms()) == pytest.approx(p(half))
+    told = predictor()
+    told.recall(json.loads(json.dumps(p.learnt())))
+    assert told(half) == p(half) and told.place == p.place
 
 
 def test_engines_whose_layers_have_lost_their_names_share_one_ratio():
