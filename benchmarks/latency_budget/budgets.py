@@ -1,4 +1,4 @@
-"""Budgets met in measured milliseconds: three networks, three precisions, three budgets; resumable.
+"""Budgets met in measured milliseconds: four networks, three precisions, three budgets; resumable.
 
     python benchmarks/latency_budget/budgets.py [NETWORK …] [--precision f32]
 

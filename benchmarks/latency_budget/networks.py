@@ -21,6 +21,7 @@ NETWORKS: dict[str, tuple[dict[str, Any], list[int]]] = {
     "streetnet": ({"network": "streetnet"}, [128, 256]),
     "deeplabv3-r50": ({"network": "deeplabv3", "args": {"depth": 50, "output_stride": 16}}, [360, 480]),
     "segnet": ({"network": "segnet"}, [360, 480]),
+    "fastscnn": ({"network": "fastscnn"}, [192, 384]),
 }
 
 
