@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from edgeprune import models
 from edgeprune.data import open_dataset
 from edgeprune.data.loader import train_loader
-from edgeprune.errors import EdgepruneError
+from edgeprune.errors import EdgepruneError, ModelError
 from edgeprune.recipe import Distill, Loss, Train
 from edgeprune.train.distill import logits_loss, make_term, relation_loss
 from edgeprune.train.imitate import imitate
@@ -127,6 +127,13 @@ def test_gsrl_weighs_the_auxiliary_head_by_the_main_heads_doubt():
     torch.testing.assert_close(found, expected)
     found.backward()
     assert logits.grad is not None and logits.grad.isfinite().all()
+
+
+def test_a_dict_has_its_logits_under_one_of_two_names():
+    torch.testing.assert_close(LOSS({"logits": LOGITS}, LABELS), LOSS(LOGITS, LABELS))
+    assert models.logits_of({"aux": LABELS, "logits": LOGITS}) is LOGITS
+    with pytest.raises(ModelError, match="gives a dict of 'aux'; its logits belong under 'out'"):
+        models.logits_of({"aux": LOGITS})
 
 
 def test_schedules():
