@@ -57,9 +57,6 @@ TASK_NETWORKS = {"segmentation": SEGMENTATION, "classification": CLASSIFICATION,
 NETWORKS: dict[str, Build] = {**SEGMENTATION, **CLASSIFICATION, **DETECTION}
 
 
-LOGITS = ("out", "logits")  # where a dict has the logits: torchvision's and ours, transformers'
-
-
 def build(network: str | None, args: dict[str, Any], factory: str | None, classes: int) -> nn.Module:
     """Build a network of `NETWORKS`, or call the user's `factory` ("package.module:function").
 
@@ -116,9 +113,19 @@ def logits_of(output: Any) -> torch.Tensor:
         ModelError: a dict without either.
     """
     if isinstance(output, dict):
-        if found := [key for key in LOGITS if key in output]:
-            return output[found[0]]
-        raise ModelError(
-            f"model: the network gives a dict of {', '.join(map(repr, output))}; its logits belong under 'out'"
-        )
+        return output[logits_key(output)]
     return output[0] if isinstance(output, (tuple, list)) else output
+
+
+def logits_key(output: dict[str, Any]) -> str:
+    """Where a dict has its logits: "out" (torchvision, ours) or "logits" (transformers).
+
+    Raises:
+        ModelError: neither is there.
+    """
+    for key in ("out", "logits"):
+        if key in output:
+            return key
+    raise ModelError(
+        f"model: the network gives a dict of {', '.join(map(repr, output))}; its logits belong under 'out'"
+    )

@@ -13,7 +13,6 @@ take about as long weighing most: what a table misses of narrow layers it need n
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,9 +57,8 @@ class Predictor:
         self.layers = [op for op in operations if op.signature is not None]
         self.moves, self.dense, self.surfaces = list(moves), dict(dense), surfaces
         self.ratio = {op.name: 1.0 for op in self.layers}
-        self.place = {
-            op.name: self.key(op, self.dense)[1:] for op in self.layers
-        }  # inputs, outputs that the ratio is of
+        # inputs and outputs that the ratio is of
+        self.place = {op.name: self.key(op, self.dense)[1:] for op in self.layers}
         self.slope, self.fixed = 0.0, 0.0
         self.seen: list[Measured] = []
 
@@ -88,10 +86,8 @@ class Predictor:
         ratio, place, table = self.ratio[name], self.place[name], self.surfaces[signature]
         if ratio <= pace:
             return ratio * table.at(inputs, outputs)
-        wait = (ratio - pace) * table.at(*place)
-        return pace * table.at(inputs, outputs) + wait * numbers(signature, inputs, outputs) / numbers(
-            signature, *place
-        )
+        wait, bytes_ = (ratio - pace) * table.at(*place), signature.bytes
+        return pace * table.at(inputs, outputs) + wait * bytes_(inputs, outputs, 1) / bytes_(*place, 1)
 
     def moved(self, widths: dict[str, int]) -> float:
         """Numbers that the other operators move."""
@@ -191,14 +187,6 @@ class Predictor:
         self.ratio = dict(learnt["ratio"])
         self.place = {name: (inputs, outputs) for name, (inputs, outputs) in learnt["place"].items()}
         self.seen = [Measured(**e) for e in learnt["seen"]]
-
-
-def numbers(signature: Signature, inputs: int, outputs: int) -> int:
-    """Numbers that a convolution reads and writes: weights and maps."""
-    read, written, kernel = math.prod(signature.size), math.prod(signature.out_size), math.prod(signature.kernel)
-    if signature.depthwise:
-        return outputs * (kernel + read + written)
-    return inputs * outputs * kernel + inputs * read + outputs * written
 
 
 def errors(predicted: Sequence[float], measured: Sequence[float]) -> dict[str, float]:

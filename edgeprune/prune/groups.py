@@ -19,7 +19,7 @@ from torch.fx import Node
 from torch.utils._pytree import tree_unflatten
 
 from edgeprune.errors import SurgeryError
-from edgeprune.models import LOGITS
+from edgeprune.models import logits_of
 from edgeprune.prune.channels import ChannelGraph, Group, Member, Move, Operation, UnionFind, Width
 from edgeprune.prune.operators import HANDLERS, MOVING
 from edgeprune.prune.values import Value, argument, shape_of
@@ -144,8 +144,8 @@ def _main_output(program: torch.export.ExportedProgram) -> Node:
     results = next(n for n in program.graph.nodes if n.op == "output").args[0]
     spec: Any = program.call_spec.out_spec
     tree = tree_unflatten(list(results)[-spec.num_leaves :], spec)
-    while not isinstance(tree, Node):
-        tree = tree[next((k for k in LOGITS if k in tree), next(iter(tree)))] if isinstance(tree, dict) else tree[0]
+    while not isinstance(tree, Node):  # dicts and tuples may lie in each other
+        tree = logits_of(tree)
     return tree
 
 

@@ -10,7 +10,6 @@ polish what comes out. HALP (Shen et al., NeurIPS 2022) solves the same problem 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 
 import numpy as np
 
@@ -66,20 +65,21 @@ def by_proxy(values: Values, proxy: Sequence[Term], terms: Sequence[Term], limit
     Where the real cost is an estimate, a knapsack over it takes what is underestimated; one over a proxy does not.
 
     Raises:
-        BudgetError: the proxy's cheapest widths do not fit.
+        BudgetError: none of the proxy's answers fits.
     """
     cost, price = Terms(terms, list(values)), Terms(proxy, list(values))
     whole = {n: max(v) for n, v in values.items()}
     best, low, high = None, price.total(_cheapest(values, price)), price.total(whole)
     share = high
     for _ in range(turns):
-        with suppress(BudgetError):
-            found = knapsack(values, proxy, share)
-            if cost.total(found) <= limit:
-                low = max(low, share)
-                best = found if best is None or _worth(values, found) > _worth(values, best) else best
-            else:
-                high = min(high, share)
+        found = knapsack(values, proxy, share)
+        if cost.total(found) > limit:
+            high = share
+        elif share == high:
+            return found
+        else:
+            low = share
+            best = found if best is None or _worth(values, found) > _worth(values, best) else best
         share = (low + high) / 2
     if best is None:
         raise BudgetError(f"budget: {limit:.4g} cannot be reached by these widths")

@@ -51,9 +51,8 @@ def conv(trace: Trace, node: Call) -> Value:
     """(Grouped, depthwise) convolution; in grouped ones position j of every group stands or falls together."""
     x, weight, bias = trace.value(node.args[0]), node.args[1], argument(node, 2, "bias")
     groups = int(argument(node, 6, "groups", 1))
-    if groups > 1 and not isinstance(
-        trace.owner(weight), (nn.Conv1d, nn.Conv2d)
-    ):  # a blur; who knows where it keeps `groups`
+    if groups > 1 and not isinstance(trace.owner(weight), (nn.Conv1d, nn.Conv2d)):
+        # a blur; who knows where it keeps its count of groups
         for ids in (x.ids, trace.axis(weight, 0), trace.axis(weight, 1)):
             trace.union.fix(ids, "grouped convolution that is no Conv2d")
         return trace.fresh(node, "grouped convolution that is no Conv2d")

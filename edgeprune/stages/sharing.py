@@ -90,7 +90,7 @@ def under_latency(run: Run, cutter: Cutter, step: int) -> tuple[latency.Allocate
 
 def _contested(run: Run, cutter: Cutter) -> bool:
     p = run.recipe.prune
-    ways = len(EVENED) + 1 + len(_OTHERS) + 2
+    ways = len(EVENED) + len(_OTHERS) + 3  # on twice the step; by MACs on either
     return (
         p.allocate in ("auto", "knapsack")
         and p.worth == "sensitivity"
@@ -133,11 +133,10 @@ def allocator(run: Run, cutter: Cutter, step: int, removal: bool = True) -> Allo
         fine, coarse = (worth.by_sensitivity(after, scores, widths) for widths in (options, wider))
         name = "loss after fine-tuning, evened by"
         rules = {f"{name} {strength:g}": worth.evened(fine, after, strength) for strength in EVENED}
-        rules[f"{name} {EVENED[0]:g}, steps of {2 * step}"] = worth.evened(coarse, after, EVENED[0])
+        first, wide = next(iter(rules)), worth.evened(coarse, after, EVENED[0])
         if recipe.budget.is_latency:
-            by_macs = {
-                f"MACs, steps of {s}": worth.evened(v, after, EVENED[0]) for s, v in ((step, fine), (2 * step, coarse))
-            }
+            by_macs = {f"MACs, steps of {step}": rules[first], f"MACs, steps of {2 * step}": wide}
+        rules[f"{first}, steps of {2 * step}"] = wide
     settled: list[tuple[Values, Values]] = []  # of the rule that won: all its widths, and those around the winner
     finest = rules[next(iter(rules))]  # the winner's widths may be coarser: no block goes while narrower ones fit
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from edgeprune.data.dataset import IGNORE
-from edgeprune.models import LOGITS, logits_of
+from edgeprune.models import logits_key
 
 Loss = Callable[..., torch.Tensor]  # network output, labels and, where resampling drew for classes, those: a scalar
 
@@ -137,8 +137,8 @@ def make_loss(cfg: Any, weights: torch.Tensor | None) -> Loss:
     def loss(output: Any, labels: torch.Tensor, drawn: torch.Tensor | None = None) -> torch.Tensor:
         heads = [output] if isinstance(output, torch.Tensor) else output
         if isinstance(output, dict):
-            main = next((k for k in LOGITS if k in output), None)
-            heads = [logits_of(output), *(v for k, v in output.items() if k != main)]
+            main = logits_key(output)
+            heads = [output[main], *(v for k, v in output.items() if k != main)]
         heads = [sized(h, labels) for h in heads]
         if cfg.kind == "gsrl":  # the main head's doubt weighs the pixels of all heads
             pixels = gsrl_weights(heads[0], rarity(labels, heads[0].shape[1], cfg.gsrl_class, drawn))

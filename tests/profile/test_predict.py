@@ -8,7 +8,7 @@ import pytest
 
 from edgeprune.profile import roofline
 from edgeprune.profile.context import Context
-from edgeprune.profile.predict import Predictor, errors, numbers
+from edgeprune.profile.predict import Predictor, errors
 from edgeprune.profile.probes import Key
 from edgeprune.prune.channels import Move, Operation, Width
 from edgeprune.runtime.signature import Signature
@@ -60,7 +60,7 @@ def test_the_dense_engine_is_the_anchor():
     assert p(DENSE) == pytest.approx(ms)
     assert p.ratio["one"] == pytest.approx(1.2) and p.ratio["two"] == pytest.approx(0.9)
     half = {"a": 32, "b": 16}
-    waits = 0.2 * device(3, 64) * numbers(S, 3, 32) / numbers(S, 3, 64)
+    waits = 0.2 * device(3, 64) * S.bytes(3, 32, 1) / S.bytes(3, 64, 1)
     assert p(half) == pytest.approx(
         device(3, 32) + waits + 0.9 * device(32, 16) + device(0, 16) + 0.05 * p.moved(half) / p.moved(DENSE) + 0.2
     )
@@ -73,14 +73,11 @@ def test_a_profile_taken_on_a_slower_machine_is_scaled():
 
 
 def test_what_a_layer_waits_for_falls_with_its_bytes_and_the_machines_pace_does_not():
-    assert numbers(D, 0, 8) == 8 * (9 + 2 * math.prod(D.size)) and numbers(S, 4, 8) == 4 * 8 * 9 + 12 * math.prod(
-        S.size
-    )
     p, half = predictor(), {"a": 32, "b": 16}
     p.ratio = dict.fromkeys(p.ratio, 1.5)
     assert p(half) == pytest.approx(1.5 * table(half))
     p.ratio["two"] = 2.5
-    share = numbers(S, 32, 16) / numbers(S, 64, 32)
+    share = S.bytes(32, 16, 1) / S.bytes(64, 32, 1)
     assert p(DENSE) == pytest.approx(1.5 * table(DENSE) + device(64, 32))
     assert p(half) == pytest.approx(1.5 * table(half) + share * device(64, 32)) and 0.25 < share < 0.5
     assert sum(cost(half) for _, cost in p.terms()) == pytest.approx(p(half))
