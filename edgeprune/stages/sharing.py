@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,25 +24,16 @@ from edgeprune.prune.blocks import Blocks, find_blocks
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.cost import Term, Widths, total
 from edgeprune.prune.cutter import Cutter
-from edgeprune.prune.knapsack import Values, by_proxy, knapsack
+from edgeprune.prune.knapsack import Values, knapsack
 from edgeprune.prune.removal import knapsack_with_removal
-from edgeprune.stages import latency, load, notes, recovery
+from edgeprune.stages import contest, latency, load, recovery
 from edgeprune.stages.run import Run
 from edgeprune.train.recalibrate import recalibrate
 
-_LEVEL = 1.05  # losses of a contest that are within it cannot be told apart
 EVENED = (1.0, 3.0, 0.3)  # prices on uneven cuts that the contest tries; the first stands without one
-_OTHERS = {
-    "even cut": "uniform",
-    "all channels compete": "global",
-}  # ways that know no measured loss; they join the contest
-_FEWER = ", fewer blocks"
-_AROUND = 0.3  # of its width may a group move from the contest's winner: a step of 8 is half of 16 and nothing of 216
-_TURNS = 4  # in which a contestant's convolutions are measured
 
-# (terms, limit); one with a contest also takes exactly: Exactly | None = None, settle: bool = True
+# (terms, limit); one with a contest also takes exactly: contest.Exactly | None = None, settle: bool = True
 Allocate = Callable[..., Widths]
-Exactly = Callable[[Widths], list[Term]]  # the terms, once they are exact for these widths
 
 
 def share_out(run: Run, cutter: Cutter, dense: ChannelGraph) -> tuple[Widths, dict[str, Any]]:
@@ -90,7 +80,7 @@ def under_latency(run: Run, cutter: Cutter, step: int) -> tuple[latency.Allocate
 
 def _contested(run: Run, cutter: Cutter) -> bool:
     p = run.recipe.prune
-    ways = len(EVENED) + len(_OTHERS) + 3  # on twice the step; by MACs on either
+    ways = len(EVENED) + len(contest.OTHERS) + 3  # on twice the step; by MACs on either
     return (
         p.allocate in ("auto", "knapsack")
         and p.worth == "sensitivity"
@@ -102,7 +92,7 @@ def _contested(run: Run, cutter: Cutter) -> bool:
 def allocator(run: Run, cutter: Cutter, step: int, removal: bool = True) -> Allocate:
     """(terms, limit) -> widths. What widths are worth is measured once.
 
-    With the sensitivity after a short recovery, several prices on uneven cuts (and `_OTHERS`) share the first limit out; the
+    With the sensitivity after a short recovery, several prices on uneven cuts (and `contest.OTHERS`) share the first limit out; the
     networks that they come to are trained for a while, and the one that comes closest to the dense network wins. Later
     limits, which follow what built engines measured, stay around its widths where that is enough.
 
@@ -147,10 +137,12 @@ def allocator(run: Run, cutter: Cutter, step: int, removal: bool = True) -> Allo
     def fewer(values: Values, terms: list[Term], limit: float) -> Widths:
         return knapsack_with_removal(graph, values, terms, limit, removed(), free)
 
-    def allocate(terms: list[Term], limit: float, exactly: Exactly | None = None, settle: bool = True) -> Widths:
+    def allocate(
+        terms: list[Term], limit: float, exactly: contest.Exactly | None = None, settle: bool = True
+    ) -> Widths:
         if settle and not settled:
-            fields = Fields(rules, by_macs, options, fewer if blocks else None, free)
-            settled.append(_settle(run, cutter, fields, terms, limit, step, exactly))
+            fields = contest.Fields(rules, by_macs, options, fewer if blocks else None, free)
+            settled.append(contest.settle(run, cutter, fields, terms, limit, step, exactly))
         whole, near = settled[0] if settled else (finest, {})
         for values in (near, {} if free else whole):
             with suppress(BudgetError):
@@ -159,122 +151,6 @@ def allocator(run: Run, cutter: Cutter, step: int, removal: bool = True) -> Allo
         return fewer(whole if free else finest, terms, limit)
 
     return allocate
-
-
-@dataclass(frozen=True)
-class Fields:
-    """Who competes.
-
-    Args:
-        rules: name -> what widths are worth.
-        by_macs: the same, for ways that spend MACs and not milliseconds: they do not like what a table underestimates.
-        options: group -> all its widths on the device's step.
-        fewer: (values, terms, limit) -> widths, 0 for those of blocks that go; None: none may.
-        free: blocks may go where widths alone meet the limit, too.
-    """
-
-    rules: dict[str, Values]
-    by_macs: dict[str, Values]
-    options: dict[str, list[int]]
-    fewer: Callable[[Values, list[Term], float], Widths] | None
-    free: bool
-
-
-def _settle(
-    run: Run, cutter: Cutter, fields: Fields, terms: list[Term], limit: float, step: int, exactly: Exactly | None
-) -> tuple[Values, Values]:
-    """The values of the rule whose network heals best in the contest, and their part around that network's widths;
-    without a contest those of the first rule, and nothing.
-
-    What a contest has decided stays decided (`prune/settled.json`): a loop of engines that was killed goes on with the same
-    network, although its table has grown meanwhile.
-    """
-    rules, first = fields.rules, next(iter(fields.rules))
-    path, key = run.folder / "prune" / "settled.json", notes.key_of(run, cutter, [step, list(rules)])
-    if told := notes.told(path, key):
-        run.kept["contest"] = told["contest"]
-        return _around(fields, told["contest"]["winner"], told["widths"], step)
-    run.kept["contest"] = None
-    contestants: dict[str, Widths] = {}
-
-    def enter(name: str, way: Callable[[list[Term]], Widths]) -> None:
-        with suppress(BudgetError):
-            widths = _standing(way, terms, exactly)
-            if widths not in contestants.values():
-                contestants[name] = widths
-
-    for name, values in rules.items():
-        enter(name, lambda t, v=values: knapsack(v, t, limit))
-    fit = bool(contestants)
-    if fields.fewer and len(rules) > 1 and (fields.free or not fit):
-        for name, values in rules.items():
-            enter(name + _FEWER, lambda t, v=values, f=fields.fewer: f(v, t, limit))
-    if fit and len(rules) > 1:
-        scores, least, macs = cutter.scores, run.recipe.prune.min_keep, cost.macs(cutter.graph)
-        for name, values in fields.by_macs.items():
-            enter(name, lambda t, v=values: by_proxy(v, macs, t, limit))
-        for name, how in _OTHERS.items():
-            enter(name, lambda t, h=how: by_rank(scores, total(t), limit, how=h, min_keep=least, step=step))
-    unlike = any(a != b for a, b in pairwise(contestants.values()))
-    steps = recovery.contest_steps(run, len(contestants)) if unlike else 0  # a budget wider than dense leaves no choice
-    if not steps:
-        return rules[first], {}
-    loss = recovery.contest(run, cutter.to(PartialState().device), contestants, steps)
-    best = _winner(loss, contestants)
-    run.kept["contest"] = {"steps": steps, "winner": best, "loss": loss}
-    write_json(path, {"key": key, "contest": run.kept["contest"], "widths": contestants[best]})
-    run.console.print(
-        f"contest of {len(loss)} ways to share the budget out, {steps} steps each: {best} wins ("
-        + ", ".join(f"{n} {v:.4f}" for n, v in sorted(loss.items(), key=lambda item: item[1]))
-        + ")"
-    )
-    return _around(fields, best, contestants[best], step)
-
-
-def _winner(loss: dict[str, float], contestants: dict[str, Widths]) -> str:
-    """The least loss; of those that are level with it the one whose narrowest layer is the widest.
-
-    A hundred steps do not see how much narrow layers lack after a whole fine-tuning.
-    """
-    level = [n for n in loss if loss[n] <= _LEVEL * min(loss.values())]
-    return min(level, key=lambda n: (-min(w for w in contestants[n].values() if w), loss[n]))
-
-
-def _around(fields: Fields, winner: str, widths: Widths, step: int) -> tuple[Values, Values]:
-    """The winner's values, all of them and those near its widths."""
-    values = fields.rules.get(winner.removesuffix(_FEWER), fields.rules[next(iter(fields.rules))])
-    return values, _near(values, widths, fields.options, step)
-
-
-def _standing(way: Callable[[list[Term]], Widths], terms: list[Term], exactly: Exactly | None) -> Widths:
-    """A contestant's widths, shared out anew until they stand on measurements: ways like what a table underestimates."""
-    widths, turns = way(terms), 0
-    while exactly is not None and turns < _TURNS:
-        again = way(exactly(widths))
-        if again == widths:
-            break
-        widths, turns = again, turns + 1
-    return widths
-
-
-def _near(values: Values, winner: Widths, options: dict[str, list[int]], step: int) -> Values:
-    """Values of those of the `options` that are a step or `_AROUND` from the winner's widths at most.
-
-    A group narrows only if it must, and rather several by little than one to a half.
-    """
-    most = max(max(v.values()) - min(v.values()) for v in values.values())
-    found: Values = {}
-    for name, width in winner.items():
-        if not width:
-            found[name] = {0: 0.0}  # of a block that went
-            continue
-        known = sorted(values[name])
-        around = {w for w in {*options[name], width} if abs(w - width) <= max(step, _AROUND * width)}
-        found[name] = {
-            w: float(np.interp(w, known, [values[name][k] for k in known])) - most * max(0.0, np.log2(width / w)) ** 2
-            for w in sorted(around)
-        }
-    return found
 
 
 def sensitivity(run: Run, cutter: Cutter, blocks: Blocks) -> worth.Losses:

@@ -15,7 +15,7 @@ from edgeprune.prune.cutter import Cutter
 from edgeprune.prune.groups import find_groups
 from edgeprune.prune.worth import Losses
 from edgeprune.recipe import load_recipe
-from edgeprune.stages import load, recovery, sharing
+from edgeprune.stages import contest, load, recovery, sharing
 from edgeprune.stages.run import Run
 from edgeprune.target import load_target
 
@@ -112,7 +112,7 @@ def test_a_loss_that_is_no_number_says_what_to_do(tmp_path: Path):
 
 def test_the_contest_decides_between_ways_to_share_out_and_later_limits_stay_near(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(sharing, "EVENED", (3.0, 0.0))  # in a network of two groups nothing adds up to more
-    monkeypatch.setattr(sharing, "_LEVEL", 1.0)
+    monkeypatch.setattr(contest, "_LEVEL", 1.0)
     run = job(tmp_path, "prune.contest_steps=20", "budget.macs=null", "budget.latency_ms=1", "prune.min_keep=0.1")
     net = load.dense(run)
     graph = find_groups(net, load.example(run))

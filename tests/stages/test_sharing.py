@@ -14,7 +14,7 @@ from edgeprune.prune.criteria import CRITERIA
 from edgeprune.prune.cutter import Cutter
 from edgeprune.prune.groups import find_groups
 from edgeprune.recipe import load_recipe
-from edgeprune.stages import load, recovery, sharing
+from edgeprune.stages import contest, load, recovery, sharing
 from edgeprune.stages.run import Run
 from edgeprune.target import load_target
 
@@ -67,7 +67,7 @@ def test_widths_under_a_latency_budget(tmp_path: Path, settings: list[str]):
 
 
 def test_ways_that_spend_macs_compete_under_the_devices_limit(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(sharing, "_LEVEL", 1.0)
+    monkeypatch.setattr(contest, "_LEVEL", 1.0)
     run, cutter = job(tmp_path, "prune.allocate=auto", "prune.recovery_steps=2", "prune.contest_steps=2")
     graph, device = cutter.graph, ByMacs(cutter.graph)
     device.terms = lambda near=None: [  # whose table takes the layers around one group for nearly free
@@ -122,6 +122,6 @@ def test_of_ways_that_are_level_the_one_without_narrow_layers_wins():
         "coarse": {"a": 16, "b": 48, "gone": 0},
         "even": {"a": 24, "b": 24},
     }
-    assert sharing._winner({"fine": 0.100, "coarse": 0.104, "even": 0.11}, contestants) == "coarse"
-    assert sharing._winner({"fine": 0.100, "coarse": 0.106, "even": 0.11}, contestants) == "fine"
-    assert sharing._winner({"fine": 0.100, "same": 0.099}, contestants | {"same": contestants["fine"]}) == "same"
+    assert contest._winner({"fine": 0.100, "coarse": 0.104, "even": 0.11}, contestants) == "coarse"
+    assert contest._winner({"fine": 0.100, "coarse": 0.106, "even": 0.11}, contestants) == "fine"
+    assert contest._winner({"fine": 0.100, "same": 0.099}, contestants | {"same": contestants["fine"]}) == "same"
