@@ -14,7 +14,7 @@ from torch.utils.data import Dataset as TorchDataset
 from edgeprune.data.balance import Balanced, balanced, focus
 from edgeprune.data.dataset import Dataset
 from edgeprune.data.labels import moved_mask
-from edgeprune.data.transforms import Augment, augmented
+from edgeprune.data.transforms import IMAGENET, Augment, Normalisation, augmented
 from edgeprune.errors import DataError
 
 Batch = tuple[torch.Tensor, ...]  # images and labels; where classes are balanced also the class that each was drawn for
@@ -31,6 +31,7 @@ class _Views(TorchDataset[Batch]):
     seed: int
     balance: Balanced | None = None
     move: Move = moved_mask
+    by: Normalisation = IMAGENET
 
     def __getitem__(self, number: int) -> Batch:
         generator = torch.Generator().manual_seed(
@@ -40,11 +41,11 @@ class _Views(TorchDataset[Batch]):
             index, wanted = self.balance.draw(number)
             image, label = self.data[index]
             at = focus(label, wanted, generator)
-            view = augmented(image, label, self.augment, self.crop, generator, at, self.move)
+            view = augmented(image, label, self.augment, self.crop, generator, at, self.move, self.by)
             return *view, torch.tensor(wanted)
         epoch, place = divmod(number, len(self.data))
         index = int(np.random.default_rng([self.seed, epoch]).permutation(len(self.data))[place])
-        return augmented(*self.data[index], self.augment, self.crop, generator, move=self.move)
+        return augmented(*self.data[index], self.augment, self.crop, generator, move=self.move, by=self.by)
 
 
 @dataclass
@@ -73,6 +74,7 @@ class Batches:
         workers: loading processes; 0 loads in this one.
         balance: draws classes equally often; None: every image once an epoch.
         move: what becomes of a label in a view (`labels.Kind`).
+        by: how images are normalised.
     """
 
     data: Dataset
@@ -83,6 +85,7 @@ class Batches:
     workers: int = 0
     balance: Balanced | None = None
     move: Move = moved_mask
+    by: Normalisation = IMAGENET
 
     @property
     def per_epoch(self) -> int:
@@ -94,7 +97,7 @@ class Batches:
 
         With `balance` also the (B,) int64 classes that the images were drawn for.
         """
-        views: Any = _Views(self.data, self.augment, self.crop, self.seed, self.balance, self.move)
+        views: Any = _Views(self.data, self.augment, self.crop, self.seed, self.balance, self.move, self.by)
         numbers: Any = _Numbers(self.batch, start, rank, world)
         return iter(DataLoader(views, batch_sampler=numbers, num_workers=self.workers, persistent_workers=False))
 
@@ -107,6 +110,7 @@ def train_loader(
     crop: tuple[int, int] | None = None,
     move: Move = moved_mask,
     balance: Balanced | None = None,
+    by: Normalisation = IMAGENET,
 ) -> Batches:
     """The batches of a training schedule (`recipe.Train`).
 
@@ -114,6 +118,7 @@ def train_loader(
         balance: another loader's of the same data, which spares reading all labels again; its seed is not taken.
         crop: (h, w) where `cfg.augment.crop` says none; None: the first image's size.
         move: what becomes of a label in a view (`labels.Kind`).
+        by: how images are normalised.
 
     Raises:
         DataError: no images, or none to balance.
@@ -125,4 +130,4 @@ def train_loader(
     else:
         balance = None
     height, width = cfg.augment.crop or crop or data[0][0].shape[:2]
-    return Batches(data, cfg.augment, (height, width), cfg.batch, seed, workers, balance, move)
+    return Batches(data, cfg.augment, (height, width), cfg.batch, seed, workers, balance, move, by)

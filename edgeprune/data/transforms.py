@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -11,7 +11,15 @@ import torch
 from edgeprune.data.labels import moved_mask
 from edgeprune.data.warp import warped
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, on values of 0 to 1
+
+class Normalisation(NamedTuple):
+    """What is taken off red, green and blue, and what they are divided by; of values 0 to 1. The default: ImageNet's."""
+
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+IMAGENET = Normalisation()
 
 
 class Augment(Protocol):
@@ -27,13 +35,13 @@ class Augment(Protocol):
     def color(self) -> float: ...
 
 
-def normalised(images: np.ndarray) -> torch.Tensor:
-    """(B, H, W, 3) uint8 to (B, 3, H, W) float32, ImageNet's mean and spread taken off."""
-    return _normal(torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255)
+def normalised(images: np.ndarray, by: Normalisation = IMAGENET) -> torch.Tensor:
+    """(B, H, W, 3) uint8, red first, to (B, 3, H, W) float32 as the network sees them."""
+    return _normal(torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255, by)
 
 
-def _normal(x: torch.Tensor) -> torch.Tensor:
-    return (x - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
+def _normal(x: torch.Tensor, by: Normalisation) -> torch.Tensor:
+    return (x - torch.tensor(by.mean).view(1, 3, 1, 1)) / torch.tensor(by.std).view(1, 3, 1, 1)
 
 
 def augmented(
@@ -44,6 +52,7 @@ def augmented(
     generator: torch.Generator,
     at: tuple[int, int] | None = None,
     move: Callable[[np.ndarray, torch.Tensor, tuple[int, int]], torch.Tensor] = moved_mask,
+    by: Normalisation = IMAGENET,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A random view: (3, h, w) float32 normalised, and the label that `move` makes of it (`labels.Kind`).
 
@@ -52,7 +61,7 @@ def augmented(
     Deterministic in `generator`.
     """
     x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
-    x = _normal(_recolored(x, cfg.color, generator))
+    x = _normal(_recolored(x, cfg.color, generator), by)
     matrix = _view(image.shape[:2], crop, cfg, generator, at)
     return warped(x, matrix, crop, "bilinear")[0], move(label, matrix, crop)
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgeprune.data.transforms import normalised
+from edgeprune.data.transforms import IMAGENET, Normalisation, normalised
 from edgeprune.measure.miou import Predict
 from edgeprune.models import logits_of
 
@@ -21,11 +21,12 @@ Forward = Callable[[torch.Tensor], torch.Tensor]
 _MULTIPLE = 32  # sides that a network sees at other sizes than data.size; every network takes them
 
 
-def predictor(net: nn.Module, cfg: Any, size: tuple[int, int]) -> Predict:
+def predictor(net: nn.Module, cfg: Any, size: tuple[int, int], by: Normalisation = IMAGENET) -> Predict:
     """(B, H, W, 3) uint8 images to (B, H, W) uint8 classes, by the protocol `cfg` (`recipe.Evaluate`).
 
     Args:
         size: `data.size`, which the network sees in mode whole, and the window of mode slide where `cfg.crop` is None.
+        by: how images are normalised.
     """
     net = net.eval()
     device = next(net.parameters()).device
@@ -46,7 +47,7 @@ def predictor(net: nn.Module, cfg: Any, size: tuple[int, int]) -> Predict:
 
     def predict(images: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            x = normalised(images).to(device)
+            x = normalised(images, by).to(device)
             total = view(x, *views[0])
             for other in views[1:]:
                 total += view(x, *other)

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from edgeprune.recipe.base import Count, Positive, Section, Size
 
+
+def _colours(value: tuple[float, float, float]) -> tuple[float, float, float]:
+    if not all(0 <= v <= 1 for v in value):
+        raise ValueError("three numbers of images whose values go from 0 to 1; divide those of 0 to 255 by 255")
+    return value
+
+
+Colours = Annotated[tuple[float, float, float], AfterValidator(_colours)]
 DRAWN = ("streets", "objects", "street_boxes")  # data sets that are drawn at data.size
 
 
@@ -77,6 +85,12 @@ class Evaluate(Section):
         return self
 
 
+def _spread(std: Colours) -> Colours:
+    if 0 in std:
+        raise ValueError("it divides; no part of it may be 0")
+    return std
+
+
 class Data(Section):
     """The images and labels."""
 
@@ -92,6 +106,12 @@ class Data(Section):
         default={},
         description="what the data set takes (folder: classes, ignore; streets: train, val; voc2012, voc_detection: "
         "train_list, val_list; pascal_context: background)",
+    )
+    mean: Colours = Field(
+        default=(0.485, 0.456, 0.406), description="taken off red, green and blue (0 to 1) before the network sees them"
+    )
+    std: Annotated[Colours, AfterValidator(_spread)] = Field(
+        default=(0.229, 0.224, 0.225), description="and what they are then divided by; the defaults are ImageNet's"
     )
     train_images: Count | None = Field(default=None, description="use only so many training images, evenly spread")
     val_images: Count | None = Field(default=None, description="use only so many validation images, evenly spread")

@@ -16,6 +16,7 @@ from edgeprune.data import open_dataset
 from edgeprune.data.dataset import Size
 from edgeprune.data.labels import KINDS
 from edgeprune.data.loader import Batches, train_loader
+from edgeprune.data.transforms import Normalisation
 from edgeprune.documents import hint
 from edgeprune.errors import DataError, RecipeError
 from edgeprune.files import load_tensors, save_tensors, write_json
@@ -33,8 +34,13 @@ def task(run: Run) -> Task:
     """The recipe's task; made once a process."""
     if "task" not in run.kept:
         classes, size = dataset(run, "train").classes, run.recipe.data.size
-        run.kept["task"] = TASKS[run.recipe.task](classes, size, lambda: build(run))
+        run.kept["task"] = TASKS[run.recipe.task](classes, size, lambda: build(run), normalisation(run))
     return run.kept["task"]
+
+
+def normalisation(run: Run) -> Normalisation:
+    """What the network's images are normalised by."""
+    return Normalisation(run.recipe.data.mean, run.recipe.data.std)
 
 
 def dataset(run: Run, split: str) -> Any:
@@ -56,7 +62,7 @@ def batches(run: Run, cfg: Any, seed: int) -> Batches:
             run.kept["train, own shape"] = _opened(run, "train", d.train_short_side)
         data = run.kept["train, own shape"]
     move, known = KINDS[run.recipe.task].move, run.kept.get("balance")
-    found = train_loader(data, cfg, seed, d.workers, crop=d.size, move=move, balance=known)
+    found = train_loader(data, cfg, seed, d.workers, crop=d.size, move=move, balance=known, by=normalisation(run))
     run.kept["balance"] = known or found.balance
     return found
 
@@ -94,7 +100,7 @@ def score(run: Run, net: nn.Module) -> Any:
         net.to(PartialState().device)
         if cfg is None:
             return task(run).evaluate(task(run).predictor(net), dataset(run, "val"))
-        predict = protocol.predictor(net, cfg, size)
+        predict = protocol.predictor(net, cfg, size, normalisation(run))
         if not cfg.native:
             return evaluate(predict, dataset(run, "val"), keep=False)
         if "val, native" not in run.kept:
@@ -115,7 +121,7 @@ def facts_of(run: Run, net: nn.Module, found: Any) -> dict[str, Any]:
     return {
         **({} if cfg is None else {"evaluate": cfg.model_dump(mode="json")}),
         **task(run).row(found),
-        "params": count_params(net),
+        "params": count_params(net, run.recipe.data.size),
         "macs": count_macs(net, run.recipe.data.size),
         "input": list(run.recipe.data.size),
     }

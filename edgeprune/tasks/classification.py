@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from edgeprune.data.labels import drawn_class
-from edgeprune.data.transforms import MEAN, STD, normalised
+from edgeprune.data.transforms import IMAGENET, Normalisation, normalised
 from edgeprune.deploy import gates as gating
 from edgeprune.deploy.export import Heads
 from edgeprune.deploy.gates import Gate
@@ -34,8 +34,8 @@ class Classification:
     scripts: tuple[Path, ...] = ()
     apart = staticmethod(logits_loss)
 
-    def __init__(self, classes: list[str], size: tuple[int, int], network: Any) -> None:
-        self.classes = classes
+    def __init__(self, classes: list[str], size: tuple[int, int], network: Any, by: Normalisation = IMAGENET) -> None:
+        self.classes, self.by = classes, by
 
     def loss(self, cfg: Any, data: Any) -> Loss:
         weights = class_weights(cfg.class_weights, spread_labels(data, most=5000), len(self.classes))
@@ -47,12 +47,12 @@ class Classification:
 
         def predict(images: np.ndarray) -> np.ndarray:
             with torch.no_grad():
-                return logits_of(net(normalised(images).to(device))).float().cpu().numpy()
+                return logits_of(net(normalised(images, self.by).to(device))).float().cpu().numpy()
 
         return predict
 
     def shipped(self, net: nn.Module, head: str, logits: bool = False) -> Heads:
-        return Heads(net, MEAN, STD, "logits")
+        return Heads(net, *self.by, "logits")
 
     def evaluate(self, predict: Predict, data: Any, tick: Tick | None = None) -> Accuracy:
         return top1.evaluate(predict, data, tick=tick)

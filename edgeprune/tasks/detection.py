@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from edgeprune.data.labels import drawn_boxes
-from edgeprune.data.transforms import MEAN, STD, normalised
+from edgeprune.data.transforms import IMAGENET, Normalisation, normalised
 from edgeprune.deploy import gates as gating
 from edgeprune.deploy.export import Heads
 from edgeprune.deploy.gates import Gate
@@ -43,8 +43,8 @@ class Detection:
     scripts: tuple[Path, ...] = (Path(decoding.__file__),)  # the very file that the host decodes with
     apart = staticmethod(boxes.divergence)
 
-    def __init__(self, classes: list[str], size: tuple[int, int], network: Any) -> None:
-        self.classes, self.size, self._network = classes, size, network
+    def __init__(self, classes: list[str], size: tuple[int, int], network: Any, by: Normalisation = IMAGENET) -> None:
+        self.classes, self.size, self._network, self.by = classes, size, network, by
 
     @cached_property
     def anchors(self) -> np.ndarray:
@@ -73,12 +73,12 @@ class Detection:
 
         def predict(images: np.ndarray) -> np.ndarray:
             with torch.no_grad():
-                return logits_of(net(normalised(images).to(device))).float().cpu().numpy()
+                return logits_of(net(normalised(images, self.by).to(device))).float().cpu().numpy()
 
         return predict
 
     def shipped(self, net: nn.Module, head: str, logits: bool = False) -> Heads:
-        return Heads(net, MEAN, STD, "heads")
+        return Heads(net, *self.by, "heads")
 
     def evaluate(self, predict: Predict, data: Any, tick: Tick | None = None) -> Detections:
         def boxes_in(images: np.ndarray) -> list[np.ndarray]:

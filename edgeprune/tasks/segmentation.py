@@ -12,7 +12,7 @@ from torch import nn
 
 from edgeprune.data.dataset import IGNORE
 from edgeprune.data.labels import drawn_mask
-from edgeprune.data.transforms import MEAN, STD, normalised
+from edgeprune.data.transforms import IMAGENET, Normalisation, normalised
 from edgeprune.deploy import gates as gating
 from edgeprune.deploy import parity as comparing
 from edgeprune.deploy.export import Heads, Shipped
@@ -37,8 +37,8 @@ class Segmentation:
     scripts: tuple[Path, ...] = ()
     apart = staticmethod(logits_loss)
 
-    def __init__(self, classes: list[str], size: tuple[int, int], network: Any) -> None:
-        self.classes = classes
+    def __init__(self, classes: list[str], size: tuple[int, int], network: Any, by: Normalisation = IMAGENET) -> None:
+        self.classes, self.by = classes, by
 
     def loss(self, cfg: Any, data: Any) -> Loss:
         return make_loss(cfg, class_weights(cfg.class_weights, spread_labels(data), len(self.classes)))
@@ -49,7 +49,7 @@ class Segmentation:
 
         def predict(images: np.ndarray) -> np.ndarray:
             with torch.no_grad():
-                logits = logits_of(net(normalised(images).to(device)))
+                logits = logits_of(net(normalised(images, self.by).to(device)))
                 if logits.shape[2:] != images.shape[1:3]:  # as losses and shipped graphs have it
                     logits = F.interpolate(logits, images.shape[1:3], mode="bilinear", align_corners=False)
                 return logits.argmax(1).to(torch.uint8).cpu().numpy()
@@ -57,7 +57,7 @@ class Segmentation:
         return predict
 
     def shipped(self, net: nn.Module, head: str, logits: bool = False) -> Heads:
-        return Shipped(net, MEAN, STD, logits, head)
+        return Shipped(net, *self.by, logits, head)
 
     def evaluate(self, predict: Predict, data: Any, tick: Tick | None = None) -> Evaluation:
         return evaluate(predict, data, tick=tick)

@@ -53,7 +53,8 @@ class Found(Protocol):
 
 
 class Task(Protocol):
-    """One task on one data set; made by (classes, size, network), `network` giving the untrained network when asked."""
+    """One task on one data set; made by (classes, size, network, by), `network` giving the untrained network when asked,
+    `by` being what images are normalised by."""
 
     metric: Metric
     heads: tuple[str, ...]  # ways to write the graph's last step, the safe one first; of several, the fastest one ships

@@ -8,7 +8,7 @@ from PIL import Image
 from edgeprune.data import IGNORE, open_dataset
 from edgeprune.data.cityscapes import _IDS
 from edgeprune.data.loader import train_loader
-from edgeprune.data.transforms import augmented, normalised
+from edgeprune.data.transforms import Normalisation, augmented, normalised
 from edgeprune.errors import DataError
 from edgeprune.recipe import Augment, Train
 
@@ -113,3 +113,13 @@ def test_workers_load_the_same():
     data = open_dataset("streets", None, "train", (32, 64), train=4)
     alone, helped = (train_loader(data, Train(steps=1, batch=2), 0, workers=w).stream() for w in (0, 1))
     torch.testing.assert_close(next(alone)[0], next(helped)[0], rtol=0, atol=0)
+
+
+def test_a_data_sets_own_normalisation():
+    own = Normalisation((0.25, 0.5, 0.5), (0.5, 0.25, 1.0))
+    image = np.full((16, 16, 3), (0, 255, 51), np.uint8)
+    seen = normalised(image[None], own)
+    torch.testing.assert_close(seen[0, :, 3, 3], torch.tensor([-0.5, 2.0, -0.3]))
+    still = Augment(scale=(1, 1), flip=0, color=0)
+    view, _ = augmented(image, np.zeros((16, 16), np.uint8), still, (16, 16), generator(), by=own)
+    torch.testing.assert_close(view, seen[0], atol=1e-5, rtol=0)

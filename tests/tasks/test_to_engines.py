@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from edgeprune import models
+from edgeprune.data.transforms import Normalisation, normalised
 from edgeprune.deploy import simplify, typed
 from edgeprune.deploy.export import export, program
 from edgeprune.runtime import BACKENDS
@@ -118,3 +119,24 @@ def test_a_detector_without_anchors_is_refused():
 
 def test_every_task_has_a_metric_of_its_own():
     assert set(METRICS) == set(TASKS) and len({m.key for m in METRICS.values()}) == 3
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_pytorch_and_the_graph_that_ships_take_the_same_normalisation_off(task):
+    class Colours(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one = nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            x = x * self.one
+            return x if task == "segmentation" else x.mean((2, 3))
+
+    own = Normalisation((0.1, 0.6, 0.3), (0.9, 0.1, 0.4))
+    made = TASKS[task](["a", "b", "c"], (8, 8), Colours, own)
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
+    seen = normalised(images, own)
+    expected = seen.argmax(1) if task == "segmentation" else seen.mean((2, 3))
+    found = made.shipped(Colours(), made.heads[0])(torch.from_numpy(images))
+    for answer in (made.predictor(Colours())(images), found.detach().numpy()):
+        np.testing.assert_allclose(answer, expected.numpy(), atol=1e-5)
