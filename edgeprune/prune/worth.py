@@ -15,6 +15,7 @@ assumption that makes them addable, and the root keeps wide layers from being ou
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -67,7 +68,12 @@ def by_score(scores: Scores, widths: dict[str, list[int]]) -> Values:
 
 
 def by_sum(scores: Scores, widths: dict[str, list[int]]) -> Values:
-    """Values as HALP adds them up: the sum of the kept scores; what has nothing to be judged by counts as the best."""
+    """Values as HALP adds them up: the sum of the kept scores; what has nothing to be judged by counts as the best.
+
+    Scores below 0 (SIRFP's) are counted from the least of all: a channel that stays is never worth less than one that goes.
+    """
+    least = min((float(s[np.isfinite(s)].min(initial=0.0)) for s in scores.values()), default=0.0)
+    scores = {name: s - least for name, s in scores.items()}
     best = max((float(s[np.isfinite(s)].max(initial=0.0)) for s in scores.values()), default=0.0)
     found: Values = {}
     for name, score in scores.items():
@@ -77,18 +83,25 @@ def by_sum(scores: Scores, widths: dict[str, list[int]]) -> Values:
 
 
 def by_sensitivity(losses: dict[str, dict[int, float]], scores: Scores, widths: dict[str, list[int]]) -> Values:
-    """Values from measured losses (`sensitivity`): minus the loss, straight between the measured widths."""
+    """Values from measured losses (`sensitivity`): minus the loss, straight between the measured widths and on to narrower ones."""
     mass = by_score(scores, widths)
     scale = max((max(curve.values()) for curve in losses.values()), default=1.0) or 1.0
     found: Values = {}
     for name, curve in losses.items():
-        counts = sorted(curve)
-        rising = np.maximum.accumulate([curve[c] for c in counts][::-1])[::-1]  # narrower is never better
+        counts, rising = _falling(curve)
         found[name] = {
             w: -float(np.interp(w, counts, rising)) + _TIE * scale * mass[name][w] / len(scores[name]) ** 0.5
             for w in widths[name]
         }
     return found
+
+
+def _falling(curve: dict[int, float]) -> tuple[list[int], list[float]]:
+    """Widths from 0 up, and losses: narrower is never better, and below the least measured width it goes on as above it."""
+    counts = sorted(curve)
+    losses = np.maximum.accumulate([curve[c] for c in counts][::-1])[::-1].tolist()
+    steep = (losses[0] - losses[1]) / (counts[1] - counts[0]) if len(counts) > 1 else 0.0
+    return [0, *counts], [losses[0] + steep * counts[0], *losses]
 
 
 def evened(values: Values, losses: dict[str, dict[int, float]], strength: float) -> Values:
@@ -112,6 +125,8 @@ def evened(values: Values, losses: dict[str, dict[int, float]], strength: float)
 class Yardstick:
     """How far a network's answers are from those of the dense one, on average over images.
 
+    The dense one is settled, too: what new statistics alone move is no cut's loss.
+
     Args:
         net: the dense network, on the device where all is measured.
         images: batches (B, 3, H, W), normalised; kept in memory with the network's answers.
@@ -131,6 +146,8 @@ class Yardstick:
         self.device = next(net.parameters()).device
         self.settle, self.apart = settle, apart
         self._images = [b.to(self.device) for b in images]
+        net = copy.deepcopy(net).eval()
+        settle(net)
         with torch.no_grad():
             self._answers = [logits_of(net.eval()(b)) for b in self._images]
 

@@ -176,7 +176,7 @@ def _removed(run: Run, cutter: Cutter, found: worth.Losses, blocks: Blocks) -> d
 def _yardstick(run: Run, cutter: Cutter) -> worth.Yardstick:
     data, count = load.dataset(run, "train"), run.recipe.prune.sensitivity_images
     chosen = [data[i * len(data) // count][0] for i in range(min(count, len(data)))]
-    images = [normalised(np.stack(chosen[n : n + 4])) for n in range(0, len(chosen), 4)]
+    images = [normalised(np.stack(chosen[n : n + 4]), load.normalisation(run)) for n in range(0, len(chosen), 4)]
     settling = [(b, None) for b in images if len(b) > 1]  # a norm over one pooled value has no variance
 
     def settle(cut: nn.Module) -> None:

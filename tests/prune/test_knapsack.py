@@ -143,3 +143,15 @@ def test_a_price_on_uneven_cuts_spares_what_seems_to_cost_nothing():
     price = 3.0 * (1.0 + 0.01) / 2  # at half width; log2 is one there
     assert worth.evened(values, losses, 3.0)["stem"][4] == pytest.approx(-1.0 - price)
     assert worth.evened(values, losses, 3.0)["stem"][8] == 0 and worth.evened({}, {}, 1.0) == {}
+
+
+def test_narrower_than_any_measured_width_costs_on():
+    values = worth.by_sensitivity({"a": {64: 0.0, 16: 0.5, 8: 0.9}}, {"a": np.ones(64)}, {"a": [2, 8, 64]})
+    assert values["a"][2] == pytest.approx(-0.9 - 6 * 0.05, abs=1e-3)
+
+
+def test_summed_scores_below_zero_never_make_a_channel_worth_losing():
+    scores = {n: -np.random.default_rng(i).random(64) for i, n in enumerate("abc")}
+    options = dict.fromkeys(scores, [8, 16, 24, 32, 40, 48, 56, 64])
+    terms = [Term((n,), lambda w, n=n: float(w[n])) for n in scores]
+    assert sum(knapsack(worth.by_sum(scores, options), terms, 96).values()) == 96

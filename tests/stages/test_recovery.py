@@ -175,3 +175,16 @@ def test_without_a_contest_the_loss_after_the_fine_tuning_counts(tmp_path: Path)
     allocate = sharing.allocator(run, Cutter(net, find_groups(net, load.example(run)), SCORES), 1)
     terms = [Term((n,), lambda w, n=n: float(w[n])) for n in SCORES]
     assert sum(allocate(terms, 8).values()) == 8 and not (tmp_path / "prune" / "contest.json").exists()
+
+
+def test_new_statistics_alone_are_no_loss(tmp_path: Path, monkeypatch):
+    """A cut that the answers do not hang on costs nothing, however far recalibration moves them."""
+    run = job(tmp_path, "prune.recovery_steps=0")
+    net = load.dense(run)
+    net.head.weight.data[:, :8] = 0
+    net = nn.Sequential(nn.BatchNorm2d(3), net)
+    net[0].running_mean.fill_(0.7)  # of other images than these
+    graph = find_groups(net.eval(), load.example(run))
+    scores = {g.name: np.arange(8.0) for g in graph.groups}
+    found = sharing.sensitivity(run, Cutter(net, graph, scores), {})
+    assert max(found.curves["1.copies"].values()) < 1e-6 < 1e-3 < found.curves["1.once"][2]
