@@ -253,7 +253,7 @@ def _leave(
     write_json(run.folder / "prune" / "said.json", said)
     return {
         "budget": {"kind": run.recipe.budget.kind, **said}, "macs": count_macs(small, run.recipe.data.size),
-        "params": count_params(small), "scoring_seconds": spent.scoring, "criterion_seconds": spent.criterion,
+        "params": count_params(small, run.recipe.data.size), "scoring_seconds": spent.scoring, "criterion_seconds": spent.criterion,
         "training_seconds": spent.training, "training_steps": spent.steps, "rounds": [],
         "proof": {"silenced": proof.silenced, "folded": proof.folded},
     }  # fmt: skip

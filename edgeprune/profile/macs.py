@@ -27,7 +27,7 @@ class _Out(nn.Module):
 
 
 def count_macs(net: nn.Module, size: tuple[int, int]) -> int:
-    """MACs of one image of `size` (H, W), whole network as called, auxiliary heads included."""
+    """MACs of one image of `size` (H, W), what ships: without auxiliary heads."""
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
     device = next(net.parameters()).device
@@ -51,6 +51,22 @@ def _unpool(
     return torch.ops.aten.max_unpool2d(x, indices, [int(n) for n in output_size[-2:]])
 
 
-def count_params(net: nn.Module) -> int:
-    """Number of parameters."""
-    return sum(p.numel() for p in net.parameters())
+def count_params(net: nn.Module, size: tuple[int, int]) -> int:
+    """Number of parameters that the main logits of an image of `size` (H, W) hang on: what ships, without auxiliary heads."""
+    parameters = list(net.parameters())
+    training, frozen = net.training, [p for p in parameters if not p.requires_grad]
+    for p in frozen:
+        p.requires_grad_(True)
+    with torch.enable_grad():
+        output = logits_of(net.eval()(torch.zeros(1, 3, *size, device=parameters[0].device)))
+    net.train(training)
+    seen, todo = set(), [output.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            todo += [source for source, _ in node.next_functions]
+    for p in frozen:
+        p.requires_grad_(False)
+    reached = {id(node.variable) for node in seen if hasattr(node, "variable")}
+    return sum(p.numel() for p in parameters if id(p) in reached)

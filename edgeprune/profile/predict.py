@@ -149,13 +149,17 @@ class Predictor:
     def anchor(self, context: Context, ms: float) -> None:
         """Take the dense engine's own profile and its measured milliseconds as the point to start from."""
         plain = {op.name: self.surfaces[k.signature].at(k.inputs, k.outputs) for op, k in self.keys(self.dense)}
-        total = sum(plain.values())
         profiled = context.all_convolutions + context.between + context.around
         speed = ms / profiled if profiled else 1.0  # profiling costs some, and the machine may have changed its pace
-        usual = speed * context.all_convolutions / total if context.all_convolutions else 1.0
-        for op, key in self.keys(self.dense):
-            times = context.convolutions.get(key)
-            ratio = speed * float(np.mean(times)) / plain[op.name] if times else usual
+        named = {
+            op.name: float(np.mean(context.convolutions[k]))
+            for op, k in self.keys(self.dense)
+            if k in context.convolutions
+        }
+        others = sum(t for name, t in plain.items() if name not in named)
+        usual = speed * max(0.0, context.all_convolutions - sum(named.values())) / others if others else 1.0
+        for op, _ in self.keys(self.dense):
+            ratio = speed * named[op.name] / plain[op.name] if op.name in named else usual or 1.0
             self.ratio[op.name] = float(np.clip(ratio, 0.25, 4.0))
         moved = self.moved(self.dense)
         self.slope = speed * context.between / moved if moved else 0.0

@@ -78,7 +78,7 @@ class ChannelGraph:
     #: tensor name -> axis -> (unit number within its group or -1, group number or -1) for each position
     places: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]]
     operations: list[Operation]
-    tensors: dict[str, list[Width | int]]  # every parameter's shape, as widths
+    tensors: dict[str, list[Width | int]]  # shapes of the parameters that ship, as widths
     moves: list[Move] = field(default_factory=list)  # what an engine runs besides convolutions
     unprunable: dict[str, str] = field(default_factory=dict)  # producing module -> why its channels are kept
     norm_behind: dict[str, str] = field(default_factory=dict)  # weighted module -> the norm that alone reads it

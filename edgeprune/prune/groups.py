@@ -40,6 +40,7 @@ class Trace:
         self.counted: list[tuple[Node, str, int, np.ndarray, np.ndarray | None]] = []
         self.moved: list[tuple[Node, str, Value]] = []
         self.norms: dict[str, str] = {}
+        self.shipped: set[str] = set()  # parameters and buffers that the main output hangs on
 
     def axis(self, tensor: Any, axis: int) -> np.ndarray:
         """The ids of one axis of a parameter or buffer (a computed weight has fixed ones)."""
@@ -83,7 +84,7 @@ class Trace:
             return
         if len(source.args) > 1 and source.args[1] in self.parameters and node.args[1] in self.parameters:
             conv, norm = (self.parameters[n].rpartition(".")[0] for n in (source.args[1], node.args[1]))
-            self.norms[conv] = norm
+            self.norms[conv] = norm if self.norms.get(conv, norm) == norm else ""  # called twice, with a norm each
 
     def count(self, node: Node, kind: str, scale: int, outputs: np.ndarray, inputs: np.ndarray | None = None) -> None:
         self.counted.append((node, kind, scale, outputs.ravel(), inputs))
@@ -135,6 +136,7 @@ def find_groups(
     shipped = _ancestors(_main_output(program))
     trace.counted = [c for c in trace.counted if c[0] in shipped]
     trace.moved = [m for m in trace.moved if m[0] in shipped]
+    _keep_others(trace, shipped)
     _keep_named(trace, net, never)
     return _assemble(trace, net)
 
@@ -147,6 +149,16 @@ def _main_output(program: torch.export.ExportedProgram) -> Node:
     while not isinstance(tree, Node):  # dicts and tuples may lie in each other
         tree = logits_of(tree)
     return tree
+
+
+def _keep_others(trace: Trace, shipped: set[Node]) -> None:
+    """Leave whole what only another output reads, an auxiliary head: to cut it would save nothing that ships."""
+    trace.shipped = {name for node, name in trace.parameters.items() if node in shipped}
+    needed = {r for (t, _), ids in trace.axes.items() if t in trace.shipped for r in trace.union.roots(ids).tolist()}
+    for (tensor, _), ids in trace.axes.items():
+        if tensor not in trace.shipped:
+            roots = np.unique(trace.union.roots(ids))
+            trace.union.fix(roots[~np.isin(roots, list(needed))], "only an output that does not ship reads it")
 
 
 def _ancestors(node: Node) -> set[Node]:
@@ -274,13 +286,17 @@ def _assemble(trace: Trace, net: nn.Module) -> ChannelGraph:
         for node, name, value in trace.moved
     ]
     tensors: dict[str, list[Width | int]] = {}
+    named = dict(net.named_parameters(remove_duplicate=False))
+    shipped = {id(named[name]) for name in trace.shipped if name in named}
     for name, p in net.named_parameters():
+        if id(p) not in shipped:
+            continue
         shape: list[Width | int] = []
         for axis, size in enumerate(p.shape):
             found = trace.axes.get((name, axis))
             shape.append(int(size) if found is None else width(found))
         tensors[name] = shape
-    return ChannelGraph(groups, places_of, operations, tensors, moves, why, trace.norms)
+    return ChannelGraph(groups, places_of, operations, tensors, moves, why, {c: n for c, n in trace.norms.items() if n})
 
 
 def _result_shape(node: Any) -> tuple[int, ...]:

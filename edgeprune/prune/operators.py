@@ -59,7 +59,7 @@ def conv(trace: Trace, node: Call) -> Value:
     ids = _weighted(trace, x, weight, bias, groups, out_axis=0, in_axis=1)
     kernel = math.prod(shape_of(weight)[2:])
     pixels = math.prod(shape_of(node)[2:])
-    inputs = None if shape_of(weight)[1] == 1 else trace.axis(weight, 1)
+    inputs = None if groups > 1 and shape_of(weight)[1] == 1 else trace.axis(weight, 1)
     trace.count(node, "conv", kernel * pixels * shape_of(node)[0], outputs=ids, inputs=inputs)
     return Value(ids)
 
@@ -97,7 +97,9 @@ def linear(trace: Trace, node: Call) -> Value:
 def _weighted(trace: Trace, x: Value, weight: Any, bias: Any, groups: int, out_axis: int, in_axis: int) -> np.ndarray:
     out_ids, in_ids = trace.axis(weight, out_axis), trace.axis(weight, in_axis)
     source = trace.flat(x, "convolution over another axis")
-    if len(source) == groups:  # depthwise: each input channel owns its outputs, and the weight's axis 1 has length 1
+    if (
+        len(source) == groups > 1
+    ):  # depthwise: each input channel owns its outputs, and the weight's axis 1 has length 1
         trace.union.fix(in_ids, "")
         trace.union.union(source[:, None], out_ids.reshape(groups, -1))
     else:

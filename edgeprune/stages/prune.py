@@ -60,7 +60,7 @@ def prune(run: Run) -> dict[str, Any]:
     return {
         "budget": {"kind": recipe.budget.kind, **budget},
         "macs": macs,
-        "params": count_params(small),
+        "params": count_params(small, recipe.data.size),
         "scoring_seconds": spent.scoring,
         "criterion_seconds": spent.criterion,
         "training_seconds": spent.training,

@@ -92,6 +92,12 @@ def test_engines_whose_layers_have_lost_their_names_share_one_ratio():
     assert list(p.ratio.values()) == pytest.approx([1.5] * 3)
 
 
+def test_where_some_layers_have_lost_their_names_the_dense_engine_is_still_the_anchor():
+    p, named, fused = predictor(), 0.6 * device(3, 64), 1.4 * (device(64, 32) + device(0, 32))
+    p.anchor(Context({Key(S, 3, 64): [named]}, named + fused, 0.0, 0.0), named + fused)
+    assert p(DENSE) == pytest.approx(named + fused) and p.ratio["deep"] == pytest.approx(1.4)
+
+
 def test_it_learns_from_engines():
     p = predictor()
     p.fixed = 0.1

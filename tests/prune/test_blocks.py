@@ -14,7 +14,7 @@ from edgeprune.deploy.export import Shipped, export
 from edgeprune.deploy.plain import plain
 from edgeprune.errors import BudgetError, SurgeryError
 from edgeprune.models import streetnet
-from edgeprune.profile.macs import count_macs
+from edgeprune.profile.macs import count_macs, count_params
 from edgeprune.prune import cost
 from edgeprune.prune.artefact import load_pruned, save_pruned
 from edgeprune.prune.blocks import find_blocks, may_vanish
@@ -87,7 +87,11 @@ def test_proof_macs_and_parameters_with_blocks_gone(name):
         assert max(proof.silenced, proof.folded) < 1e-5
         small = shrink(net, plan)
         assert cost.total(cost.macs(graph))(plan.widths) == pytest.approx(count_macs(small, (64, 96)), rel=1e-3)
-        assert cost.total(cost.params(graph))(plan.widths) == sum(p.numel() for p in small.parameters())
+        left = cost.total(cost.params(graph))(plan.widths)
+        if "context.conv.0" in gone:  # nothing reads the deep stages then; the engine has none of them
+            assert count_params(small, (64, 96)) < left
+        else:
+            assert count_params(small, (64, 96)) == left
 
 
 def test_part_of_a_block_may_not_go():

@@ -110,3 +110,16 @@ def test_answers_stay_closer_on_every_kind_of_network(network):
             for c in (without, with_)
         )
     assert near < 0.9 * far
+
+
+def test_positions_are_of_the_whole_map_and_not_of_its_first_columns():
+    net = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.Conv2d(1, 1, 1, bias=False))
+    nn.init.ones_(net[0].weight)
+    columns = torch.arange(256.0).expand(1, 1, 128, 256)
+    found, hooks = compensate.watch(net, ["1"])
+    with torch.no_grad():
+        net(columns)
+    for hook in hooks:
+        hook.remove()
+    assert found["1"].count == compensate.POSITIONS
+    assert float(found["1"].total[0]) / found["1"].count == pytest.approx(127.5, rel=0.1)

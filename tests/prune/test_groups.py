@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from edgeprune.errors import SurgeryError
-from edgeprune.profile.macs import count_macs
+from edgeprune.profile.macs import count_macs, count_params
 from edgeprune.prune import cost
 from edgeprune.prune.groups import find_groups
 from edgeprune.prune.plan import Plan, make_plan, read_plan, save_plan
@@ -34,7 +34,7 @@ def test_proof_holds_for_random_plans(build, seed):
     proof = prove(net, graph, plan, EXAMPLE)
     assert max(proof.silenced, proof.folded) < 1e-5
     small = shrink(net, plan)
-    assert cost.total(cost.params(graph))(plan.widths) == sum(p.numel() for p in small.parameters())
+    assert cost.total(cost.params(graph))(plan.widths) == count_params(small, EXAMPLE.shape[2:])
 
 
 def test_unpool_indices_keep_pairs_together():
@@ -207,3 +207,57 @@ def test_folding_is_exact_away_from_padded_borders_only():
     with torch.no_grad():
         difference = (small(x)["out"] - full(x)["out"]).abs()
     assert difference[..., 1:-1, 1:-1].max() < 1e-5 < difference.max()
+
+
+def test_what_only_an_auxiliary_head_reads_stays_and_does_not_count():
+    class Aux(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.out = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 5, 1)
+            self.aux, self.head = nn.Conv2d(8, 16, 3, padding=1), nn.Conv2d(16, 5, 1)
+
+        def forward(self, x):
+            x = self.a(x).relu()
+            return {"out": self.out(x), "aux": self.head(self.aux(x).relu())}
+
+    net = Aux()
+    graph = find_groups(net, EXAMPLE)
+    assert names(graph) == {"a": 8} and graph.unprunable["aux"].startswith("only an output that does not ship")
+    shipped = sum(p.numel() for m in (net.a, net.out) for p in m.parameters())
+    assert cost.total(cost.params(graph))({"a": 8}) == count_params(net, (32, 32)) == shipped
+    net.a.weight.requires_grad_(False)
+    assert count_params(net, (32, 32)) == shipped and not net.a.weight.requires_grad
+    small = shrink(net, make_plan(net, graph, {"a": np.arange(3)}))
+    assert cost.total(cost.params(graph))({"a": 3}) == count_params(small, (32, 32))
+
+
+def test_a_convolution_of_one_channel_is_not_depthwise():
+    net = nn.Sequential(nn.Conv2d(3, 1, 1), nn.ReLU(), nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 5, 1))
+    graph = find_groups(net, EXAMPLE)
+    assert names(graph) == {"0": 1, "2": 32}
+    op = graph.operations[1]
+    assert op.inputs is not None and op.inputs.at({"0": 1, "2": 4}) == 1 and op.signature.groups == 1
+    plan = make_plan(net, graph, {"0": np.arange(1), "2": np.arange(4)})
+    proof = prove(net, graph, plan, EXAMPLE)
+    assert max(proof.silenced, proof.folded) < 1e-5
+
+
+def test_a_convolution_that_two_norms_read_has_no_norm_behind_it():
+    class Levels(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.shared = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 8, 3, padding=1)
+            self.one, self.two, self.head = nn.BatchNorm2d(8), nn.BatchNorm2d(8), nn.Conv2d(8, 5, 1)
+
+        def forward(self, x):
+            x = self.a(x).relu()
+            fine, coarse = self.one(self.shared(x)), self.two(self.shared(x[..., ::2, ::2]))
+            return self.head(fine.relu()) + self.head(coarse.relu()).mean((2, 3), keepdim=True)
+
+    torch.manual_seed(0)
+    net = Levels()
+    graph = find_groups(net, EXAMPLE)
+    assert "shared" not in graph.norm_behind
+    keep = {g.name: np.arange(g.size // 2) for g in graph.groups}
+    proof = prove(net, graph, make_plan(net, graph, keep), EXAMPLE)
+    assert max(proof.silenced, proof.folded) < 1e-5
