@@ -23,7 +23,9 @@ from edgeprune.prune.plan import Plan
 from edgeprune.prune.surgery import absorb, removed_inputs, response
 
 RIDGE = 1e-2  # of the mean variance of the kept channels; and as much more as there are channels for each position seen
-POSITIONS = 1024  # of each image's map, evenly spread
+POSITIONS = (
+    1024  # of each image's map, at random: every so many would be columns of a map whose width is a power of two
+)
 
 
 @dataclass
@@ -75,12 +77,15 @@ def moments(net: nn.Module, graph: ChannelGraph, batches: Iterable[torch.Tensor]
 def watch(net: nn.Module, names: Iterable[str]) -> tuple[dict[str, Moments], list[Any]]:
     """(layer -> moments of what it reads from now on, the hooks that take them)."""
     found: dict[str, Moments] = {}
+    generator = torch.Generator().manual_seed(0)
 
     def before(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
             x = args[0].detach()
             flat = x.movedim(-1 if isinstance(module, nn.Linear) else 1, 0).flatten(1)
-            flat = flat[:, :: max(1, flat.shape[1] // (POSITIONS * len(x)))].float()
+            if (count := POSITIONS * len(x)) < flat.shape[1]:
+                flat = flat[:, torch.randint(flat.shape[1], (count,), generator=generator).to(flat.device)]
+            flat = flat.float()
             new = Moments(flat.shape[1], flat.sum(1).double().cpu(), (flat @ flat.T).double().cpu())
             old = found.get(name)
             found[name] = (
