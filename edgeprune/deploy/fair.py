@@ -24,16 +24,12 @@ def row(report: dict[str, Any]) -> dict[str, Any]:
     """What the table needs of a run's report; scores and losses in points, `ms` None where nothing was measured."""
     engine, dense, pruned, metric = report["engine"], report["dense"], report["pruned"], report["metric"]
     key, each, (more, more_name) = metric["key"], metric["per_class"], metric["more"]
-    lost = {
-        name: 100 * (dense[each][name] - value)
-        for name, value in pruned[each].items()
-        if value is not None and dense[each][name] is not None
-    }
-    worst = max(lost, key=lambda n: lost[n])
+    first = report["attribution"][0]
+    worst, loss = worst_class(first.get(each, dense[each]), engine[each])
     latency, speed, budget = engine["latency"], report["speedup"], report["budget"]
     return {
         "method": report["method"], "metric": metric["name"], "more_name": more_name, "score": 100 * engine[key],
-        "dense_score": 100 * report["attribution"][0][key], "worst_class": worst, "worst_class_loss": lost[worst],
+        "dense_score": 100 * first[key], "worst_class": worst, "worst_class_loss": loss,
         "more": 100 * engine[more],
         "params": pruned["params"], "macs": pruned["macs"], "macs_share": pruned["macs"] / dense["macs"],
         "ms": latency["p50"] if latency else None, "share": 1 / speed["median"] if speed["median"] else None,
@@ -42,6 +38,13 @@ def row(report: dict[str, Any]) -> dict[str, Any]:
         **_spent(report),
         "own_steps": report["training_steps"]["prune"], "tuning_steps": report["training_steps"]["finetune"],
     }  # fmt: skip
+
+
+def worst_class(dense: dict[str, float | None], engine: dict[str, float | None]) -> tuple[str, float]:
+    """The class that loses most between the dense network and the engine, and the points that it loses."""
+    lost = {n: 100 * (d - e) for n, d in dense.items() if d is not None and (e := engine.get(n)) is not None}
+    name = max(lost, key=lambda n: lost[n])
+    return name, lost[name]
 
 
 def _spent(report: dict[str, Any]) -> dict[str, float]:

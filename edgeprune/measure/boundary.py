@@ -27,7 +27,7 @@ class BoundaryCounts:
         self.both, self.either = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
 
     def add(self, truth: np.ndarray, found: np.ndarray) -> None:
-        """Count one image; pixels that are not judged take no part and make no edge of their own."""
+        """Count one image; pixels that are not judged take no part, and classes end at them, in truth and prediction alike."""
         distance = max(1, round(_SHARE * float(np.hypot(*truth.shape))))
         judged = truth < self.classes
         found = np.where(judged, found, truth)

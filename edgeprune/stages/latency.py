@@ -20,7 +20,8 @@ import numpy as np
 
 from edgeprune.errors import BudgetError
 from edgeprune.files import write_json
-from edgeprune.measure.race import race
+from edgeprune.measure.bootstrap import Interval, time_median
+from edgeprune.measure.race import Race, race
 from edgeprune.profile import context
 from edgeprune.profile.predict import Predictor, errors
 from edgeprune.prune.channels import ChannelGraph
@@ -214,12 +215,21 @@ def _measure(run: Run, cutter: Cutter, widths: Widths, predicted: float, number:
     now, base = float(np.median(found.slow)), run.facts["profile"]["dense_ms"]
     relative = run.recipe.budget.kind == "latency"
     scale = base if relative else now  # a share is of the dense engine as profiled; milliseconds are today's
+    ms, low, high = milliseconds(run, found, scale)
     where = profiler_of(run)
     where.table.add_engine(where.where, _network(run), widths, found.share * base, base, predicted)
     return Tried(
-        widths, predicted, limit_of(run, base), found.share * scale, found.low * scale, found.high * scale,
+        widths, predicted, limit_of(run, base), ms, low, high,
         found.record() | {"dense_ms": scale}, made.precision, time.perf_counter() - started,
     )  # fmt: skip
+
+
+def milliseconds(run: Run, found: Race, dense: float) -> Interval:
+    """What an engine takes, with its 95 % interval: of a relative budget its share of the `dense` engine's milliseconds, which
+    survives what slows both; of one in milliseconds its own ones, which do not."""
+    if run.recipe.budget.kind == "latency":
+        return found.share * dense, found.low * dense, found.high * dense
+    return time_median(found.fast)
 
 
 def _profiled(run: Run, number: int) -> context.Context:

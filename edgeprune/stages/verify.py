@@ -49,12 +49,12 @@ def verify(run: Run) -> dict[str, Any]:
     for name, predict in runners.items():
         with Progress(f"judging {name}", len(data), unit="images") as bar:
             found[name] = task.evaluate(predict, data, tick=bar.move)
-    key, more = task.metric.key, task.metric.more[0]
+    told = (task.metric.key, task.metric.more[0], task.metric.per_class)
     rows = {name: task.row(f) for name, f in found.items()}
     last = list(found.values())[-1]
     facts: dict[str, Any] = {
         "measured": here,
-        "attribution": [{"stage": n, key: row[key], more: row[more]} for n, row in rows.items()],
+        "attribution": [{"stage": n, **{key: row[key] for key in told}} for n, row in rows.items()],
         "judged": task.row(last),
         "parity": task.parity(found["pruned"], last),
         "pruning": _interval(task, found["dense"], found["pruned"]),
@@ -122,7 +122,7 @@ def _budget(run: Run, found: Race) -> dict[str, Any]:
     """The engine that ships against the budget, in the milliseconds of this very race."""
     dense = float(np.median(found.slow))
     limit = latency.limit_of(run, dense)
-    achieved, low, high = (dense * share for share in (found.share, found.low, found.high))
+    achieved, low, high = latency.milliseconds(run, found, dense)
     return {"dense": dense, "limit": limit, "achieved": achieved, "ci95": [low, high], "met": high <= limit}
 
 

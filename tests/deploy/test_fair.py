@@ -90,3 +90,10 @@ def test_tasks_have_no_common_measure():
         entries(recipes, [], load_target("cpu"))
     rows = fair.summary([run("a", 60)])
     assert fair.headings(rows)[1] == "engine's mIoU" and "| engine's mIoU |" in fair.markdown(rows, {})
+
+
+def test_the_worst_class_is_the_engines():
+    assert fair.worst_class({"road": 0.9, "pole": 0.5, "rare": None}, {"road": 0.85, "pole": 0.2, "rare": 0.1}) == (
+        "pole",
+        pytest.approx(30.0),
+    )

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from edgeprune.measure.bootstrap import miou_difference, time_ratio, worst_class
+from edgeprune.measure.bootstrap import miou_difference, time_median, time_ratio, worst_class
 from edgeprune.measure.boundary import BoundaryCounts, boundary
 from edgeprune.measure.miou import confusion, evaluate, iou, miou
 
@@ -108,3 +108,13 @@ def test_ratio_of_pairs_survives_a_drift_that_both_share():
     noise = RNG.normal(1, 0.02, (2, 200))
     median, low, high = time_ratio(2 * drift * noise[0], drift * noise[1])
     assert low < 2 < high and high - low < 0.05 and abs(median - 2) < 0.02
+
+
+def test_the_interval_of_a_median_knows_that_slow_calls_come_in_rows():
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(60):
+        slow = np.repeat(rng.normal(0, 0.05, 12), 10)  # every ten calls run at one pace
+        low, high = time_median(1 + slow + rng.normal(0, 0.002, 120))[1:]
+        held += low <= 1 <= high
+    assert held > 45, "resampled one by one it would hold in a third of them"
+    assert time_median(np.array([2.0]))[:1] == (2.0,)

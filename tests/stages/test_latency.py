@@ -239,3 +239,14 @@ def test_a_race_on_a_board_takes_more_at_a_time(monkeypatch):
 
     race(take, pairs=20, most=2000)
     assert taken[:3] == [20, 80, 400] and len(taken) <= 4
+
+
+@pytest.mark.parametrize(("budget", "narrow"), [(Budget(latency="0.5x"), True), (Budget(latency_ms=5.0), False)])
+def test_an_absolute_budgets_interval_is_of_the_engines_own_milliseconds(budget, narrow):
+    """Where both engines slow down together, their ratio stays, and milliseconds do not."""
+    pace = np.repeat(np.random.default_rng(0).normal(1, 0.1, 10), 8)
+    run = SimpleNamespace(recipe=SimpleNamespace(budget=budget))
+    pairs = Pairs(10 * pace, 5 * pace, (np.ones(1), np.ones(1)), 0)
+    ms, low, high = latency.milliseconds(run, race(lambda n: pairs, pairs=80, most=80), 10.0)
+    assert ms == pytest.approx(5.0, rel=0.1) and low <= ms <= high
+    assert (high - low < 0.01) == narrow and (high - low > 0.1) != narrow
