@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
-from importlib.util import find_spec
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ import edgeprune
 from edgeprune import models
 from edgeprune.errors import DeviceError
 from edgeprune.files import hash_obj, hash_tree, lock, read_json, sha256, write_json
+from edgeprune.models import code
 from edgeprune.recipe import Recipe
 from edgeprune.runtime import BACKENDS
 from edgeprune.stages import bundle, deploy, finetune, load, notes, precision, profile, prune, report, verify
@@ -154,6 +154,11 @@ def _one(job: Run, stage: Stage, key: str) -> str:
     return hash_obj([key, files])
 
 
+def outside(recipe: Recipe, target: Target) -> list[Any]:
+    """What a run hangs on besides its recipe: the program, the target, the checkpoint, the data, the network's code."""
+    return [edgeprune.__version__, target.model_dump(mode="json", exclude=_WAY_THERE), _inputs(recipe)]
+
+
 def _first_key(job: Run, processes: int) -> str:
     """Hash of all that every stage hangs on. (Not the target: the dense network is the same for all.)"""
     return hash_obj([edgeprune.__version__, _inputs(job.recipe), processes])
@@ -202,14 +207,7 @@ def _inputs(recipe: Recipe) -> list[Any]:
         found.append(hash_tree(Path(recipe.data.root).expanduser()))
     if model.factory:
         models.on_path()
-        spec = find_spec(model.factory.partition(":")[0].partition(".")[0])
-        if spec is not None and spec.origin and Path(spec.origin).is_file():
-            code = (
-                [Path(spec.origin)]
-                if not spec.submodule_search_locations
-                else sorted(Path(spec.origin).parent.rglob("*.py"))
-            )
-            found.append([sha256(p) for p in code])
+        found.append([sha256(p) for p in code.files(model.factory.partition(":")[0])])
     return found
 
 

@@ -25,8 +25,8 @@ from edgeprune import pipeline
 from edgeprune.compatible import check_pair, with_method
 from edgeprune.deploy import front
 from edgeprune.documents import hint
-from edgeprune.errors import EdgepruneError, RecipeError, RunLockedError
-from edgeprune.files import lock, read_json, write_atomic, write_json
+from edgeprune.errors import DeviceError, EdgepruneError, RecipeError, RunLockedError
+from edgeprune.files import hash_obj, lock, read_json, write_atomic, write_json
 from edgeprune.recipe import Budget, Recipe
 from edgeprune.target import Target
 
@@ -88,7 +88,9 @@ def search(
     home = runs_dir / f"{recipe.name}@{target.name}-search"
     study = _study(storage, home, f"{recipe.name}@{target.name}")
     weights = _dense(recipe, target, runs_dir, console)
-    _enqueue(study, wanted, runs_dir, target, console)
+    outside = pipeline.outside(recipe, target)
+    keys = {name: hash_obj([made.model_dump(mode="json"), outside]) for name, made in wanted.items()}
+    _enqueue(study, keys, runs_dir, target, console)
     while (trial := _next(study, wanted)) is not None:
         name = trial.user_attrs["point"]
         left = sum(t.state == TrialState.WAITING for t in study.get_trials(deepcopy=False))
@@ -99,7 +101,7 @@ def search(
             }
         )  # fmt: skip
         _run(study, trial, made, target, runs_dir, console)
-    return _report(study, wanted, home, console)
+    return _report(study, keys, home, console)
 
 
 def _study(storage: str | None, home: Path, name: str) -> optuna.Study:
@@ -129,25 +131,27 @@ def _dense(recipe: Recipe, target: Target, runs_dir: Path, console: Console) -> 
             time.sleep(1)
 
 
-def _enqueue(study: optuna.Study, wanted: dict[str, Recipe], runs_dir: Path, target: Target, console: Console) -> None:
-    """Put into the study what is not in it, and what a process that is gone has left half-done.
+def _enqueue(study: optuna.Study, keys: dict[str, str], runs_dir: Path, target: Target, console: Console) -> None:
+    """Put into the study what is not in it, what a process that is gone has left half-done, and what no device has measured.
 
-    A point's recipe is part of what it is: a search with other keys is done anew. All of it under one lock, so that two
-    processes that start together do not put a point in twice.
+    A point's key says all that it hangs on (recipe, target, data, code): where that has changed it is run again. All of it
+    under one lock, so that two processes that start together do not put a point in twice.
     """
     with _waiting_for(runs_dir / f"{study.study_name}-search"):
         have: dict[str, str] = {}
         for t in study.get_trials(deepcopy=False):
-            if t.state in (TrialState.WAITING, TrialState.COMPLETE) or (
-                t.state == TrialState.RUNNING and _held(runs_dir, t, target)
+            if (
+                t.state == TrialState.WAITING
+                or (t.state == TrialState.COMPLETE and t.user_attrs["row"]["status"] != DeviceError.exit_status)
+                or (t.state == TrialState.RUNNING and _held(runs_dir, t, target))
             ):
-                have[t.user_attrs["point"]] = t.user_attrs["recipe"]
+                have[t.user_attrs["point"]] = t.user_attrs.get("key", "")
             elif t.state == TrialState.RUNNING:
                 console.print(f"{t.user_attrs['point']} was left by a process that is gone; it is taken up again")
                 study.tell(t.number, state=TrialState.FAIL)
-        for name, made in wanted.items():
-            if have.get(name) != made.model_dump_json():
-                study.enqueue_trial({}, user_attrs={"point": name, "recipe": made.model_dump_json()})
+        for name, key in keys.items():
+            if have.get(name) != key:
+                study.enqueue_trial({}, user_attrs={"point": name, "key": key})
 
 
 @contextlib.contextmanager
@@ -206,12 +210,12 @@ def _tell(study: optuna.Study, trial: optuna.Trial, name: str, what: Any, values
         study.tell(trial, values, state=TrialState.FAIL if values is None else None)
 
 
-def _report(study: optuna.Study, wanted: dict[str, Recipe], home: Path, console: Console) -> int:
+def _report(study: optuna.Study, keys: dict[str, str], home: Path, console: Console) -> int:
     """Table, `search.json` and `search.html` of all points, also those of other processes."""
     found, failed, others = {}, {}, 0
     for t in study.get_trials(deepcopy=False):
         point = t.user_attrs.get("point")
-        if point not in wanted or t.user_attrs["recipe"] != wanted[point].model_dump_json():  # of an earlier search
+        if point not in keys or t.user_attrs.get("key") != keys[point]:  # of an earlier search
             continue
         if t.state == TrialState.COMPLETE:
             found[point] = {"point": point, **t.user_attrs["row"]}

@@ -156,3 +156,26 @@ def test_damaged_notes_are_no_notes(tmp_path):
         assert not notes.belong(tmp_path / "x.json", "this")
     (tmp_path / "x.json").write_text(json.dumps({"key": "this one"}))
     assert notes.belong(tmp_path / "x.json", "this")
+
+
+@pytest.mark.parametrize("form", ["package", "namespace", "module"])
+def test_a_change_in_a_users_code_is_seen(tmp_path, monkeypatch, form):
+    home = tmp_path / "nets_of_mine"
+    home.mkdir()
+    if form == "package":
+        (home / "__init__.py").touch()
+    (home / "net.py").write_text("import blocks_of_mine\nimport torch\n\ndef build(classes): ...\n")
+    (tmp_path / "single_of_mine.py").write_text("from nets_of_mine import net\nbuild = net.build\n")
+    (tmp_path / "blocks_of_mine.py").write_text("WIDTH = 1\n")
+    (tmp_path / "unread.py").write_text("raise SystemExit('it was run')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    factory = "single_of_mine:build" if form == "module" else "nets_of_mine.net:build"
+    recipe = load_recipe("quickstart", ["model.network=null", f"model.factory={factory}"])
+    before = pipeline._inputs(recipe)
+    assert pipeline._inputs(recipe) == before and len(before[0]) == (3 if form != "namespace" else 2)
+    for name in ("blocks_of_mine.py", "nets_of_mine/net.py"):
+        (tmp_path / name).write_text((tmp_path / name).read_text() + "# changed\n")
+        after = pipeline._inputs(recipe)
+        assert after != before
+        before = after

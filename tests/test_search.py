@@ -52,9 +52,13 @@ def study(monkeypatch):
     return optuna.create_study(directions=["maximize", "minimize"], study_name="quickstart@cpu")
 
 
+def keyed(wanted):
+    return {name: made.model_dump_json() for name, made in wanted.items()}
+
+
 def put(study, wanted, point, **attributes):
     """A point as a process takes it."""
-    study.enqueue_trial({}, user_attrs={"point": point, "recipe": wanted[point].model_dump_json(), **attributes})
+    study.enqueue_trial({}, user_attrs={"point": point, "key": keyed(wanted)[point], **attributes})
     return searching._next(study, wanted)
 
 
@@ -66,7 +70,7 @@ def test_rows_of_an_earlier_recipe_and_failures_that_were_mended_are_not_told(st
     searching._tell(study, put(study, new, point), "error", "the disk was full", None)
     searching._tell(study, put(study, new, point), "row", ROW, [0.5, 2.0])
     searching._tell(study, put(study, new, other), "error", "the disk was full again", None)
-    assert searching._report(study, new, tmp_path, Console(quiet=True)) == 3, "one failed"
+    assert searching._report(study, keyed(new), tmp_path, Console(quiet=True)) == 3, "one failed"
     found = json.loads((tmp_path / "search.json").read_text())
     assert [(r["point"], r["score"]) for r in found["rows"]] == [(point, 0.5)]
     assert found["failed"] == {other: "the disk was full again"}
@@ -76,7 +80,7 @@ def test_rows_of_an_earlier_recipe_and_failures_that_were_mended_are_not_told(st
 def test_it_ends_as_its_points_did(study, tmp_path, status, met, ends):
     wanted = points(load_recipe("quickstart"), load_target("cpu"), ["macs=0.5x"], ["l1"])
     searching._tell(study, put(study, wanted, *wanted), "row", ROW | {"status": status, "met": met}, [0.5, 2.0])
-    assert searching._report(study, wanted, tmp_path, Console(quiet=True)) == ends
+    assert searching._report(study, keyed(wanted), tmp_path, Console(quiet=True)) == ends
 
 
 def test_what_another_machine_is_at_is_left_to_it(study, monkeypatch, tmp_path):
@@ -85,8 +89,19 @@ def test_what_another_machine_is_at_is_left_to_it(study, monkeypatch, tmp_path):
     put(study, wanted, here)
     trial = put(study, wanted, there)
     trial.set_user_attr("machine", platform.node() + "-other")
-    searching._enqueue(study, wanted, tmp_path, load_target("cpu"), Console(quiet=True))
+    searching._enqueue(study, keyed(wanted), tmp_path, load_target("cpu"), Console(quiet=True))
     states = [(t.user_attrs["point"], t.state.name) for t in study.get_trials(deepcopy=False)]
     assert states == [(here, "FAIL"), (there, "RUNNING"), (here, "WAITING")], "ours was left by a process that is gone"
     study.tell(trial, state=optuna.trial.TrialState.FAIL)
     searching._tell(study, trial, "row", ROW, [0.5, 2.0])  # given up by somebody meanwhile: no error
+
+
+def test_points_that_no_device_has_measured_or_that_have_changed_are_run_again(study, tmp_path):
+    wanted = points(load_recipe("quickstart"), load_target("cpu"), ["macs=0.5x"], ["l1", "random", "l2"])
+    measured, estimated, changed = wanted
+    for name, status in ((measured, 3), (estimated, 4), (changed, 0)):
+        searching._tell(study, put(study, wanted, name), "row", ROW | {"status": status}, [0.5, 2.0])
+    keys = keyed(wanted) | {changed: "another target, other data or code"}
+    searching._enqueue(study, keys, tmp_path, load_target("cpu"), Console(quiet=True))
+    waiting = [t.user_attrs["point"] for t in study.get_trials(deepcopy=False) if t.state.name == "WAITING"]
+    assert waiting == [estimated, changed]

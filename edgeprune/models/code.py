@@ -1,0 +1,49 @@
+"""The files that a user's own network is made of, so that a change in one is seen; nothing is run to find them."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+
+def files(module: str) -> list[Path]:
+    """Those of the module's package, and what they import of the working directory."""
+    spec = find_spec(module.partition(".")[0])
+    if spec is None:
+        return []
+    found = {p.resolve() for place in spec.submodule_search_locations or () for p in Path(place).rglob("*.py")}
+    if spec.origin and Path(spec.origin).is_file():
+        found.add(Path(spec.origin).resolve())
+    here = Path.cwd()
+    todo = [p for p in found if p.is_relative_to(here) and "site-packages" not in p.parts]
+    while todo:
+        new = {p for p in _imported(todo.pop(), here) if p not in found}
+        found |= new
+        todo += new
+    return sorted(found)
+
+
+def _imported(path: Path, here: Path) -> Iterator[Path]:
+    tree = ast.Module([], [])
+    with suppress(SyntaxError, ValueError):  # whoever imports it is told
+        tree = ast.parse(path.read_bytes())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                yield from _of(here, name.name)
+        elif isinstance(node, ast.ImportFrom):
+            root = path.parents[node.level - 1] if node.level else here
+            for name in node.names:
+                yield from _of(root, ".".join(filter(None, (node.module, name.name))))
+
+
+def _of(root: Path, module: str) -> Iterator[Path]:
+    """The files of a dotted name below a folder: of its packages, and of itself."""
+    for name in module.split("."):
+        root = root / name
+        for path in (root / "__init__.py", root.with_suffix(".py")):
+            if path.is_file():
+                yield path
