@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from dataclasses import dataclass
 from itertools import islice
@@ -57,7 +58,10 @@ def score(
         RecipeError: the criterion finds nothing to judge by.
     """
     started = time.perf_counter()
-    criterion: Criterion = CRITERIA[run.recipe.prune.method](**args)
+    made = CRITERIA[run.recipe.prune.method]
+    if "seed" in inspect.signature(made).parameters:
+        args = {"seed": run.recipe.seed, **args}
+    criterion: Criterion = made(**args)
     criterion.attach(net, graph.groups)
     try:
         if schedule is not None:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgeprune.data.dataset import IGNORE
+from edgeprune.errors import ModelError
 from edgeprune.models import logits_of
 
 Apart = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
@@ -53,7 +54,11 @@ def relation_loss(student: torch.Tensor, teacher: torch.Tensor, labels: torch.Te
 
 
 class Tap:
-    """Keeps the features that enter the classifier (the last main-head convolution with `classes` outputs)."""
+    """Keeps the features that enter the classifier (the last main-head convolution with `classes` outputs).
+
+    Raises:
+        ModelError: there is none.
+    """
 
     def __init__(self, net: nn.Module, classes: int) -> None:
         self.features: torch.Tensor | None = None
@@ -61,15 +66,19 @@ class Tap:
             m for n, m in net.named_modules()
             if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)) and m.out_channels == classes and "aux" not in n
         ]  # fmt: skip
-        self._hook = heads[-1].register_forward_pre_hook(self._keep) if heads else None
+        if not heads:
+            raise ModelError(
+                f"finetune.distill.features: {type(net).__name__} has no convolution with {classes} outputs, whose features "
+                "could be compared; set it to 0 and use finetune.distill.logits"
+            )
+        self._hook = heads[-1].register_forward_pre_hook(self._keep)
 
     def _keep(self, module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
         self.features = args[0]
 
     def remove(self) -> None:
         """Take the hook off."""
-        if self._hook:
-            self._hook.remove()
+        self._hook.remove()
 
 
 def make_term(

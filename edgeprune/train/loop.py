@@ -121,8 +121,12 @@ def train(
                 ema.update_parameters(net)
             step += 1
             note = {"step": step, "loss": mean, "lr": rate}
-            if _due(round(cfg.val_every * per_epoch), step) and step < steps and hooks.evaluate:
-                note["score"] = hooks.evaluate(net)
+            if (
+                _due(cfg.val_every and max(1, round(cfg.val_every * per_epoch)), step)
+                and step < steps
+                and hooks.evaluate
+            ):
+                note["score"] = hooks.evaluate(net if ema is None else ema.module)  # what the training will give
                 bar.say(f"step {step}: {hooks.metric} {100 * note['score']:.2f}")
             hooks.history.append(note)
             bar.advance(mean)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from edgeprune.data.dataset import IGNORE
-from edgeprune.models import logits_key
+from edgeprune.models import logits_key, logits_of
 
 Loss = Callable[..., torch.Tensor]  # network output, labels and, where resampling drew for classes, those: a scalar
 
@@ -120,6 +120,18 @@ def gsrl(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> t
     return ((each * weights).sum(dim=(1, 2)) / (weights.sum(dim=(1, 2)) + 1e-8)).mean()
 
 
+def _heads(output: Any) -> list[torch.Tensor]:
+    """The main logits first, then auxiliary ones: what else has as many channels. (Features and edge maps have not.)"""
+    if isinstance(output, torch.Tensor):
+        return [output]
+    main = logits_of(output)
+    if isinstance(output, dict):
+        others = [v for k, v in output.items() if k != logits_key(output)]
+    else:
+        others = list(output[1:])
+    return [main, *(v for v in others if isinstance(v, torch.Tensor) and v.dim() == 4 and v.shape[1] == main.shape[1])]
+
+
 def make_loss(cfg: Any, weights: torch.Tensor | None) -> Loss:
     """The loss of `recipe.Loss`: (network output, labels, drawn classes or nothing) to a scalar. The dict's other heads
     count `aux_weight`."""
@@ -135,11 +147,7 @@ def make_loss(cfg: Any, weights: torch.Tensor | None) -> Loss:
         return cross_entropy(logits, labels, weights)
 
     def loss(output: Any, labels: torch.Tensor, drawn: torch.Tensor | None = None) -> torch.Tensor:
-        heads = [output] if isinstance(output, torch.Tensor) else output
-        if isinstance(output, dict):
-            main = logits_key(output)
-            heads = [output[main], *(v for k, v in output.items() if k != main)]
-        heads = [sized(h, labels) for h in heads]
+        heads = [sized(h, labels) for h in _heads(output)]
         if cfg.kind == "gsrl":  # the main head's doubt weighs the pixels of all heads
             pixels = gsrl_weights(heads[0], rarity(labels, heads[0].shape[1], cfg.gsrl_class, drawn))
             losses = [gsrl(h, labels, pixels) for h in heads]

@@ -195,3 +195,14 @@ def test_of_two_processes_one_shares_the_budget_out(tmp_path):
     team(two_shares.main, tmp_path)
     one, other = (read_json(tmp_path / f"{rank}.json") for rank in (0, 1))
     assert one == other and (tmp_path / "run" / "prune" / "contest.json").exists()
+
+
+def test_what_is_drawn_is_drawn_from_the_recipes_seed(tmp_path):
+    def drawn(seed, args):
+        run = job(tmp_path / str(seed), f"seed={seed}", "prune.method=random")
+        net = load.dense(run)
+        found = scoring.score(run, net, find_groups(net, load.example(run)), scoring.Spent(), args, None)
+        return np.concatenate(list(found.values()))
+
+    assert (drawn(3, {}) == drawn(3, {})).all() and (drawn(3, {}) != drawn(4, {})).all()
+    assert (drawn(3, {"seed": 9}) == drawn(4, {"seed": 9})).all()

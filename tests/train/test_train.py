@@ -290,3 +290,27 @@ def test_recalibration_is_the_plain_mean_and_leaves_the_rest_alone():
     recalibrate(net, iter(batches), 3)
     torch.testing.assert_close(net[0].running_mean, torch.stack([b.mean((0, 2, 3)) for b, _ in batches]).mean(0))
     assert net[0].momentum == 0.3 and net.training and torch.equal(before, net[0].weight)
+
+
+def test_only_what_has_as_many_channels_is_an_auxiliary_head():
+    main, labels = torch.randn(2, 4, 8, 8), torch.randint(0, 4, (2, 8, 8))
+    loss = make_loss(Loss(aux_weight=0.5), None)
+    alone, features, edge = loss(main, labels), torch.randn(2, 64, 4, 4), torch.randn(2, 1, 8, 8)
+    assert loss({"features": features, "out": main, "edge": edge}, labels) == alone
+    assert loss((main, features, [edge]), labels) == alone
+    assert loss({"out": main, "aux": main, "edge": edge}, labels) == pytest.approx(1.5 * float(alone))
+
+
+def test_features_cannot_be_distilled_where_no_classifier_is_found():
+    net = nn.Sequential(nn.Conv2d(3, 20, 1), nn.PixelShuffle(2))
+    with pytest.raises(ModelError, match=r"finetune.distill.features: .*5 outputs"):
+        make_term(Distill(logits=0, features=1), net, net, 5)
+
+
+def test_averaged_weights_are_what_is_validated_and_rare_validations_are_not_none(tmp_path: Path):
+    net, batches, cfg = setup(steps=3, val_every=1, ema=0.5, accumulate=20)
+    seen = []
+    train(
+        net, batches, cfg, tmp_path, loss=LOSS, seed=1, title="t", hooks=Hooks(evaluate=lambda n: seen.append(n) or 0.5)
+    )
+    assert len(seen) == 2 and net not in seen

@@ -82,7 +82,7 @@ class ACoSP:
         least: channels that a layer keeps at least.
         after_bn: gates behind the norm.
         learnable: false keeps the random gates as they are (the paper's baseline).
-        seed: of the gates' start.
+        seed: of the gates' start; in a recipe its own seed.
     """
 
     needs_data = False

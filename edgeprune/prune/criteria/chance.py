@@ -10,7 +10,11 @@ from edgeprune.prune.criteria.members import Clock
 
 
 class Random:
-    """Independent uniform scores from a seed."""
+    """Independent uniform scores.
+
+    Args:
+        seed: of the draw; in a recipe its own seed, so that runs of several seeds cut several ways.
+    """
 
     needs_data = False
     needs_gradient = False
