@@ -123,25 +123,34 @@ def by_av(source):
 
 
 def resized(frame, size):
-    """(H, W, 3) at another size; bilinear between pixel centres."""
+    """(H, W, 3) at another size, as the training resized its images: bilinear, smoothed where it shrinks (Pillow's)."""
     height, width = size
     if frame.shape[:2] == (height, width):
         return frame
+    if has("PIL"):
+        from PIL import Image
+
+        return np.asarray(Image.fromarray(np.ascontiguousarray(frame)).resize((width, height), Image.BILINEAR))
     if has("cv2"):
         import cv2
 
-        return cv2.resize(np.ascontiguousarray(frame), (width, height), interpolation=cv2.INTER_LINEAR)
-    top, low, down = _places(frame.shape[0], height)
-    left, right, across = _places(frame.shape[1], width)
-    across = across[None, :, None]
-    upper = frame[top][:, left] * (1 - across) + frame[top][:, right] * across
-    lower = frame[low][:, left] * (1 - across) + frame[low][:, right] * across
-    down = down[:, None, None]
-    return (upper * (1 - down) + lower * down + 0.5).astype(np.uint8)
+        shrinks = height < frame.shape[0] or width < frame.shape[1]  # to the mean of an area, which is near
+        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        return cv2.resize(np.ascontiguousarray(frame), (width, height), interpolation=how)
+    across = _along(frame.swapaxes(0, 1), width).swapaxes(0, 1)
+    return _along(across, height)
 
 
-def _places(old, new):
-    """For each new row or column the two old ones around it, and how far it lies to the second."""
-    at = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-    first = np.floor(at).astype(int)
-    return first, np.minimum(first + 1, old - 1), (at - first).astype(np.float32)
+def _along(frame, new):
+    """Axis 0 at another length, by a triangle as wide as a new pixel is in old ones (two at least)."""
+    old = frame.shape[0]
+    wide = max(1.0, old / new)
+    centre = (np.arange(new) + 0.5) * old / new - 0.5
+    first = np.floor(centre - wide).astype(int)
+    total, found = np.zeros(new, np.float32), np.zeros((new, *frame.shape[1:]), np.float32)
+    for at in (first + n for n in range(int(2 * wide) + 3)):
+        weight = np.maximum(0, 1 - np.abs(at - centre) / wide).astype(np.float32)
+        weight[(at < 0) | (at >= old)] = 0
+        total += weight
+        found += weight[:, None, None] * frame[np.clip(at, 0, old - 1)]
+    return (found / total[:, None, None] + 0.5).astype(np.uint8)
