@@ -1,7 +1,7 @@
 """The most value under a cost limit: a multiple-choice knapsack over each group's candidate widths.
 
 A cost is a list of terms, each of few groups (a convolution's time depends on the group that it reads and the one that it
-writes). Where every term has one group the answer is exact: fronts of undominated (cost, value) pairs are merged group by
+writes). Where every term has one group the answer is within about 1 % of the optimum: fronts of undominated (cost, value) pairs are merged group by
 group, so staircases, flat treads and negative steps need no special care. Couplings are handled by freezing the
 neighbours, solving, and solving again around the answer, with the true cost as the judge; exchanges between two groups
 polish what comes out. HALP (Shen et al., NeurIPS 2022) solves the same problem block by block with frozen input widths.
