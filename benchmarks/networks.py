@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgeprune.data.transforms import MEAN, STD, normalised
+from edgeprune.data.transforms import IMAGENET, normalised
 from edgeprune.deploy.export import Shipped, export
 from edgeprune.deploy.plain import plain
 from edgeprune.errors import EdgepruneError
@@ -155,7 +155,7 @@ def one(build: Build, home: Path) -> dict[str, Any]:
     small, _ = fold_constants(net, graph, plan, example)
     why = Counter(r for r in graph.unprunable.values() if r != "an output of the network")
     images = random.integers(0, 255, (4, *SIZE, 3)).astype(np.uint8)
-    export(Shipped(plain(small, example), MEAN, STD), SIZE, home / "n.onnx", 20)
+    export(Shipped(plain(small, example), *IMAGENET), SIZE, home / "n.onnx", 20)
     with torch.no_grad():
         logits = logits_of(small(normalised(images)))
         logits = nn.functional.interpolate(logits, SIZE, mode="bilinear", align_corners=False)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from edgeprune import models
-from edgeprune.data.transforms import MEAN, STD, normalised
+from edgeprune.data.transforms import IMAGENET, normalised
 from edgeprune.deploy import gates, simplify
 from edgeprune.deploy.export import Shipped, export
 from edgeprune.errors import EngineError, ExportError
@@ -31,7 +31,7 @@ def net_of(seed=0, **args) -> nn.Module:
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "net.onnx"
-    export(Shipped(net_of(), MEAN, STD), (32, 64), path, 20)
+    export(Shipped(net_of(), *IMAGENET), (32, 64), path, 20)
     return path
 
 
@@ -97,12 +97,12 @@ def test_a_network_that_cannot_be_exported_is_one_line(tmp_path):
             return x if x.sum() > 0 else -x
 
     with pytest.raises(ExportError, match="cannot export") as fault:
-        export(Shipped(Odd(), MEAN, STD), (32, 64), tmp_path / "odd.onnx", 20)
+        export(Shipped(Odd(), *IMAGENET), (32, 64), tmp_path / "odd.onnx", 20)
     assert "\n" not in str(fault.value) and not (tmp_path / "odd.onnx").exists()
 
 
 def test_logits_as_second_output(tmp_path):
-    export(Shipped(net_of(), MEAN, STD, logits=True), (32, 64), tmp_path / "l.onnx", 20)
+    export(Shipped(net_of(), *IMAGENET, logits=True), (32, 64), tmp_path / "l.onnx", 20)
     classes, logits = OnnxRuntimeEngine(tmp_path / "l.onnx").outputs(IMAGES[:1])
     assert logits.dtype == np.float32 and logits.shape == (1, 5, 32, 64)
     np.testing.assert_array_equal(logits.argmax(1), classes)
@@ -115,7 +115,7 @@ def test_our_networks_go_all_the_way(tmp_path, name):
         name, {"depth": 18, "width": 8, "head": 16, "output_stride": 16}
     )
     net = models.build(name, small, None, 5).eval()
-    export(Shipped(net, MEAN, STD), (32, 64), tmp_path / "n.onnx", 18)
+    export(Shipped(net, *IMAGENET), (32, 64), tmp_path / "n.onnx", 18)
     done = simplify.simplify(tmp_path / "n.onnx", tmp_path / "s.onnx", IMAGES)
     assert done.kept is None
     for backend in HERE:
@@ -127,7 +127,7 @@ def test_simplify_is_believed_only_after_a_check(graph, tmp_path, monkeypatch):
     done = simplify.simplify(graph, tmp_path / "s.onnx", IMAGES)
     assert done.kept is None and done.difference is not None and done.difference < 1e-4
     other = tmp_path / "other.onnx"
-    export(Shipped(net_of(seed=1), MEAN, STD), (32, 64), other, 20)
+    export(Shipped(net_of(seed=1), *IMAGENET), (32, 64), other, 20)
     monkeypatch.setattr(
         simplify, "_run", lambda source, attempt, seconds: attempt.write_bytes(other.read_bytes()) and None
     )

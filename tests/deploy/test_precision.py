@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from edgeprune import models
-from edgeprune.data.transforms import MEAN, STD
+from edgeprune.data.transforms import IMAGENET
 from edgeprune.deploy import precision
 from edgeprune.deploy.export import Shipped, export
 from edgeprune.errors import ExportError
@@ -18,7 +18,7 @@ IMAGES = np.random.default_rng(0).integers(0, 255, (3, 32, 64, 3)).astype(np.uin
 
 
 def graph_of(net: nn.Module, folder, logits: bool = False) -> onnx.ModelProto:
-    export(Shipped(net.eval(), MEAN, STD, logits), (32, 64), folder / "net.onnx", 20)
+    export(Shipped(net.eval(), *IMAGENET, logits), (32, 64), folder / "net.onnx", 20)
     return onnx.load(folder / "net.onnx")
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from edgeprune import models
-from edgeprune.data.transforms import MEAN, STD, normalised
+from edgeprune.data.transforms import IMAGENET, normalised
 from edgeprune.deploy.export import Shipped, export
 from edgeprune.deploy.plain import plain
 from edgeprune.profile.macs import count_macs
@@ -43,7 +43,7 @@ def test_every_method_prunes_proves_and_ships(tmp_path, name, network, shipped):
 def ships(run, small, home):
     images = np.stack([load.dataset(run, "val")[n][0] for n in (0, 1)])
     centred = Centred(small, images).eval()
-    export(Shipped(plain(centred, load.example(run)), MEAN, STD), (32, 64), home / "n.onnx", 20)
+    export(Shipped(plain(centred, load.example(run)), *IMAGENET), (32, 64), home / "n.onnx", 20)
     masks = openvino.compile(home / "n.onnx", home, precision="f32").predict(images)
     with torch.no_grad():
         expected = models.logits_of(centred(normalised(images))).argmax(1).numpy()

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from edgeprune import models
-from edgeprune.data.transforms import STD
+from edgeprune.data.transforms import IMAGENET
 from edgeprune.measure.miou import evaluate
 from edgeprune.measure.protocol import predictor, seen_size, slide
 from edgeprune.recipe import Evaluate
@@ -104,7 +104,10 @@ def test_logits_are_resized_to_the_label_before_argmax():
     assert net.seen == [(32, 64)] and found.shape == (1, 60, 90)
     assert (found[0] == (image[0, ..., 0] > 127)).mean() > 0.9  # but for the blocks' edges
     x = torch.from_numpy(image).permute(0, 3, 1, 2).float() / 255
-    small = F.interpolate(x, size=(32, 64), mode="bilinear", antialias=True)[:, :1] / STD[0] - 0.485 / STD[0]
+    small = (
+        F.interpolate(x, size=(32, 64), mode="bilinear", antialias=True)[:, :1] / IMAGENET.std[0]
+        - 0.485 / IMAGENET.std[0]
+    )
     wanted = F.interpolate(small, size=(60, 90), mode="bilinear")[0, 0] > 0
     assert (found[0] == wanted.numpy()).mean() > 0.999
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from edgeprune import models
-from edgeprune.data.transforms import MEAN, STD, normalised
+from edgeprune.data.transforms import IMAGENET, normalised
 from edgeprune.deploy import simplify
 from edgeprune.deploy.export import Shipped, export
 from edgeprune.deploy.unpool import without_indices
@@ -39,7 +39,7 @@ def test_agrees_with_pytorch(tmp_path, monkeypatch, name):
             m.running_var.uniform_(0.5, 2)
     net = Centred(net, IMAGES)
     plain = without_indices(net, torch.zeros(1, 3, *SIZE))
-    export(Shipped(plain, MEAN, STD), SIZE, tmp_path / "n.onnx", 18)
+    export(Shipped(plain, *IMAGENET), SIZE, tmp_path / "n.onnx", 18)
     weights = {
         w.name.removeprefix("net.").removeprefix("net.") for w in onnx.load(tmp_path / "n.onnx").graph.initializer
     }

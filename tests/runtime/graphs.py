@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from edgeprune import models
-from edgeprune.data.transforms import MEAN, STD
+from edgeprune.data.transforms import IMAGENET
 from edgeprune.deploy.export import Shipped, export
 from edgeprune.deploy.plain import plain
 from edgeprune.prune.groups import find_groups
@@ -39,5 +39,5 @@ def halved(net: nn.Module) -> nn.Module:
 
 def onnx_of(net: nn.Module, path: Path) -> Path:
     """The graph that ships."""
-    export(Shipped(plain(net, torch.zeros(1, 3, *SIZE)), MEAN, STD), SIZE, path, 20)
+    export(Shipped(plain(net, torch.zeros(1, 3, *SIZE)), *IMAGENET), SIZE, path, 20)
     return path

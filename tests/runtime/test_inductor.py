@@ -10,7 +10,7 @@ from torch import nn
 
 from edgeprune import pipeline
 from edgeprune.compatible import check_pair
-from edgeprune.data.transforms import MEAN, STD
+from edgeprune.data.transforms import IMAGENET
 from edgeprune.deploy.export import Shipped, program
 from edgeprune.errors import DeviceError, EngineError, ExportError, RecipeError
 from edgeprune.recipe import load_recipe
@@ -33,7 +33,7 @@ class Two(nn.Module):
         return self.second(torch.relu(self.first(x)))
 
 
-SHIPPED = Shipped(Two(), MEAN, STD)
+SHIPPED = Shipped(Two(), *IMAGENET)
 
 
 @needs_compiler

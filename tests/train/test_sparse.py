@@ -12,7 +12,7 @@ from torch import nn
 from edgeprune import models
 from edgeprune.data import open_dataset
 from edgeprune.data.loader import train_loader
-from edgeprune.data.transforms import MEAN, STD
+from edgeprune.data.transforms import IMAGENET
 from edgeprune.deploy import precision
 from edgeprune.deploy.export import Shipped, export
 from edgeprune.deploy.simplify import simplify
@@ -82,7 +82,7 @@ def test_the_graphs_keep_them_in_every_type(tmp_path: Path):
             m.running_mean.normal_(0, 0.3)
             m.running_var.uniform_(0.5, 2)
     sparse.apply(net)
-    export(Shipped(net, MEAN, STD), (32, 64), tmp_path / "net.onnx", 20)
+    export(Shipped(net, *IMAGENET), (32, 64), tmp_path / "net.onnx", 20)
     simplify(tmp_path / "net.onnx", tmp_path / "small.onnx", IMAGES)
     small = onnx.load(tmp_path / "small.onnx")
     low = precision.quantised(small, IMAGES)
