@@ -8,8 +8,9 @@
     python3 agent.py measure --backend openvino --model A.onnx --image image.npy
     python3 agent.py predict --backend openvino --model A.onnx --image images.npy --out answers.npy
 
-Every job holds a lease, so that two measurements never overlap; waits until the device has cooled down; ends itself after
-its time limit; and keeps its answer under its job's name, so that an answer that a broken connection lost is given again.
+Every job but hello and doctor holds a lease, so that two measurements never overlap. One that measures waits first until
+the device has cooled down. Each ends itself after its time limit, and keeps its answer under its job's name, so that an
+answer that a broken connection lost is given again.
 """
 
 import argparse
@@ -25,11 +26,13 @@ sys.path.insert(0, HERE)
 import board  # noqa: E402
 from lease import lease  # noqa: E402
 
+COOLING = 180  # seconds that a device is given to cool down
+TIMED = ("layers", "pairs", "measure")  # the jobs that measure
 TIMINGS = os.path.join(os.path.expanduser("~"), ".cache", "edgeprune")  # of kernels, for all engines of a device
 
 
-def cool_down(below, most=180):
-    """Wait until the hottest zone is below so many degrees; gives what it was in the end."""
+def cool_down(below, most=COOLING):
+    """Wait until the hottest zone is below so many degrees, at most so many seconds; gives what it was in the end."""
     until = time.time() + most
     while below and board.hottest() is not None and board.hottest() > below and time.time() < until:
         time.sleep(1)
@@ -80,11 +83,9 @@ def pairs(args):
     import numpy as np
 
     image = np.load(args.image, allow_pickle=False)
-    before = measuring.state()
     other = argparse.Namespace(**dict(vars(args), precision=args.other_precision or args.precision))
     calls = [make(args, args.model).bind(image), make(other, args.other).bind(image)]
-    a, b, warm, disturbed = measuring.pairs(calls[0], calls[1], args.runs)
-    during = measuring.verdict(before, measuring.state(), None)
+    (a, b, warm, disturbed), during = measuring.watched_pairs(calls[0], calls[1], args.runs)
     return {"a": a, "b": b, "warm": warm, "disturbed": disturbed, "during": during, "fingerprint": board.fingerprint()}
 
 
@@ -147,9 +148,9 @@ def main(argv=None):
         with lease(args.wait) if args.job not in ("hello", "doctor") else contextlib.nullcontext():
             if given_before(args.answer):  # the same job, whose connection broke, has ended meanwhile
                 return 0
+            cooled = cool_down(args.cool if args.job in TIMED else 0)  # its time is no part of the job's
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(args.limit)
-            cooled = cool_down(args.cool)
             found = dict(JOBS[args.job](args), hottest_c=cooled)
             signal.alarm(0)
     except Exception as error:

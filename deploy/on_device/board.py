@@ -15,11 +15,11 @@ _GPU = re.compile(r"(gpu|gv11b|ga10b|gb10b|gp10b|gm20b|gpc)")  # what devfreq ca
 
 
 def read(path, root=None):
-    """A small file's text, or None."""
+    """A small file's text, or None. A sensor that is switched off answers EAGAIN, of which Python's text reader makes a TypeError."""
     try:
         with open(os.path.join(ROOT if root is None else root, path.lstrip("/")), errors="replace") as handle:
             return handle.read().strip("\0\n ")
-    except OSError:
+    except (OSError, TypeError):
         return None
 
 

@@ -45,9 +45,9 @@ def check(folder, args):
         made = {role: make(folder, role, about, args) for role in ROLES}
         answers = np.concatenate([made["pruned"].predict(one[None]) for one in data["images"]])
         with clocks.locked(args.lock_clocks):
-            before = measuring.state()
-            slow, fast, warm, disturbed = measuring.pairs(made["dense"].bind(image), made["pruned"].bind(image), runs)
-            during = dict(measuring.verdict(before, measuring.state(), None), disturbed=disturbed)
+            calls = [made[role].bind(image) for role in ROLES]
+            (slow, fast, warm, disturbed), during = measuring.watched_pairs(calls[0], calls[1], runs)
+            during["disturbed"] = disturbed
             settings = {"seconds": args.seconds}
             boundaries = {
                 role: measuring.measure(made[role], image, args.fps, settings) for role in ROLES if args.seconds

@@ -9,6 +9,7 @@ import os
 import numpy as np
 
 _NAMES = ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0")
+_BLOCKING_SYNC = 1  # cudaEventBlockingSync
 _PROPERTY = {"major": 75, "minor": 76, "multiprocessors": 16, "integrated": 18}  # cudaDeviceAttr, driver_types.h
 
 
@@ -22,6 +23,7 @@ class Cuda:
         stream = ctypes.c_void_p()
         self._do("cudaStreamCreate", ctypes.byref(stream))
         self.stream = stream.value
+        self._done = self.event()
 
     def _do(self, name, *args):
         status = getattr(self.lib, name)(*args)
@@ -57,11 +59,14 @@ class Cuda:
         self._copy(array.ctypes.data, address, array.nbytes, 2)
 
     def wait(self):
-        self._do("cudaStreamSynchronize", ctypes.c_void_p(self.stream))
+        """Until the stream is done. By an event: whether a stream is waited for by spinning hangs on driver and power mode."""
+        self.record(self._done)
+        self._do("cudaEventSynchronize", ctypes.c_void_p(self._done))
 
     def event(self):
+        """An event whose waiting thread sleeps, as trtexec's do without --useSpinWait."""
         made = ctypes.c_void_p()
-        self._do("cudaEventCreate", ctypes.byref(made))
+        self._do("cudaEventCreateWithFlags", ctypes.byref(made), ctypes.c_uint(_BLOCKING_SYNC))
         return made.value
 
     def record(self, event):
@@ -73,6 +78,12 @@ class Cuda:
         ms = ctypes.c_float()
         self._do("cudaEventElapsedTime", ctypes.byref(ms), ctypes.c_void_p(start), ctypes.c_void_p(end))
         return ms.value
+
+    def free_mb(self):
+        """What is free of the device's memory, in MB."""
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        self._do("cudaMemGetInfo", ctypes.byref(free), ctypes.byref(total))
+        return free.value >> 20
 
     def device(self):
         """{"cc", "multiprocessors", "integrated", "runtime", "driver"}: what an engine is bound to."""

@@ -94,7 +94,7 @@ def system(l4t, root=None):
     if release.opset:
         told.append(
             note("its parser promises ONNX operators up to opset %d; graphs here are of opset 18 or later" % release.opset,
-                 "try the bundle: most graphs read all the same; if not, JetPack 6 reads later ones")
+                 "try the bundle: most read all the same, and one that would be misread is refused; JetPack 6.1 reads later ones")
         )  # fmt: skip
     return told
 

@@ -1,7 +1,7 @@
 """JetPack, L4T, TensorRT and what precision is made of there: one row a release, each with its source. stdlib only.
 
 `flags`: TensorRT takes precision by builder flags. `typed`: it takes the types of the graph (strongly typed). `opset`: the
-newest ONNX operators that its parser promises to read (onnx-tensorrt docs/operators.md of 8.2, 8.5, 9.2). None: unknown.
+newest ONNX operators that its parser promises to read (onnx-tensorrt docs/operators.md of 8.2, 8.5, 8.6, 9.2). None: unknown.
 """
 
 from collections import namedtuple
@@ -21,7 +21,7 @@ RELEASES = (
             "developer.nvidia.com/embedded/jetpack-sdk-502"),
     Release("5.1", ("35.2", "35.3", "35.4", "35.5", "35.6"), ("Xavier", "Orin"), "11.4", "8.5.2", "3.8", ("flags",), 17, True,
             _STATS + "; " + _FLAGS),
-    Release("6.0", ("36.2", "36.3"), ("Orin",), "12.2", "8.6.2", "3.10", ("flags",), None, True,
+    Release("6.0", ("36.2", "36.3"), ("Orin",), "12.2", "8.6.2", "3.10", ("flags",), 17, True,
             "TensorRT not verified; " + _STATS),
     Release("6.1", ("36.4.0",), ("Orin",), "12.6", "10.3", "3.10", ("flags", "typed"), None, True, _TORCH_TRT + "; " + _BOTH),
     Release("6.2", ("36.4", "36.5"), ("Orin",), "12.6", "10.3", "3.10", ("flags", "typed"), None, True,

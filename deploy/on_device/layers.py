@@ -15,6 +15,7 @@ _TYPES = (
     ("f32", r"fp32|\bfloat\b|\btf32\b"),
 )
 _NOT = {"reformat", "noop", "constant", "shape", "shuffle", "signal", "wait"}
+_SKIPPED = re.compile(r"skipping tactic .*insuff?icient memory", re.IGNORECASE)
 MOST_F32 = 0.1  # share of the convolutions' multiply-adds that may stay in FP32 where FP16 or INT8 was asked for
 
 
@@ -148,5 +149,9 @@ def sparse(log):
 
 
 def skipped_tactics(log):
-    """How many ways to compute a layer the builder passed over for want of memory; other engines come out with more."""
-    return sum("insufficient to use tactic" in line.lower() or "skipping tactic" in line.lower() for line in log)
+    """How many ways to compute a layer the builder passed over for want of memory; other engines come out with more.
+
+    A line each: "Skipping tactic 3 due to insuficient memory on requested size of …" (8.x spells it so). The line beside it
+    ("… Device memory is insufficient to use tactic.") is of the same tactic, and other reasons to skip one are not counted.
+    """
+    return sum(bool(_SKIPPED.search(line)) for line in log)

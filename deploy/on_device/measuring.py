@@ -79,6 +79,14 @@ def pairs(a, b, runs):
     return [rows[n][1][0] for n in sorted(kept)], [rows[n][1][1] for n in sorted(kept)], warm, disturbed
 
 
+def watched_pairs(a, b, runs):
+    """(`pairs` of a and b, what the board did meanwhile)."""
+    before = state()
+    with tegrastats.Sampler() as seen:
+        found = pairs(a, b, runs)
+    return found, verdict(before, state(), tegrastats.summary(seen.rows))
+
+
 def series(call, settings):
     """(times, (warm-up calls, steady?)): for so many seconds and at least so many times."""
     until = time.perf_counter() + settings["warmup_ms"] / 1000

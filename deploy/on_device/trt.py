@@ -40,7 +40,7 @@ class TensorRT:
             torch-tensorrt's beside it (NAME.f16.engine) is taken as built: float32 images in, int32 classes out.
         home: folder for the engine; None: nothing is kept. timings: folder for the timing cache; None: `home`.
         dla: core of the deep learning accelerator to build for; None: the GPU alone.
-        workspace_mb: the builder's memory; None: half of what is free.
+        workspace_mb: the builder's memory; None: half of what is free, of the GPU's own or of what it shares with the board.
 
     Raises:
         RuntimeError, ValueError: one line.
@@ -60,13 +60,14 @@ class TensorRT:
         self.cuda = Cuda()
         graph, way = trt_build.route(trt, path, precision)
         machine = board.fingerprint()
-        free = machine["memory_mb"]["free"]
+        gpu = self.cuda.device()
+        free = machine["memory_mb"]["free"] if gpu["integrated"] else self.cuda.free_mb()
         size = workspace_mb or (int(free * SHARE_OF_MEMORY) if free else None)
         settings = {
             "route": way, "level": trt_build.LEVEL, "dla": dla, "workspace_mb": workspace_mb or "half of what is free", "tf32": False,
         }  # fmt: skip
         self.backend = "%s %s" % (self.module, trt.__version__)
-        now = identity.key(graph, self.backend, precision, self.cuda.device(), machine, settings)
+        now = identity.key(graph, self.backend, precision, gpu, machine, settings)
         name, timings = os.path.basename(path)[: -len(".onnx")], timings or home
         self.kept = kept = os.path.join(home, "%s.%s.plan" % (name, precision)) if home else None
         plan, facts, reason = identity.read(kept, now) if kept else (None, None, "nothing is kept")
@@ -75,7 +76,8 @@ class TensorRT:
             self.why_built = reason
             cache = os.path.join(timings, "timing.%s.cache" % slug(self.backend, now["gpu"]["cc"])) if timings else None
             plan, facts = self._plan(graph, precision, way, size, dla, cache)
-            facts.update(workspace_mb=size, free_mb=free, **trt_build.reading_of_log(self.log, dla))
+            whose = "the board's" if gpu["integrated"] else "the GPU's own"
+            facts.update(workspace_mb=size, free_mb=free, memory=whose, **trt_build.reading_of_log(self.log, dla))
         runtime = trt.Runtime(self.logger)
         if dla is not None:
             runtime.DLA_core = dla
@@ -96,9 +98,10 @@ class TensorRT:
         if kept and self.built:
             os.makedirs(home, exist_ok=True)
             identity.write(bytes(plan), kept, now, facts)
-        self.context = self.engine.create_execution_context()
+        self.context = self._prepared()
         if self.context is None:
             raise RuntimeError("TensorRT cannot prepare the engine to run%s" % trt_build.last_word(self.log))
+        self._annotate("NONE")
         self._buffers()
 
     def _plan(self, graph, precision, way, size, dla, cache):
@@ -107,6 +110,15 @@ class TensorRT:
                 plan = handle.read()
             return plan, {"route": way, "bytes": len(plan)}
         return trt_build.build(self.trt, self.logger, graph, precision, way, size, dla, cache)
+
+    def _prepared(self):
+        """The context that runs the engine."""
+        return self.engine.create_execution_context()
+
+    def _annotate(self, level):
+        """How much NVTX tells of every run: an engine that is built DETAILED, for the inspector, takes longer to enqueue else."""
+        if hasattr(self.context, "nvtx_verbosity"):
+            self.context.nvtx_verbosity = getattr(self.trt.ProfilingVerbosity, level)
 
     def _buffers(self):
         """Page-locked host arrays and device addresses of every input and output."""
@@ -150,6 +162,7 @@ class TensorRT:
             if self.engine.get_tensor_mode(name) == self.trt.TensorIOMode.INPUT:
                 held[...] = measuring.noise(rng, held.shape, held.dtype)
                 self.cuda.to_device(self.address[name], held)
+        self._annotate("DETAILED")  # or the layers' names may be mere numbers
         self.context.profiler = self.profiler = (
             told  # a run tells its times at its end: enqueue_emits_profile is on by default
         )
@@ -179,9 +192,35 @@ class TensorRT:
 
 
 class TensorRTRTX(TensorRT):
-    """TensorRT for RTX: the same interface under another name. It knows no flags, only the types of the graph."""
+    """TensorRT for RTX: the same interface under another name. It knows no flags, only the types of the graph.
+
+    It compiles its kernels at the first run; they are kept beside the engine (NAME.PRECISION.kernels).
+    """
 
     module = "tensorrt_rtx"
+
+    def __init__(self, *args, **more):
+        TensorRT.__init__(self, *args, **more)
+        if self.facts.get("kernels") != "compiled here":
+            return
+        self._copied()
+        os.makedirs(os.path.dirname(self.kernels), exist_ok=True)
+        with open(self.kernels + ".part", "wb") as handle:
+            handle.write(bytes(self.cache.serialize()))
+        os.replace(self.kernels + ".part", self.kernels)
+
+    def _prepared(self):
+        """No CUDA graph, which is the default, as with every other TensorRT: see `measuring.SETTINGS`."""
+        config = self.engine.create_runtime_config()
+        self.kernels = self.kept and self.kept[: -len(".plan")] + ".kernels"
+        if self.kernels:
+            self.cache, taken = config.create_runtime_cache(), False
+            if os.path.exists(self.kernels):
+                with open(self.kernels, "rb") as handle:
+                    taken = self.cache.deserialize(handle.read())  # of another GPU or version it takes none
+            config.set_runtime_cache(self.cache)
+            self.facts["kernels"] = "kept" if taken else "compiled here"
+        return self.engine.create_execution_context(runtime_config=config)
 
     def _plan(self, graph, precision, way, size, dla, cache):
         """The engine that was built ahead and lies beside its graph, if this GPU and version take it; else one built here."""

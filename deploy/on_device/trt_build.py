@@ -49,6 +49,8 @@ def build(trt, log, graph, precision, way, workspace_mb, dla, cache):
         flags |= 1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH)
     if way == "typed":
         flags |= 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    if hasattr(trt.ICudaEngine, "num_bindings"):  # until 9; the parser of 10 reads axes as they are
+        refuse_misread(trt, graph)
     network = builder.create_network(flags)
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(graph):
@@ -66,6 +68,66 @@ def build(trt, log, graph, precision, way, workspace_mb, dla, cache):
             handle.write(bytes(config.get_timing_cache().serialize()))
         os.replace(cache + ".part", cache)
     return plan, {"route": way, "level": LEVEL, "bytes": plan.nbytes, "timing_cache": held}
+
+
+def refuse_misread(trt, graph):
+    """Raise ValueError where TensorRT 8 would silently compute something else (NVIDIA/TensorRT#3467).
+
+    From opset 18 on the axes of ReduceMean, ReduceMax, … are an input. Its parser looks for the attribute that they were
+    before, finds none and reduces over all axes. Of ReduceSum it reads the input.
+    """
+    with open(graph, "rb") as handle:
+        nodes = read_nodes(handle.read())
+    found = [
+        "%s (%s)" % (name, kind)
+        for kind, name, inputs in nodes
+        if kind.startswith("Reduce") and kind != "ReduceSum" and len(inputs) > 1 and inputs[1]
+    ]
+    if found:
+        which = found[0] + (" and %d more" % (len(found) - 1) if found[1:] else "")
+        raise ValueError(
+            "TensorRT %s does not read the axes of %s in %s and would reduce over all; it takes TensorRT 10 (JetPack 6.1 "
+            "or later), or a network without" % (trt.__version__, which, os.path.basename(graph))
+        )
+
+
+def read_nodes(content):
+    """[(kind, name, inputs)] of an ONNX file's nodes, by protobuf's wire format; there is no onnx package on a board."""
+    nodes = []
+    for graph in (part for number, part in protobuf_parts(memoryview(content)) if number == 7):
+        for node in (part for number, part in protobuf_parts(graph) if number == 1):
+            texts = {1: [], 2: [], 3: [""], 4: [""]}  # inputs, outputs, name, kind
+            for number, part in protobuf_parts(node):
+                if number in texts:
+                    texts[number].append(bytes(part).decode(errors="replace"))
+            nodes.append((texts[4][-1], texts[3][-1], texts[1]))
+    return nodes
+
+
+def protobuf_parts(message):
+    """(field's number, content) of a message's strings and messages; up to where it is damaged, which is the parser's to say."""
+    at = 0
+
+    def varint():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            at, value, shift = at + 1, value | (byte & 127) << shift, shift + 7
+            if byte < 128:
+                return value
+
+    while at < len(message):
+        try:
+            key = varint()
+            size = varint() if key & 7 in (0, 2) else {1: 8, 5: 4}[key & 7]
+        except (IndexError, KeyError):
+            return
+        if key & 7 == 0:
+            continue
+        if key & 7 == 2:
+            yield key >> 3, message[at : at + size]
+        at += size
 
 
 def configure(trt, builder, config, precision, way, workspace_mb, dla):

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from edgeprune.deploy.heads import COARSE, HEADS, argmax, coarsened
-from edgeprune.deploy.pools import with_split_pools
+from edgeprune.deploy.pools import with_pooled_means, with_split_pools
 from edgeprune.errors import ExportError
 from edgeprune.files import replace_with, write_atomic
 from edgeprune.models import logits_of
@@ -131,8 +131,8 @@ def export(shipped: Heads, size: tuple[int, int], path: Path, opset: int) -> Non
                 output_names=shipped.outputs,
             )
         replace_with(path, lambda beside: program.save(str(beside), external_data=False))  # type: ignore[union-attr]
-        if shipped.head == COARSE:
-            write_atomic(path, coarsened(onnx.load(path)).SerializeToString())
+        model = with_pooled_means(onnx.load(path))
+        write_atomic(path, (coarsened(model) if shipped.head == COARSE else model).SerializeToString())
     except ExportError:
         path.unlink(missing_ok=True)
         raise

@@ -1,14 +1,19 @@
-"""Adaptive average pooling by slices, for the graph that ships.
+"""Average pooling as every engine reads it, for the graph that ships: adaptive pools by slices, means as pools.
 
 Where the bins do not divide the map, PyTorch's exporter gathers every bin's window: copies of the whole map, by operators
 that engines run slowly or not at all. The mean over a rectangle is the mean over its rows of the means over its columns, so
 slices, means and joins do, and the map is read once.
+
+From opset 18 on the axes of a mean are an input of the node. The parser of TensorRT 8 (JetPack 5.1, 6.0) looks for the
+attribute that they were before, finds none and reduces over all axes, silently (NVIDIA/TensorRT#3467); it reads pools.
 """
 
 from __future__ import annotations
 
 import copy
 
+import numpy as np
+import onnx
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -44,6 +49,39 @@ def with_split_pools(net: nn.Module) -> nn.Module:
         parent, _, leaf = name.rpartition(".")
         setattr(plain.get_submodule(parent), leaf, SplitPool(bins))
     return plain
+
+
+def with_pooled_means(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with its means over rows, columns or both of a (B, C, H, W) tensor as average pools, which are the same.
+
+    Means over other axes stay: the device's scripts refuse them where they would be misread.
+    """
+    graph, make, nodes = model.graph, onnx.helper.make_node, []
+    whole = [i for i in graph.initializer if i.data_type == onnx.TensorProto.INT64]
+    axes_of = {i.name: onnx.numpy_helper.to_array(i) for i in whole}
+    told = onnx.shape_inference.infer_shapes(model).graph
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in (*told.value_info, *told.input)}
+    for node in graph.node:
+        source, axes = ([*node.input] + [""])[:2]
+        shape, over = shapes.get(source, []), {int(axis) % 4 for axis in axes_of.get(axes, np.empty(0)).flat}
+        if node.op_type != "ReduceMean" or len(shape) != 4 or not over or not over <= {2, 3} or 0 in shape[2:]:
+            nodes.append(onnx.NodeProto.FromString(node.SerializeToString()))
+            continue
+        keep = all(a.i for a in node.attribute if a.name == "keepdims")
+        pooled = node.output[0] if keep else f"{node.output[0]}_pooled"
+        if over == {2, 3}:
+            nodes.append(make("GlobalAveragePool", [source], [pooled], name=node.name))
+        else:
+            kernel = [shape[axis] if axis in over else 1 for axis in (2, 3)]
+            nodes.append(make("AveragePool", [source], [pooled], name=node.name, kernel_shape=kernel))
+        if not keep:
+            nodes.append(make("Squeeze", [pooled, axes], [node.output[0]], name=f"{node.name}_squeezed"))
+    del graph.node[:]
+    graph.node.extend(nodes)
+    used = {name for node in nodes for name in node.input}
+    for unused in [i for i in whole if i.name not in used]:
+        graph.initializer.remove(unused)
+    return model
 
 
 def _bins(module: nn.Module) -> tuple[int, int] | None:

@@ -38,7 +38,7 @@ def show(console: Console, report: dict[str, Any], folder: Path) -> None:
             console.print(
                 f"  {name}: p50 {row['p50']:.3f} ms, p99 {row['p99']:.3f} {'; '.join(row['warnings'])}", highlight=False
             )
-        for reason in boundaries["during"]["throttled"]:
+        for reason in dict.fromkeys([*boundaries["during"]["throttled"], *speed.get("throttled", [])]):
             console.print(f"[bold red]not to be trusted: {reason}[/bold red]")
     else:
         console.print(

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from edgeprune.devices.pairs import Pairs
+from edgeprune.devices.pairs import Pairs, watched
 from edgeprune.errors import DeviceError, EngineError
 from edgeprune.files import hash_obj
 from edgeprune.runtime import openvino
@@ -26,6 +26,8 @@ SCRIPTS = (
     "tegrastats.py", "lease.py", "doctor.py", "jetpack.py",
 )  # fmt: skip
 
+TIMED = ("layers", "pairs", "measure")  # jobs before which the agent lets the device cool down
+COOLING = 180  # seconds that it gives the device for that
 _REMEMBERED = 300  # seconds that a device which could not be reached is not asked again
 
 
@@ -153,7 +155,9 @@ class Agent:
             other_precision=b.asked, seconds=self.target.run_seconds,
         )  # fmt: skip
         warm = [(int(n), bool(steady)) for n, steady in found["warm"]]
-        return Pairs(np.array(found["a"]), np.array(found["b"]), warm, int(found["disturbed"]))
+        reasons = tuple(map(str, found["during"]["throttled"]))
+        pairs = Pairs(np.array(found["a"]), np.array(found["b"]), warm, int(found["disturbed"]), reasons)
+        return watched(pairs, self.link.name)
 
     def doctor(self) -> list[dict[str, str]]:
         """What is missing there, in plain words: [{"level", "what", "todo"}]; only Python is needed for that."""
@@ -179,15 +183,21 @@ class Agent:
 
     def _job(self, name: str, *, seconds: int, keep: str = "", **told: Any) -> dict[str, Any]:
         t = self.target
+        cooling = COOLING if t.cool_below_c else 0
         common = {
             "backend": t.backend,
             "device": t.device,
             "threads": t.threads,
             "limit": seconds,
-            "cool": t.cool_below_c or 0,
-            "wait": max(t.build_seconds, t.run_seconds) + 60,  # for another job, as long as that may take
+            "cool": (t.cool_below_c or 0) if name in TIMED else 0,
+            "wait": max(t.build_seconds, t.run_seconds) + cooling + 60,  # for another job, as long as that may take
         }
         return self.link.job(name, common | told, seconds, keep)
+
+
+def patience(told: dict[str, Any], seconds: int) -> int:
+    """Seconds within which a job's answer must come: it waits for another one, cools down, runs, and has to be started."""
+    return told["wait"] + (COOLING if told["cool"] else 0) + seconds + 60
 
 
 def _whole(files: list[Path], precision: str) -> list[Path]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.devices.agent import patience
 from edgeprune.errors import DeviceError, EngineError
 from edgeprune.files import sha256, write_atomic
 from edgeprune.shipped import shipped
@@ -78,7 +79,7 @@ class Here:
                 ) from error
             stack.callback(_end, process)
             try:
-                out, err = process.communicate(timeout=seconds + told["wait"] + 60)
+                out, err = process.communicate(timeout=patience(told, seconds))
             except subprocess.TimeoutExpired as error:
                 raise DeviceError(f"the agent gave no answer within {error.timeout:.0f} s") from error
         if process.returncode == 0:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from rich.console import Console
 
 from edgeprune.runtime.quiet import SHARE, undisturbed, waited
 
@@ -15,12 +16,24 @@ _PATIENCE = 4  # pairs taken for each that is wanted, at most
 
 
 class Pairs(NamedTuple):
-    """Milliseconds of two engines, pair by pair; (calls of warm-up, steady?) of each; pairs left out as disturbed."""
+    """Milliseconds of two engines, pair by pair; (calls of warm-up, steady?) of each; pairs left out as disturbed.
+
+    `throttled` says why the device was slowed down meanwhile, a line each: such pairs say nothing about the engines alone.
+    """
 
     slow: np.ndarray
     fast: np.ndarray
     warm: list[tuple[int, bool]]
     disturbed: int = 0
+    throttled: tuple[str, ...] = ()
+
+
+def watched(pairs: Pairs, where: str) -> Pairs:
+    """The pairs that were taken on a device, after a line for each reason why it was slowed down meanwhile."""
+    for reason in pairs.throttled:
+        line = f"pairs taken on {where} are not to be trusted: {reason}"
+        Console(stderr=True).print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    return pairs
 
 
 def warm_up(call: Call, most: int = 60, window: int = 6, spread: float = 0.05) -> tuple[int, bool]:

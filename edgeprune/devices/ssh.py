@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.devices.agent import SCRIPTS
+from edgeprune.devices.agent import SCRIPTS, patience
 from edgeprune.errors import DeviceError, EngineError
 from edgeprune.files import hash_obj, sha256, write_atomic
 from edgeprune.shipped import shipped
@@ -75,7 +75,7 @@ class Ssh:
         check = " && ".join(f"(cd {shlex.quote(d)} && sha256sum -c --quiet SHA256SUMS)" for d in sorted(checks))
         python = self.target.python.removeprefix("~/")  # it is run in the home folder
         line = shlex.join([python, scripts, name, *words])
-        return json.loads(self._ssh(f"mkdir -p {ROOT}/answers && {check} && {line}", seconds + told["wait"] + 60))
+        return json.loads(self._ssh(f"mkdir -p {ROOT}/answers && {check} && {line}", patience(told, seconds)))
 
     def put(self, files: Sequence[Path]) -> str:
         """Put files into a folder named by their checksums; gives the first one's path there."""

@@ -24,12 +24,14 @@ class Race:
     low: float
     high: float
     disturbed: int = 0
+    throttled: tuple[str, ...] = ()  # why the device was slowed down meanwhile
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
         return {
             "pairs": len(self.slow), "dense_p50": float(np.median(self.slow)), "p50": float(np.median(self.fast)),
             "share": self.share, "ci95": [self.low, self.high], "disturbed": self.disturbed,
+            "throttled": list(self.throttled),
         }  # fmt: skip
 
 
@@ -52,7 +54,8 @@ def race(
         decided: stop also where the interval is clear of 1, by a fifth of its width: which of the two is faster is known then.
     """
     started = time.perf_counter()
-    a, b, warm, disturbed = take(pairs)
+    first = take(pairs)
+    a, b, disturbed, throttled = first.slow, first.fast, first.disturbed, dict.fromkeys(first.throttled)
     taken, paired = 1000 * (time.perf_counter() - started), float(np.mean(a + b))
     least = int(taken / max(paired, 1e-6)) - len(a)
     while True:
@@ -61,6 +64,7 @@ def race(
         # more than just clear, because the interval was looked at several times
         clear = decided and max(low - 1, 1 - high) > 0.2 * (high - low)
         if clear or high - low <= width * median or len(a) >= most or time.perf_counter() - started > patience:
-            return Race(a, b, warm, median, low, high, disturbed)
+            return Race(a, b, first.warm, median, low, high, disturbed, tuple(throttled))
         more = take(min(max(len(a), min(least, 4 * len(a))), most - len(a)))
         a, b, disturbed = np.concatenate([a, more.slow]), np.concatenate([b, more.fast]), disturbed + more.disturbed
+        throttled |= dict.fromkeys(more.throttled)

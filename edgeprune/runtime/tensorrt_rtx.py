@@ -158,7 +158,9 @@ class RtxEngine:
         self._engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(built.path.read_bytes())
         if self._engine is None:
             raise EngineError(f"TensorRT for RTX cannot load {built.path} on {self.device}")
-        self._context = self._engine.create_execution_context(runtime_config=self._config(trt))
+        self._context = self._engine.create_execution_context(runtime_config=self._config())
+        if hasattr(self._context, "nvtx_verbosity"):  # as built, DETAILED, every run would take longer to enqueue
+            self._context.nvtx_verbosity = trt.ProfilingVerbosity.NONE
         self._host, self._addresses = {}, {}
         for i in range(self._engine.num_io_tensors):
             name = self._engine.get_tensor_name(i)
@@ -171,16 +173,15 @@ class RtxEngine:
         if self._cache is not None:
             write_atomic(self._kernels, bytes(self._cache.serialize()))
 
-    def _config(self, trt: Any) -> Any:
-        """Kernels compiled before are taken from beside the engine; launches go as one CUDA graph where that can be."""
+    def _config(self) -> Any:
+        """Kernels compiled before are taken from beside the engine. No CUDA graph, which is the default: the device's scripts time
+        so, too (`deploy/on_device/measuring.py`)."""
         config, self._cache = self._engine.create_runtime_config(), None
         if hasattr(config, "create_runtime_cache"):
             self._cache = config.create_runtime_cache()
             if self._kernels.exists():
                 self._cache.deserialize(self._kernels.read_bytes())  # TensorRT checks GPU and versions, or takes none
             config.set_runtime_cache(self._cache)
-        if hasattr(trt, "CudaGraphStrategy"):
-            config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         return config
 
     def _run(self) -> np.ndarray:

@@ -110,7 +110,13 @@ def _latency(run: Run) -> dict[str, Any]:
     return {
         "dense_latency": records[0],
         "latency": records[1],
-        "speedup": {"median": median, "ci95": [low, high], "pairs": len(slow), "disturbed": found.disturbed},
+        "speedup": {
+            "median": median,
+            "ci95": [low, high],
+            "pairs": len(slow),
+            "disturbed": found.disturbed,
+            "throttled": list(found.throttled),
+        },
         "machine": judged_on(run).fingerprint(),
         "boundaries": judged_on(run).boundaries(small, image),
         "budget": _budget(run, found) if run.recipe.budget.is_latency else None,

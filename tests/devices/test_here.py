@@ -66,7 +66,7 @@ def test_engines_are_built_measured_and_run(tmp_path):
     on = device_of(target("openvino"))
     assert isinstance(on, Agent) and on.why_not() is None and on.version() == openvino.version()
     a, b = (on.build(graphs.write(tmp_path, name, seed), tmp_path / name, "f32") for seed, name in enumerate("ab"))
-    first, second, warm, _ = on.pairs(a, b, graphs.IMAGES[:1], 9)
+    first, second, warm, *_ = on.pairs(a, b, graphs.IMAGES[:1], 9)
     assert first.shape == second.shape == (9,) and (first > 0).all() and len(warm) == 2
     wanted = OnnxRuntimeEngine(tmp_path / "a.onnx").predict(graphs.IMAGES)
     assert np.array_equal(a.predict(graphs.IMAGES), wanted)
@@ -90,7 +90,7 @@ def test_tensorrt_runs_here_and_its_engine_lies_in_the_run(fake, tmp_path):
         "the graph with its types inside was not the one that was built"
     )
     assert np.array_equal(made.predict(graphs.IMAGES), OnnxRuntimeEngine(typed).predict(graphs.IMAGES))
-    assert len(on.pairs(made, made, graphs.IMAGES[:1], 3)[0]) == 3
+    assert len(on.pairs(made, made, graphs.IMAGES[:1], 3).slow) == 3
     kept = list((tmp_path / "home" / ".cache" / "edgeprune" / "store").glob("*/*.plan"))
     assert len(kept) == 1, "one graph is built once, not in every job"
 

@@ -51,7 +51,7 @@ def test_it_is_there_and_says_what_it_is(board):
 def test_engines_are_built_measured_and_run_there(board, graphs, tmp_path):
     wide, narrow = (board.build(g, tmp_path / g.stem, "f32") for g in graphs)
     assert (wide.precision, wide.backend) == ("f32", openvino.version())
-    a, b, warm, _ = board.pairs(wide, narrow, IMAGES[:1], 12)
+    a, b, warm, *_ = board.pairs(wide, narrow, IMAGES[:1], 12)
     assert a.shape == b.shape == (12,) and (a > 0).all() and (b > 0).all() and len(warm) == 2
     here = openvino.compile(graphs[0], tmp_path / "here", precision="f32")
     assert np.array_equal(wide.predict(IMAGES), here.predict(IMAGES))
@@ -61,7 +61,7 @@ def test_int8_is_quantised_here_and_runs_there(board, graphs, tmp_path):
     made = board.build(graphs[0], tmp_path, "int8", iter(IMAGES))
     assert made.precision == "int8"
     assert made.predict(IMAGES).shape == (3, 64, 96)
-    a, b, _, _ = board.pairs(made, board.build(graphs[0], tmp_path / "f32", "f32"), IMAGES[:1], 8)
+    a, b, *_ = board.pairs(made, board.build(graphs[0], tmp_path / "f32", "f32"), IMAGES[:1], 8)
     assert len(a) == len(b) == 8, "engines of unlike precision are timed in turn"
 
 

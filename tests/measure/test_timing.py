@@ -14,7 +14,7 @@ from edgeprune.runtime.quiet import undisturbed, waited
 def test_pairs_alternate_and_who_is_first_changes(monkeypatch):
     calls = []
     monkeypatch.setattr(pairs, "waited", lambda: 0.0)
-    a, b, warm, _ = interleaved(lambda: calls.append("a"), lambda: calls.append("b"), 6)
+    a, b, warm, *_ = interleaved(lambda: calls.append("a"), lambda: calls.append("b"), 6)
     timed = "".join(calls[sum(w[0] for w in warm) :])
     assert timed == "abbaabbaabba" and len(a) == len(b) == 6
 

@@ -1,8 +1,8 @@
 """TensorRT and CUDA without a GPU: what the real bindings of a version have, and no more, around ONNX Runtime.
 
-`recorded/tensorrt-*.json` were read off the real Python modules (the wheels of 8.5.3, 8.6.1, 10.3.0, 10.13.3 and 11.4.0 for
-x86-64, imported without a GPU): classes, methods with their arguments' names, properties, members of enumerations. A name that
-a version has not is an AttributeError here as there, a wrong argument a TypeError.
+`recorded/tensorrt-*.json` were read off the real Python modules (the wheels of 8.5.3, 8.6.1, 10.3.0, 10.13.3 and 11.4.0, and of
+TensorRT for RTX 1.7.1, for x86-64, imported without a GPU): classes, methods with their arguments' names, properties, members of
+enumerations. A name that a version has not is an AttributeError here as there, a wrong argument a TypeError.
 """
 
 import ctypes
@@ -16,6 +16,7 @@ import numpy as np
 
 RECORDED = Path(__file__).parent / "recorded"
 VERSIONS = ["8.5.3.1", "8.6.1", "10.3.0", "10.13.3.9", "11.4.0.106"]
+RTX = "1.7.1.116"
 SEVERITIES = ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE")
 
 
@@ -27,11 +28,12 @@ class Fake:
         self.times = list(times)
         self.layers, self.log, self.dla, self.cache_is_taken = list(layers), list(log), dla, cache_is_taken
         self.told, self.builds = [], 0
-        self.module = _module(self, json.loads((RECORDED / f"tensorrt-{version}.json").read_text()))
+        self.name = "tensorrt_rtx" if version == RTX else "tensorrt"
+        self.module = _module(self, json.loads((RECORDED / f"{self.name}-{version}.json").read_text()))
 
 
 def _module(fake, recorded):
-    module = types.ModuleType("tensorrt")
+    module = types.ModuleType(fake.name)
     module.__version__ = recorded["version"]
     for name, entry in recorded["names"].items():
         if "members" in entry:
@@ -76,8 +78,9 @@ def _class(fake, module, name, entry):
 def _method(fake, module, name, method, signatures):
     behaviour = BEHAVIOUR.get((name, method))
 
-    def call(self, *args):
-        fits = [s for s in signatures if len([a for a in s if not a.endswith("=")]) <= 1 + len(args) <= len(s)]
+    def call(self, *args, **named):
+        known = [s for s in signatures if named.keys() <= {a.rstrip("=") for a in s}]
+        fits = [s for s in known if len([a for a in s if not a.endswith("=")]) <= 1 + len(args) + len(named) <= len(s)]
         if signatures and not fits:
             raise TypeError(
                 f"{name}.{method} of TensorRT {module.__version__} takes {signatures}, not {len(args)} arguments"
@@ -192,16 +195,20 @@ BEHAVIOUR = {
         "IExecutionContext", _session=lambda s: _session(s), _addresses=lambda s: {}, _graph=lambda s: s._graph
     ),
     ("EngineInspector", "get_engine_information"): lambda f, t, s, form: json.dumps({"Layers": _layers(f, s)}),
+    ("ICudaEngine", "create_runtime_config"): lambda f, t, s: t.IRuntimeConfig(),
+    ("IRuntimeConfig", "create_runtime_cache"): lambda f, t, s: t.IRuntimeCache(),
+    ("IRuntimeCache", "serialize"): lambda f, t, s: b"kernels",
+    ("IRuntimeCache", "deserialize"): lambda f, t, s, blob: f.cache_is_taken and blob == b"kernels",
     ("IExecutionContext", "set_tensor_address"): lambda f, t, s, n, a: s._addresses.update({n: a}) is None,
     ("IExecutionContext", "execute_async_v3"): _ran,
 }
 
 
 class FakeCudart:
-    """libcudart's functions that are used, on host memory."""
+    """libcudart's functions that are used, on host memory. `flags` are those of the events; what would spin is not there."""
 
     def __init__(self):
-        self.kept, self.clocks = {}, {}
+        self.kept, self.clocks, self.flags, self.integrated, self.waited = {}, {}, set(), True, 0
 
     def _new(self, pointer, size):
         held = ctypes.create_string_buffer(max(1, getattr(size, "value", size)))
@@ -214,7 +221,9 @@ class FakeCudart:
     def cudaStreamCreate(self, pointer):
         return self._new(pointer, 8)
 
-    cudaEventCreate = cudaStreamCreate
+    def cudaEventCreateWithFlags(self, pointer, flags):
+        self.flags.add(flags.value)
+        return self._new(pointer, 8)
 
     def cudaEventRecord(self, event, stream):
         self.clocks[event.value] = time.perf_counter()
@@ -228,13 +237,16 @@ class FakeCudart:
         ctypes.memmove(to.value, source.value, size.value)
         return 0
 
-    def cudaStreamSynchronize(self, stream):
+    def cudaEventSynchronize(self, event):
+        self.waited += event.value in self.clocks
         return 0
 
-    cudaEventSynchronize = cudaStreamSynchronize
+    def cudaMemGetInfo(self, free, total):
+        free._obj.value, total._obj.value = 6000 << 20, 8000 << 20
+        return 0
 
     def cudaDeviceGetAttribute(self, pointer, number, device):
-        pointer._obj.value = {75: 8, 76: 7, 16: 8, 18: 1}[number]
+        pointer._obj.value = {75: 8, 76: 7, 16: 8, 18: int(self.integrated)}[number]
         return 0
 
     def cudaRuntimeGetVersion(self, pointer):

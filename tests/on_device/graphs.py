@@ -31,7 +31,9 @@ def write(home: Path, name: str = "pruned", seed: int = 0, typed: bool = True, l
     out = helper.make_tensor_value_info("classes", TensorProto.UINT8, [1, 32, 48])
     if logits:
         weights["axes"] = np.array([2, 3], np.int64)
-        nodes[-2:] = [helper.make_node("ReduceMean", ["x5", "axes"], ["logits"], keepdims=0)]
+        nodes[-2:] = [
+            helper.make_node("GlobalAveragePool", ["x5"], ["x6"]), helper.make_node("Squeeze", ["x6", "axes"], ["logits"]),
+        ]  # fmt: skip
         out = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 4])
     graph = helper.make_graph(
         nodes, "small", [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 32, 48, 3])],

@@ -1,5 +1,6 @@
 """Reading the board: files and tools as real boards write them, in a tree of our own; clocks that are always given back."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -94,6 +95,20 @@ def test_the_boards_state(nano):
     assert bare["gpu_clock"] is None and bare["hottest_c"] is None and bare["l4t"] is None
 
 
+def test_a_thermal_zone_that_is_off_is_no_fault(nano, monkeypatch):
+    """Of an Orin Nano the zones of parts that it has not answer EAGAIN, as an empty pipe does that is not waited for."""
+    off = nano / "sys/class/thermal/thermal_zone3/temp"
+    off.parent.mkdir()
+    os.mkfifo(off)
+    held = os.open(off, os.O_RDWR)  # or the pipe would be at its end
+    once = functools.partial(open, opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK))
+    monkeypatch.setattr(board, "open", once, raising=False)
+    try:
+        assert board.read("/sys/class/thermal/thermal_zone3/temp", nano) is None and board.hottest(nano) == 52.5
+    finally:
+        os.close(held)
+
+
 def test_tegrastats_of_real_boards():
     found = {name: tegrastats.parse(line) for name, line in LINES.items()}
     nx = found["orin nx"]
@@ -144,6 +159,17 @@ def test_throttling_makes_a_run_worthless():
         and "from 25W to 15W" in reasons[1]
         and "fell to 612" in reasons[2]
     )
+
+
+def test_the_board_is_watched_while_pairs_are_taken(tmp_path, monkeypatch):
+    """A clock that was locked and fell is seen by tegrastats alone."""
+    line = LINES["orin nx"].replace("@[306]", "@[204]")
+    tool(tmp_path, "tegrastats", f"while true; do echo '{line}'; sleep 0.02; done\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(board, "gpu_clock", lambda root=None: {"now": 306.0, "least": 306.0, "most": 306.0})
+    found, during = measuring.watched_pairs(lambda: time.sleep(0.01), lambda: 1.0, 8)
+    assert len(found) == 4 and len(found[0]) == len(found[1]) == 8
+    assert during["samples"]["gpu_mhz"] == [204, 204] and "fell to 204" in during["throttled"][0]
 
 
 def test_series_and_pace_are_recorded_with_their_settings():

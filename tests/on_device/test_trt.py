@@ -15,7 +15,7 @@ import trt
 import trt_build
 
 from tests.on_device import graphs
-from tests.on_device.fake_tensorrt import VERSIONS, Fake, FakeCudart
+from tests.on_device.fake_tensorrt import RTX, VERSIONS, Fake, FakeCudart
 
 FLAGS_ONLY = ["8.5.3.1", "8.6.1"]
 
@@ -37,13 +37,14 @@ FLOAT = [convolution("Row major linear FP32"), convolution("Float", "Conv_2")]
 def cuda(monkeypatch):
     library = FakeCudart()
     monkeypatch.setattr(cuda_runtime, "_library", lambda: library)
+    return library
 
 
 @pytest.fixture
 def use(monkeypatch):
     def install(version, told=HALF, **more) -> Fake:
         fake = Fake(version, told, **more)
-        monkeypatch.setitem(sys.modules, "tensorrt", fake.module)
+        monkeypatch.setitem(sys.modules, fake.name, fake.module)
         monkeypatch.setattr(trt.importlib.util, "find_spec", lambda name: True)
         return fake
 
@@ -178,8 +179,85 @@ def test_the_timing_cache_is_kept_for_a_device_and_version(use, graph, tmp_path)
 LOG = [
     "---------- Layers Running on DLA ----------", "[DlaLayer] {ForeignNode[Conv_0...Relu_1]}",
     "---------- Layers Running on GPU ----------", "[GpuLayer] POOLING: /pool/MaxPool", "[GpuLayer] TOPK: /ArgMax",
-    "Device memory is insufficient to use tactic 0x3",
+    "Tactic Device request: 449MB Available: 425MB. Device memory is insufficient to use tactic.",
+    "Skipping tactic 3 due to insuficient memory on requested size of 449 detected for tactic 4.",
+    "UNSUPPORTED_STATE: Skipping tactic 9 due to insufficient memory on requested size of 1048576000 detected for tactic 0x8a.",
+    "Skipping tactic 0x0000000000000000 due to exception Assertion numDimensions <= Dims::MAX_DIMS failed.",
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_the_inspector_needs_costs_no_time_at_runs(use, graph, version):
+    """Built DETAILED, and every run would tell NVTX as much; the profiler alone wants it."""
+    fake = use(version)
+    made = trt.TensorRT(str(graph), "f16")
+    assert ("IBuilderConfig.profiling_verbosity", "DETAILED") in fake.told
+    assert made.context.nvtx_verbosity.name == "NONE"
+    made.layers(2)
+    assert made.context.nvtx_verbosity.name == "DETAILED"
+
+
+def test_waiting_never_spins(use, graph, cuda):
+    """`measuring.SETTINGS` says so. The stand-in has neither plain events nor the stream's own wait, which may spin."""
+    use("10.3.0")
+    made = trt.TensorRT(str(graph), "f16")
+    before = cuda.waited
+    for call in made.boundaries(graphs.IMAGES[:1]).values():
+        call()
+    assert cuda.flags == {1} and cuda.waited >= before + 3, "an event that has not been recorded is not waited for"
+
+
+def test_the_builder_gets_half_of_the_memory_that_it_will_use(use, graph, cuda):
+    fake, free = use("10.3.0"), board.memory()["free"]
+    facts = trt.TensorRT(str(graph), "f16").facts
+    assert facts["memory"] == "the board's" and abs(facts["free_mb"] - free) < 0.5 * free
+    cuda.integrated = False
+    facts = trt.TensorRT(str(graph), "f16").facts
+    assert (facts["memory"], facts["free_mb"], facts["workspace_mb"]) == ("the GPU's own", 6000, 3000)
+    assert ("IBuilderConfig.set_memory_pool_limit", "WORKSPACE", 3000 << 20) in fake.told
+
+
+def reducing(home: Path, kind: str, axes: str) -> Path:
+    """A graph whose classes come of a reduction, with axes as an input or without any."""
+    path = graphs.write(home, typed=False)
+    model = onnx.load(path)
+    nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in model.graph.node]
+    last = nodes[-3].output[0]
+    nodes[-2:-2] = [
+        onnx.helper.make_node(kind, [last, axes] if axes else [last], ["least"], name="node_odd"),
+        onnx.helper.make_node("Add", [last, "least"], ["moved"]),
+    ]
+    nodes[-2].input[0] = "moved"
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1], np.int64), "axes"))
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_axes_that_tensorrt_8_does_not_read_are_refused_there(use, tmp_path, version):
+    fake, graph = use(version, FLOAT), str(reducing(tmp_path, "ReduceMax", "axes"))
+    if version in FLAGS_ONLY:
+        with pytest.raises(ValueError, match=r"the axes of node_odd \(ReduceMax\) in pruned.onnx") as fault:
+            trt.TensorRT(graph, "f32")
+        assert "\n" not in str(fault.value) and "JetPack 6.1" in str(fault.value) and fake.builds == 0
+    else:
+        assert trt.TensorRT(graph, "f32").built
+
+
+@pytest.mark.parametrize(("kind", "axes"), [("ReduceSum", "axes"), ("ReduceMax", "")])
+def test_reductions_that_tensorrt_8_reads_are_built(use, tmp_path, kind, axes):
+    use("8.5.3.1")
+    assert trt.TensorRT(str(reducing(tmp_path, kind, axes)), "f16").built
+
+
+def test_nodes_are_read_without_the_onnx_package(graph):
+    nodes, content = onnx.load(graph).graph.node, graph.read_bytes()
+    assert trt_build.read_nodes(content) == [(n.op_type, n.name, list(n.input)) for n in nodes]
+    for end in range(0, len(content), 37):  # damaged files are the parser's to refuse
+        assert len(trt_build.read_nodes(content[:end])) <= len(nodes)
+    assert trt_build.read_nodes(b"bad graph") == []
 
 
 SPARSE = [  # of trtexec --sparsity=enable --verbose, TensorRT 8.5 and 10.3 (NVIDIA/TensorRT issues 2169 and 4056)
@@ -206,7 +284,7 @@ def test_dla_is_off_unless_asked_for_and_then_its_placement_is_told(use, graph):
     fake = use("10.3.0", log=LOG, dla=2)
     plain = trt.TensorRT(str(graph), "f16")
     assert "placement" not in plain.facts and not any("DLA" in str(row) for row in fake.told)
-    assert plain.facts["skipped_tactics"] == 1
+    assert plain.facts["skipped_tactics"] == 2, "a line each, and only for want of memory"
     made = trt.TensorRT(str(graph), "f16", dla=1)
     assert (
         made.facts["placement"]["dla"] == ["{ForeignNode[Conv_0...Relu_1]}"]
@@ -281,8 +359,7 @@ def test_types_are_weighed_by_work_and_fused_kernels_count():
 
 def test_an_engine_that_was_built_ahead_is_the_one_that_is_checked(use, tmp_path, monkeypatch):
     """A plan of these fakes is its graph's bytes, so another graph's answers tell whose engine ran."""
-    fake = use("10.13.3.9")
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", fake.module)
+    fake = use(RTX)
     f32, other = graphs.write(tmp_path, "classes"), graphs.write(tmp_path, "logits", logits=True)
     path, ahead = tmp_path / "pruned.onnx", tmp_path / "pruned.f16.rtx"
     for end in (".onnx", ".f16.onnx"):
@@ -300,6 +377,19 @@ def test_an_engine_that_was_built_ahead_is_the_one_that_is_checked(use, tmp_path
     )
     made = trt.TensorRTRTX(str(path), "f16", home=str(tmp_path / "new"))
     assert fake.builds == 1 and made.facts["route"] == "typed" and made.output != "logits"
+
+
+def test_kernels_of_tensorrt_for_rtx_are_kept_beside_the_engine(use, graph, tmp_path):
+    fake, kept = use(RTX), tmp_path / "pruned.f16.kernels"
+    made = trt.TensorRTRTX(str(graph), "f16", home=str(tmp_path))
+    assert made.facts["kernels"] == "compiled here" and kept.read_bytes() == b"kernels"
+    assert np.array_equal(made.predict(graphs.IMAGES[:1]), wanted(graph.with_suffix(".f16.onnx"))[:1])
+    again = trt.TensorRTRTX(str(graph), "f16", home=str(tmp_path))
+    assert again.facts["kernels"] == "kept" and fake.builds == 1
+    assert not any("cuda_graph" in str(row) for row in fake.told), "the host times without one"
+    kept.write_bytes(b"of another GPU")
+    assert trt.TensorRTRTX(str(graph), "f16", home=str(tmp_path)).facts["kernels"] == "compiled here"
+    assert kept.read_bytes() == b"kernels" and "kernels" not in trt.TensorRTRTX(str(graph), "f16").facts
 
 
 def given(path):

@@ -1,5 +1,6 @@
 """Engines for RTX GPUs, really built for GPUs that are not here; and what running them needs, as far as it goes without one."""
 
+import ctypes
 import json
 import shutil
 import subprocess
@@ -12,6 +13,9 @@ import pytest
 from edgeprune.deploy import typed
 from edgeprune.errors import DeviceError, EngineError
 from edgeprune.runtime import cuda, tensorrt_layers, tensorrt_rtx
+from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
+from tests.on_device import graphs as small
+from tests.on_device.fake_tensorrt import RTX, Fake
 from tests.runtime.graphs import IMAGES, halved, network, onnx_of
 
 needs_wheel = pytest.mark.skipif(not tensorrt_rtx.installed(), reason=f"skipped, {tensorrt_rtx.INSTALL}")
@@ -113,6 +117,48 @@ def test_layers_are_read_as_the_inspector_tells_them():
     counts = tensorrt_layers.convolutions(found, {"node_Conv_1", "node_Conv_2", "gone"})
     assert counts == {"f16": 1, "f32": 1, "unknown": 1}
     assert tensorrt_layers.read("nothing of that kind") == []
+
+
+class Memory:
+    """The GPU's calls on host memory."""
+
+    stream = 0
+
+    def __init__(self):
+        self.kept = []
+
+    def gpu(self):
+        return cuda.Gpu("Test GPU", "8.9")
+
+    def allocate(self, size):
+        self.kept.append(ctypes.create_string_buffer(size))
+        return ctypes.addressof(self.kept[-1])
+
+    def to_device(self, address, array):
+        ctypes.memmove(address, array.ctypes.data, array.nbytes)
+
+    def to_host(self, array, address):
+        ctypes.memmove(array.ctypes.data, address, array.nbytes)
+
+    def wait(self):
+        pass
+
+
+def test_an_engine_runs_here_as_the_devices_scripts_run_it(tmp_path, monkeypatch):
+    """Against the recorded interface: no CUDA graph, nothing told to NVTX, kernels kept beside the engine."""
+    fake, graph = Fake(RTX), small.write(tmp_path, typed=False)
+    fake.module.Logger.ERROR = 1
+    monkeypatch.setattr(tensorrt_rtx, "module", lambda: fake.module)
+    monkeypatch.setattr(cuda, "Cuda", Memory)
+    path = tmp_path / "engine.rtx"
+    path.write_bytes(graph.read_bytes())  # a plan of these stand-ins is its graph
+    built = tensorrt_rtx.Built(path, tensorrt_rtx.version(), "SM89", "f32", {"f32": 2}, {})
+    (tmp_path / "engine.json").write_text(json.dumps({"key": tensorrt_rtx._key(graph, "SM89", path)}))
+    engine = tensorrt_rtx.RtxEngine(built, graph)
+    assert np.array_equal(engine.predict(small.IMAGES), OnnxRuntimeEngine(graph).predict(small.IMAGES))
+    assert ("IExecutionContext.nvtx_verbosity", "NONE") in fake.told
+    assert not any("cuda_graph" in str(row) for row in fake.told)
+    assert (tmp_path / "kernels.cache").read_bytes() == b"kernels"
 
 
 DRIVER = """

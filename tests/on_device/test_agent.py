@@ -1,0 +1,42 @@
+"""The agent on the device: what it waits for, and when its time limit begins."""
+
+import inspect
+import json
+
+import agent
+import lease
+import pytest
+
+from edgeprune.devices import agent as host
+
+
+@pytest.fixture
+def calls(monkeypatch, tmp_path):
+    """What is called, in order; every job answers at once, and no clock runs."""
+    made = []
+    monkeypatch.setattr(lease, "LEASE", str(tmp_path / "lease"))
+    monkeypatch.setattr(agent, "cool_down", lambda below: made.append(("cool", below)))
+    monkeypatch.setattr(agent.signal, "alarm", lambda seconds: made.append(("alarm", seconds)))
+    monkeypatch.setattr(agent.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(agent, "JOBS", {name: lambda args: {} for name in agent.JOBS})
+    return made
+
+
+@pytest.mark.parametrize("job", sorted(agent.JOBS))
+def test_only_jobs_that_measure_cool_down_and_not_in_their_own_time(calls, capsys, job):
+    assert agent.main([job, "--backend", "openvino", "--cool", "60", "--limit", "5"]) == 0
+    assert calls == [("cool", 60 if job in ("layers", "pairs", "measure") else 0), ("alarm", 5), ("alarm", 0)]
+    assert json.loads(capsys.readouterr().out) == {"hottest_c": None}
+
+
+def test_the_host_waits_for_as_long_as_the_device_cools():
+    assert inspect.signature(agent.cool_down).parameters["most"].default == host.COOLING and agent.TIMED == host.TIMED
+
+
+def test_it_waits_until_it_is_cool(monkeypatch):
+    heat = iter([70.0, 70.0, 65.0, 65.0, 59.0, 59.0, 59.0])
+    monkeypatch.setattr(agent.board, "hottest", lambda: next(heat))
+    monkeypatch.setattr(agent.time, "sleep", lambda seconds: None)
+    assert agent.cool_down(60) == 59.0
+    monkeypatch.setattr(agent.board, "hottest", lambda: 90.0)
+    assert agent.cool_down(60, most=-1) == agent.cool_down(0) == 90.0
