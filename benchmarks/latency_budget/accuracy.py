@@ -12,7 +12,8 @@ Every row goes through the closed loop, so each network's engine was measured wi
     macs8, …     the same, widths rounded to 8, 16, 32 by rule
     uniform      every group keeps the same share
 
-Writes accuracy-<name>-<budget>.json and .md beside this file.
+Writes accuracy-<name>-<budget>.json and .md beside this file. `--again` only times the engines of all rows once more, one after the
+other, each in turn with the dense one (column `again`): the loops met their budgets at different hours.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from rich.console import Console
 
 from edgeprune.errors import BudgetError
 from edgeprune.files import read_json, write_atomic, write_json
+from edgeprune.measure.race import race
 from edgeprune.prune import cost, worth
 from edgeprune.prune.allocate import allocate as by_rank
 from edgeprune.prune.allocate import floors
@@ -41,6 +43,7 @@ from edgeprune.prune.knapsack import knapsack
 from edgeprune.prune.removal import knapsack_with_removal
 from edgeprune.recipe import Recipe, load_recipe
 from edgeprune.stages import finetune, latency, load, profile, scoring, sharing
+from edgeprune.stages.deploy import device
 from edgeprune.stages.run import Run
 from edgeprune.target import load_target
 
@@ -141,26 +144,51 @@ def one(run: Run, way: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def again(run: Run, rows: dict[str, Any]) -> None:
+    """Time the engines of these rows anew, in one session; `again` is [share, low, high] of the dense engine's time."""
+    net = load.dense(run)
+    graph = find_groups(net, load.example(run), run.recipe.prune.never)
+    cutter = Cutter(net, graph, {g.name: -np.arange(g.size, dtype=float) for g in graph.groups})
+    home, image = run.folder / "again", load.dataset(run, "val")[0][0][None]
+    dense = profile.engine_of(run, net, home, "dense")
+    for name, row in rows.items():
+        small = cutter.small(cutter.plan(row["widths"]), load.example(run))
+        made = profile.engine_of(run, small, home, name.replace(" ", "-"))
+        found = race(lambda n, made=made: device(run).pairs(dense, made, image, n))
+        row["again"] = [found.share, found.low, found.high]
+        print(name, row["again"], flush=True)
+
+
 def table(rows: dict[str, Any], dense: dict[str, float]) -> str:
     """Markdown: mean and spread over seeds."""
     lines = [
-        "| way | mIoU, mean ± sd | before fine-tuning | -KL that stays (sum) | of the budget | MACs | seeds |", "|" + "---|" * 7,
-        f"| dense | {100 * np.mean(list(dense.values())):.2f} ± {100 * np.std(list(dense.values())):.2f} | | | | 1.000x | {len(dense)} |",
+        "| way | mIoU, mean ± sd | before fine-tuning | -KL that stays (sum) | of the budget | again | MACs | seeds |", "|" + "---|" * 8,
+        f"| dense | {100 * np.mean(list(dense.values())):.2f} ± {100 * np.std(list(dense.values())):.2f} | | | | | 1.000x | {len(dense)} |",
     ]  # fmt: skip
     for way in WAYS:
         mine = [r for k, r in rows.items() if k.split()[0] == way]
         good = [r for r in mine if "miou" in r]
         if not good:
             if mine:
-                lines.append(f"| {way} | {mine[0]['cannot']} | | | | | {len(mine)} |")
+                lines.append(f"| {way} | {mine[0]['cannot']} | | | | | | {len(mine)} |")
             continue
         mean = {k: float(np.mean([r[k] for r in good])) for k in ("miou", "miou_cut", "kept", "used", "macs")}
         spread = 100 * float(np.std([r["miou"] for r in good], ddof=1 if len(good) > 1 else 0))
         lines.append(
             f"| {way} | {100 * mean['miou']:.2f} ± {spread:.2f} | {100 * mean['miou_cut']:.2f} | {mean['kept']:.2f} | "
-            f"{mean['used']:.1%} | {mean['macs']:.3f}x | {len(good)} of {len(mine)} |"
+            f"{mean['used']:.1%} | {_again(good)} | {mean['macs']:.3f}x | {len(good)} of {len(mine)} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def save(out: Path, found: dict[str, Any]) -> None:
+    """The rows, and the table that is made of them."""
+    write_json(out, found)
+    write_atomic(out.with_suffix(".md"), table(found["rows"], found["dense"]))
+
+
+def _again(rows: list[dict[str, Any]]) -> str:
+    return "" if any("again" not in r for r in rows) else f"{np.mean([r['again'][0] for r in rows]):.3f}x"
 
 
 def main() -> None:
@@ -173,6 +201,7 @@ def main() -> None:
     )
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--ways", default=",".join(WAYS))
+    parser.add_argument("--again", action="store_true", help="time all rows' engines once more, and train nothing")
     parser.add_argument("--runs-dir", type=Path, default=Path("runs/latency-accuracy"))
     args = parser.parse_args()
     torch.set_flush_denormal(True)
@@ -181,7 +210,7 @@ def main() -> None:
     found = read_json(out) if out.exists() else {"dense": {}, "rows": {}}
     for seed in range(args.seeds):
         ways = [w for w in args.ways.split(",") if f"{w} {seed}" not in found["rows"]]
-        if not ways:
+        if not ways and not args.again:
             continue
         recipe: Recipe = load_recipe(args.recipe, [*args.set, f"seed={seed}", f"budget.latency={args.budget}"])
         run = Run(recipe, load_target("cpu"), args.runs_dir / f"{name}-{seed}", Console(stderr=True, width=140))
@@ -192,11 +221,13 @@ def main() -> None:
         run.facts["load"] = read_json(facts)
         found["dense"][str(seed)] = run.facts["load"]["miou"]
         run.facts["profile"] = profile.profile(run)
-        for way in ways:
+        if args.again:
+            again(run, {k: r for k, r in found["rows"].items() if k.endswith(f" {seed}") and "widths" in r})
+        for way in () if args.again else ways:
             found["rows"][f"{way} {seed}"] = one(run, way)
             print(way, seed, found["rows"][f"{way} {seed}"].get("miou"), flush=True)
-            write_json(out, found)
-            write_atomic(out.with_suffix(".md"), table(found["rows"], found["dense"]))
+            save(out, found)
+    save(out, found)
     print(table(found["rows"], found["dense"]))
 
 
