@@ -29,7 +29,7 @@ import torch
 from rich.console import Console
 
 from edgeprune.errors import BudgetError
-from edgeprune.files import read_json, write_atomic, write_json
+from edgeprune.files import hash_obj, read_json, write_atomic, write_json
 from edgeprune.measure.race import race
 from edgeprune.prune import cost, worth
 from edgeprune.prune.allocate import allocate as by_rank
@@ -114,6 +114,7 @@ def measured_once(run: Run, *args: Any) -> worth.Losses:
 
 def one(run: Run, way: str) -> dict[str, Any]:
     """Prune one way, fine-tune, judge."""
+    run.key = hash_obj([way, run.recipe.seed, run.recipe.budget.latency])  # of the notes that a killed row goes on from
     net = load.dense(run)
     graph = find_groups(net, load.example(run), run.recipe.prune.never)
     if "scores" not in run.kept:
@@ -135,7 +136,6 @@ def one(run: Run, way: str) -> dict[str, Any]:
     save_pruned(run.folder / "prune", small, plan, load.network_spec(run))
     for old in (run.folder / "finetune").glob("*"):
         old.unlink()
-    run.key = f"{way} {run.recipe.seed}"
     facts = finetune.finetune(run)
     return {
         "miou": facts["miou"], "miou_cut": facts["miou_cut"], "kept": value(widths), "used": said["used"],
