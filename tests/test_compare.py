@@ -20,9 +20,9 @@ def report(method: str, miou: float) -> dict:
     return {
         "method": method,
         "metric": {"name": "mIoU", "key": "miou", "per_class": "iou_per_class", "more": ["boundary_iou", "boundary IoU"]},
-        "engine": {"miou": miou, "boundary_iou": 0.4, "latency": {"p50": 2.0}, "dense_latency": {"p50": 4.0}},
+        "engine": {**each, "miou": miou, "boundary_iou": 0.4, "latency": {"p50": 2.0}, "dense_latency": {"p50": 4.0}},
         "dense": {"iou_per_class": {"road": 0.9, "pole": 0.5}, "macs": 2e9},
-        "pruned": {**each, "params": 1e6, "macs": 1e9}, "attribution": [{"miou": 0.7}], "speedup": {"median": 2.0},
+        "pruned": {"params": 1e6, "macs": 1e9}, "attribution": [{"miou": 0.7}], "speedup": {"median": 2.0},
         "budget": {"met": True, "achieved": 0.98, "limit": 1.0, "engines_built": 2}, "gates": [],
         "scoring": {"scoring_seconds": 10.0}, "training_steps": {"prune": 0, "finetune": 9},
         "stages": [{"name": "prune", "seconds": 60.0}, {"name": "finetune", "seconds": 60.0}],
