@@ -18,7 +18,7 @@ from rich.table import Table
 from edgeprune import pipeline
 from edgeprune.compatible import check_pair, with_method
 from edgeprune.deploy import fair
-from edgeprune.errors import EdgepruneError, RecipeError
+from edgeprune.errors import EdgepruneError, RecipeError, in_a_line
 from edgeprune.files import hash_obj, read_json, write_atomic, write_json
 from edgeprune.recipe import Recipe
 from edgeprune.target import Target
@@ -151,11 +151,8 @@ def _runs(
         try:
             report = _one(made, target, runs_dir, broken, console)
             row = fair.row(report) | {"entry": name, "seed": seed}
-        except EdgepruneError as error:
-            failed[made.name] = str(error)
         except Exception as error:  # one entry's surprise is no reason to lose the others
-            line = (str(error).strip().splitlines() or [""])[0]
-            failed[made.name] = f"unexpected {type(error).__name__}: {line}; `edgeprune --debug run` shows the trace"
+            failed[made.name] = in_a_line(error)
         else:
             took.append(sum(s["seconds"] for s in report["stages"]))
             yield row

@@ -61,3 +61,11 @@ class GateFailed(EdgepruneError):
     """Built and measured, but a gate failed."""
 
     exit_status = 3
+
+
+def in_a_line(error: Exception) -> str:
+    """One line for what ended a run among several."""
+    if isinstance(error, EdgepruneError):
+        return str(error)
+    line = (str(error).strip().splitlines() or [""])[0]
+    return f"unexpected {type(error).__name__}: {line}; `edgeprune --debug run` shows the trace"

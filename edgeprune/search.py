@@ -25,7 +25,7 @@ from edgeprune import pipeline
 from edgeprune.compatible import check_pair, with_method
 from edgeprune.deploy import front
 from edgeprune.documents import hint
-from edgeprune.errors import DeviceError, EdgepruneError, RecipeError, RunLockedError
+from edgeprune.errors import DeviceError, RecipeError, RunLockedError, in_a_line
 from edgeprune.files import hash_obj, lock, read_json, write_atomic, write_json
 from edgeprune.recipe import Budget, Recipe
 from edgeprune.target import Target
@@ -196,9 +196,9 @@ def _run(
         status = pipeline.run(made, target, runs_dir, console)
         report = read_json(runs_dir / f"{made.name}@{target.name}" / "report.json")
         row = front.row(report, status)
-    except EdgepruneError as error:
-        console.print(f"[red]{made.name}: {error}[/red]")
-        _tell(study, trial, "error", str(error), None)
+    except Exception as error:  # one point's surprise is no reason to lose the others
+        console.print(f"{made.name}: {in_a_line(error)}", style="red", markup=False, soft_wrap=True)
+        _tell(study, trial, "error", in_a_line(error), None)
         return
     _tell(study, trial, "row", row, [row["score"], row["ms"] if row["ms"] is not None else float("inf")])
 

@@ -5,6 +5,7 @@ import platform
 
 import optuna
 import pytest
+import torch
 from rich.console import Console
 
 from edgeprune import search as searching
@@ -105,3 +106,12 @@ def test_points_that_no_device_has_measured_or_that_have_changed_are_run_again(s
     searching._enqueue(study, keys, tmp_path, load_target("cpu"), Console(quiet=True))
     waiting = [t.user_attrs["point"] for t in study.get_trials(deepcopy=False) if t.state.name == "WAITING"]
     assert waiting == [estimated, changed]
+
+
+def test_a_point_that_ends_in_a_surprise_does_not_take_the_others_along(study, monkeypatch, tmp_path):
+    wanted = points(load_recipe("quickstart"), load_target("cpu"), ["macs=0.5x"], ["l1"])
+    monkeypatch.setattr(searching.pipeline, "run", lambda *_: torch.zeros(2) @ torch.zeros(3))
+    (made,) = wanted.values()
+    searching._run(study, put(study, wanted, made.name), made, load_target("cpu"), tmp_path, Console(quiet=True))
+    assert searching._report(study, keyed(wanted), tmp_path, Console(quiet=True)) == 3
+    assert "unexpected RuntimeError" in json.loads((tmp_path / "search.json").read_text())["failed"][made.name]
