@@ -57,16 +57,18 @@ def count_params(net: nn.Module, size: tuple[int, int]) -> int:
     training, frozen = net.training, [p for p in parameters if not p.requires_grad]
     for p in frozen:
         p.requires_grad_(True)
-    with torch.enable_grad():
-        output = logits_of(net.eval()(torch.zeros(1, 3, *size, device=parameters[0].device)))
-    net.train(training)
+    try:
+        with torch.enable_grad():
+            output = logits_of(net.eval()(torch.zeros(1, 3, *size, device=parameters[0].device)))
+    finally:
+        net.train(training)
+        for p in frozen:
+            p.requires_grad_(False)
     seen, todo = set(), [output.grad_fn]
     while todo:
         node = todo.pop()
         if node is not None and node not in seen:
             seen.add(node)
             todo += [source for source, _ in node.next_functions]
-    for p in frozen:
-        p.requires_grad_(False)
     reached = {id(node.variable) for node in seen if hasattr(node, "variable")}
     return sum(p.numel() for p in parameters if id(p) in reached)

@@ -23,9 +23,8 @@ from edgeprune.prune.plan import Plan
 from edgeprune.prune.surgery import absorb, removed_inputs, response
 
 RIDGE = 1e-2  # of the mean variance of the kept channels; and as much more as there are channels for each position seen
-POSITIONS = (
-    1024  # of each image's map, at random: every so many would be columns of a map whose width is a power of two
-)
+# of each image's map, at random: every so many would be columns of a map whose width is a power of two
+POSITIONS = 1024
 
 
 @dataclass

@@ -154,11 +154,12 @@ def _main_output(program: torch.export.ExportedProgram) -> Node:
 def _keep_others(trace: Trace, shipped: set[Node]) -> None:
     """Leave whole what only another output reads, an auxiliary head: to cut it would save nothing that ships."""
     trace.shipped = {name for node, name in trace.parameters.items() if node in shipped}
-    needed = {r for (t, _), ids in trace.axes.items() if t in trace.shipped for r in trace.union.roots(ids).tolist()}
+    read = [trace.union.roots(ids) for (tensor, _), ids in trace.axes.items() if tensor in trace.shipped]
+    needed = np.unique(np.concatenate(read)) if read else np.empty(0, np.int64)
     for (tensor, _), ids in trace.axes.items():
         if tensor not in trace.shipped:
             roots = np.unique(trace.union.roots(ids))
-            trace.union.fix(roots[~np.isin(roots, list(needed))], "only an output that does not ship reads it")
+            trace.union.fix(roots[~np.isin(roots, needed)], "only an output that does not ship reads it")
 
 
 def _ancestors(node: Node) -> set[Node]:

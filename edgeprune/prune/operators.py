@@ -97,9 +97,8 @@ def linear(trace: Trace, node: Call) -> Value:
 def _weighted(trace: Trace, x: Value, weight: Any, bias: Any, groups: int, out_axis: int, in_axis: int) -> np.ndarray:
     out_ids, in_ids = trace.axis(weight, out_axis), trace.axis(weight, in_axis)
     source = trace.flat(x, "convolution over another axis")
-    if (
-        len(source) == groups > 1
-    ):  # depthwise: each input channel owns its outputs, and the weight's axis 1 has length 1
+    if len(source) == groups > 1:
+        # depthwise: each input channel owns its outputs, and the weight's axis 1 has length 1
         trace.union.fix(in_ids, "")
         trace.union.union(source[:, None], out_ids.reshape(groups, -1))
     else:
