@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 RECORDED = Path(__file__).parent / "recorded"
+FLAGS_ONLY = ["8.5.3.1", "8.6.1"]
 VERSIONS = ["8.5.3.1", "8.6.1", "10.3.0", "10.13.3.9", "11.4.0.106"]
 RTX = "1.7.1.116"
 SEVERITIES = ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE")
@@ -254,3 +255,16 @@ class FakeCudart:
         return 0
 
     cudaDriverGetVersion = cudaRuntimeGetVersion
+
+
+def convolution(kind: str, name: str = "Conv_0 + Relu_1", weights: int = 216) -> dict:
+    """A layer as the engine inspector of TensorRT 8 and 10.0 tells it (DETAILED)."""
+    tensor = {"Name": "x", "Location": "Device", "Dimensions": [1, 8, 16, 24], "Format/Datatype": kind}
+    return {
+        "Name": name, "LayerType": "CaskConvolution", "Inputs": [tensor], "Outputs": [tensor], "ParameterType": "Convolution",
+        "Kernel": [3, 3], "Groups": 1, "Weights": {"Type": "Half", "Count": weights}, "TacticName": "sm80_xmma_fprop_implicit_gemm",
+    }  # fmt: skip
+
+
+HALF = [convolution("Channel major FP16 format where channel % 8 == 0"), convolution("Half", "Conv_2")]
+FLOAT = [convolution("Row major linear FP32"), convolution("Float", "Conv_2")]

@@ -1,11 +1,9 @@
 """The TensorRT engine of the device package against the interfaces of five real versions, with ONNX Runtime behind them."""
 
 import importlib.util
-import sys
 from pathlib import Path
 
 import board
-import cuda_runtime
 import layers
 import numpy as np
 import onnx
@@ -15,45 +13,9 @@ import trt
 import trt_build
 
 from tests.on_device import graphs
-from tests.on_device.fake_tensorrt import RTX, VERSIONS, Fake, FakeCudart
+from tests.on_device.fake_tensorrt import FLAGS_ONLY, FLOAT, RTX, VERSIONS, Fake, convolution
 
-FLAGS_ONLY = ["8.5.3.1", "8.6.1"]
-
-
-def convolution(kind: str, name: str = "Conv_0 + Relu_1", weights: int = 216) -> dict:
-    """A layer as the engine inspector of TensorRT 8 and 10.0 tells it (DETAILED)."""
-    tensor = {"Name": "x", "Location": "Device", "Dimensions": [1, 8, 16, 24], "Format/Datatype": kind}
-    return {
-        "Name": name, "LayerType": "CaskConvolution", "Inputs": [tensor], "Outputs": [tensor], "ParameterType": "Convolution",
-        "Kernel": [3, 3], "Groups": 1, "Weights": {"Type": "Half", "Count": weights}, "TacticName": "sm80_xmma_fprop_implicit_gemm",
-    }  # fmt: skip
-
-
-HALF = [convolution("Channel major FP16 format where channel % 8 == 0"), convolution("Half", "Conv_2")]
-FLOAT = [convolution("Row major linear FP32"), convolution("Float", "Conv_2")]
-
-
-@pytest.fixture(autouse=True)
-def cuda(monkeypatch):
-    library = FakeCudart()
-    monkeypatch.setattr(cuda_runtime, "_library", lambda: library)
-    return library
-
-
-@pytest.fixture
-def use(monkeypatch):
-    def install(version, told=HALF, **more) -> Fake:
-        fake = Fake(version, told, **more)
-        monkeypatch.setitem(sys.modules, fake.name, fake.module)
-        monkeypatch.setattr(trt.importlib.util, "find_spec", lambda name: True)
-        return fake
-
-    return install
-
-
-@pytest.fixture(scope="module")
-def graph(tmp_path_factory) -> Path:
-    return graphs.write(tmp_path_factory.mktemp("graph"))
+pytestmark = pytest.mark.usefixtures("cuda")
 
 
 def wanted(path: Path) -> np.ndarray:
@@ -215,49 +177,6 @@ def test_the_builder_gets_half_of_the_memory_that_it_will_use(use, graph, cuda):
     facts = trt.TensorRT(str(graph), "f16").facts
     assert (facts["memory"], facts["free_mb"], facts["workspace_mb"]) == ("the GPU's own", 6000, 3000)
     assert ("IBuilderConfig.set_memory_pool_limit", "WORKSPACE", 3000 << 20) in fake.told
-
-
-def reducing(home: Path, kind: str, axes: str) -> Path:
-    """A graph whose classes come of a reduction, with axes as an input or without any."""
-    path = graphs.write(home, typed=False)
-    model = onnx.load(path)
-    nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in model.graph.node]
-    last = nodes[-3].output[0]
-    nodes[-2:-2] = [
-        onnx.helper.make_node(kind, [last, axes] if axes else [last], ["least"], name="node_odd"),
-        onnx.helper.make_node("Add", [last, "least"], ["moved"]),
-    ]
-    nodes[-2].input[0] = "moved"
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1], np.int64), "axes"))
-    onnx.save(model, path)
-    return path
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-def test_axes_that_tensorrt_8_does_not_read_are_refused_there(use, tmp_path, version):
-    fake, graph = use(version, FLOAT), str(reducing(tmp_path, "ReduceMax", "axes"))
-    if version in FLAGS_ONLY:
-        with pytest.raises(ValueError, match=r"the axes of node_odd \(ReduceMax\) in pruned.onnx") as fault:
-            trt.TensorRT(graph, "f32")
-        assert "\n" not in str(fault.value) and "JetPack 6.1" in str(fault.value) and fake.builds == 0
-    else:
-        assert trt.TensorRT(graph, "f32").built
-
-
-@pytest.mark.parametrize(("kind", "axes"), [("ReduceSum", "axes"), ("ReduceMax", "")])
-def test_reductions_that_tensorrt_8_reads_are_built(use, tmp_path, kind, axes):
-    use("8.5.3.1")
-    assert trt.TensorRT(str(reducing(tmp_path, kind, axes)), "f16").built
-
-
-def test_nodes_are_read_without_the_onnx_package(graph):
-    nodes, content = onnx.load(graph).graph.node, graph.read_bytes()
-    assert trt_build.read_nodes(content) == [(n.op_type, n.name, list(n.input)) for n in nodes]
-    for end in range(0, len(content), 37):  # damaged files are the parser's to refuse
-        assert len(trt_build.read_nodes(content[:end])) <= len(nodes)
-    assert trt_build.read_nodes(b"bad graph") == []
 
 
 SPARSE = [  # of trtexec --sparsity=enable --verbose, TensorRT 8.5 and 10.3 (NVIDIA/TensorRT issues 2169 and 4056)
