@@ -21,6 +21,7 @@ class Member:
     module: str
     kind: str  # "out" (a weight's output channels), "norm" (a norm's channels), "in" (a weight's input channels)
     index: np.ndarray  # int64, (units,) or (units, m)
+    behind: str = ""  # of a norm: the norm whose maps go nowhere but through it (pointwise, norm, depthwise, this norm)
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ class Trace:
         self.counted: list[tuple[Node, str, int, np.ndarray, np.ndarray | None]] = []
         self.moved: list[tuple[Node, str, Value]] = []
         self.norms: dict[str, str] = {}
+        self.series: dict[str, str] = {}  # norm -> the norm that it follows in series
         self.shipped: set[str] = set()  # parameters and buffers that the main output hangs on
 
     def axis(self, tensor: Any, axis: int) -> np.ndarray:
@@ -85,6 +86,19 @@ class Trace:
         if len(source.args) > 1 and source.args[1] in self.parameters and node.args[1] in self.parameters:
             conv, norm = (self.parameters[n].rpartition(".")[0] for n in (source.args[1], node.args[1]))
             self.norms[conv] = norm if self.norms.get(conv, norm) == norm else ""  # called twice, with a norm each
+            self.series[norm] = self._norm_before(source)
+
+    def _norm_before(self, node: Node) -> str:
+        """The norm whose maps reach a depthwise convolution and nothing else; "" where there is none."""
+        while True:
+            sources = [n for n in node.all_input_nodes if n not in self.parameters]
+            weight = node.args[1] if len(node.args) > 1 else None
+            mixes = weight in self.parameters and len(shape_of(weight)) > 1 and shape_of(weight)[1] > 1
+            if mixes or len(sources) != 1 or len(sources[0].users) != 1:
+                return ""
+            node = sources[0]
+            if "batch_norm" in str(node.target):
+                return self.parameters.get(node.args[1], "").rpartition(".")[0]
 
     def count(self, node: Node, kind: str, scale: int, outputs: np.ndarray, inputs: np.ndarray | None = None) -> None:
         self.counted.append((node, kind, scale, outputs.ravel(), inputs))
@@ -255,7 +269,9 @@ def _assemble(trace: Trace, net: nn.Module) -> ChannelGraph:
         for number, _ in places:
             kind = _kind(net, *keys[number])
             if kind is not None:
-                members.append(Member(keys[number][0].rpartition(".")[0], kind, _index(roots[keys[number]], units)))
+                module = keys[number][0].rpartition(".")[0]
+                behind = trace.series.get(module, "") if kind == "norm" else ""
+                members.append(Member(module, kind, _index(roots[keys[number]], units), behind))
         name = next(m.module for m in members if m.kind == "out")
         taken[name] += 1
         if taken[name] > 1:

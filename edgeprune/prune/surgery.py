@@ -87,7 +87,7 @@ def masked(net: nn.Module, graph: ChannelGraph, plan: Plan, silent: dict[str, np
         silent: group -> bool (units,): removed units whose bias and beta are zeroed as well; None silences all.
     """
     full = copy.deepcopy(net)
-    for g in graph.groups:
+    for number, g in enumerate(graph.groups):
         gone = np.ones(g.size, dtype=bool)
         gone[plan.keep[g.name]] = False
         if not gone.any():
@@ -106,7 +106,19 @@ def masked(net: nn.Module, graph: ChannelGraph, plan: Plan, silent: dict[str, np
                     module.weight[rows] = 0  # type: ignore[index]
                 if module.bias is not None:
                     module.bias[still] = 0  # type: ignore[index]
+        _still_bare_norms(full, graph, number, quiet)
     return full
+
+
+def _still_bare_norms(full: nn.Module, graph: ChannelGraph, number: int, quiet: np.ndarray) -> None:
+    """A norm without a scale makes 0 of 0 only where its mean is 0, too."""
+    for tensor, axes in graph.places.items():
+        path, _, leaf = tensor.rpartition(".")
+        if leaf == "running_mean" and full.get_submodule(path).weight is None:
+            units, groups = axes[0]
+            mine = groups == number
+            mine[mine] = quiet[units[mine]]
+            full.get_buffer(tensor)[torch.from_numpy(mine)] = 0
 
 
 def silent_units(

@@ -266,7 +266,20 @@ class OddForms(nn.Module):
         return self.head(self.c(torch.pow(1.5, -self.b(x))))
 
 
+class Separable(nn.Module):
+    """Pointwise, norm, depthwise, norm; the last norm has no scale."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.depth, self.b = block(3, 12), block(12, 12, groups=12), nn.Conv2d(12, 10, 1, bias=False)
+        self.norm, self.head = nn.BatchNorm2d(10, affine=False), nn.Conv2d(10, 5, 1)
+
+    def forward(self, x):
+        return self.head(F.relu(self.norm(self.b(self.depth(self.a(x))))))
+
+
 NETS = [
     Residual, Unpool, Grouped, ChannelShuffle, ChunkCat, SplitFixed, PixelShuffle, Transposed, Twice, SqueezeExcite,
     ZeroPadded, TwoOutputs, Flattened, UnknownOperator, Normed, Tokens, PixelGate, SamePadded, Blurred, Standardised, OddForms,
+    Separable,
 ]  # fmt: skip

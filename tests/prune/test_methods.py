@@ -144,6 +144,18 @@ def test_residual_groups_take_the_highest_norm_or_their_mean_and_groups_without_
     assert np.isinf(from_norms([Group("h", 2, [Member("c", "out", index)])], values)["h"]).all()
 
 
+def test_of_norms_in_series_the_lowest_counts():
+    net = nets.Separable().eval()
+    graph = find_groups(net, X)
+    nn.init.uniform_(net.a[1].weight, 0.5, 1)
+    nn.init.uniform_(net.depth[1].weight, 0.5, 1)
+    with torch.no_grad():
+        net.a[1].weight[3], net.depth[1].weight[5] = 0.1, 0.0
+    found = scored(CRITERIA["bn_scale"](), net, graph)["a.0"]
+    assert found.argsort()[:2].tolist() == [5, 3]
+    np.testing.assert_allclose(found, torch.minimum(net.a[1].weight, net.depth[1].weight).detach().abs())
+
+
 # Taylor, HALP
 
 

@@ -57,18 +57,27 @@ def taps(group: Group) -> list[Member]:
 def from_norms(groups: Iterable[Group], values: dict[str, np.ndarray], combine: str = "max") -> dict[str, np.ndarray]:
     """group -> (units,) from values a norm layer's channel.
 
-    Groups with several norms (residual sums) take the highest, which is the union of the norms' masks, or their mean.
+    Norms in series (pointwise, norm, depthwise, norm) take the lowest: a channel that either of them silences is silent.
+    Groups with several branches (residual sums) take the highest, which is the union of the branches' masks, or their mean.
     A group without a norm has nothing to be judged by: infinity, so it goes last.
     """
     found = {}
     for g in groups:
-        parts = [
-            over_units(values[m.module], m) / (m.index.size / len(m.index))
+        parts = {
+            m.module: over_units(values[m.module], m) / (m.index.size / len(m.index))
             for m in g.members
             if m.kind == "norm" and m.module in values
-        ]
-        if not parts:
+        }
+        behind = {m.module: m.behind for m in g.members if m.module in parts and m.behind in parts}
+        branches: dict[str, list[np.ndarray]] = {}
+        for norm, part in parts.items():
+            first = norm
+            while first in behind:
+                first = behind[first]
+            branches.setdefault(first, []).append(part)
+        alive = [np.min(series, axis=0) for series in branches.values()]
+        if not alive:
             found[g.name] = np.full(g.size, np.inf)
         else:
-            found[g.name] = np.max(parts, axis=0) if combine == "max" else np.mean(parts, axis=0)
+            found[g.name] = np.max(alive, axis=0) if combine == "max" else np.mean(alive, axis=0)
     return found
