@@ -13,6 +13,7 @@ import numpy as np
 from edgeprune.errors import DeviceError
 
 _LIBRARIES = ("libcuda.so.1", "nvcuda.dll")
+_WAITS_ASLEEP = 1 | 2  # CU_EVENT_BLOCKING_SYNC, CU_EVENT_DISABLE_TIMING
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 
 
@@ -49,11 +50,13 @@ class Cuda:
         else:
             raise DeviceError("no NVIDIA GPU here (the driver's library libcuda is not found)")
         self._do("cuInit", 0)
-        self._device, self._context, stream = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()
+        self._device, self._context = ctypes.c_int(), ctypes.c_void_p()
+        stream, self._done = ctypes.c_void_p(), ctypes.c_void_p()
         self._do("cuDeviceGet", ctypes.byref(self._device), 0)
         self._do("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), self._device)
         self._do("cuCtxSetCurrent", self._context)
         self._do("cuStreamCreate", ctypes.byref(stream), 1)  # 1: does not wait for the default stream
+        self._do("cuEventCreate", ctypes.byref(self._done), _WAITS_ASLEEP)
         self.stream: int = stream.value or 0
 
     def _do(self, call: str, *args: object) -> None:
@@ -94,5 +97,6 @@ class Cuda:
         )  # fmt: skip
 
     def wait(self) -> None:
-        """Until the stream is done."""
-        self._do("cuStreamSynchronize", ctypes.c_void_p(self.stream))
+        """Until the stream is done. By an event: whether a stream is waited for by spinning hangs on driver and power mode."""
+        self._do("cuEventRecord", self._done, ctypes.c_void_p(self.stream))
+        self._do("cuEventSynchronize", self._done)

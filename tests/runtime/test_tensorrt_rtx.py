@@ -177,7 +177,9 @@ int cuMemAlloc_v2(uint64_t *a, size_t n) { *a = (uint64_t)malloc(n); return 0; }
 int cuMemFree_v2(uint64_t a) { free((P)a); return 0; }
 int cuMemcpyHtoDAsync_v2(uint64_t d, P h, size_t n, P s) { if (s != (P)0x123456789abcull) return 400; memcpy((P)d, h, n); return 0; }
 int cuMemcpyDtoHAsync_v2(P h, uint64_t d, size_t n, P s) { if (s != (P)0x123456789abcull) return 400; memcpy(h, (P)d, n); return 0; }
-int cuStreamSynchronize(P s) { return s != (P)0x123456789abcull; }
+int cuEventCreate(P *e, unsigned f) { *e = (P)0xfedcba987654ull; return f != 3; }
+int cuEventRecord(P e, P s) { return e != (P)0xfedcba987654ull || s != (P)0x123456789abcull; }
+int cuEventSynchronize(P e) { return e != (P)0xfedcba987654ull; }
 """
 
 
