@@ -128,12 +128,13 @@ def verify(
         )
     from edgeprune import pipeline  # torch takes seconds to import
     from edgeprune.devices import Replay
-    from edgeprune.recipe import Recipe
+    from edgeprune.recipe import Recipe, check_files
 
     told = Target.model_validate(read_json(folder / "target.json"))
     graphs = {role: folder / "simplify" / f"{role}.onnx" for role in ("dense", "pruned")}
     content = Recipe.model_validate(read_json(folder / "recipe.json"))
     asked = told.precision if content.deploy.planned == "auto" else content.deploy.planned
+    check_files(content)
     reason = Replay(told, result).unfit(graphs, asked)
     if reason:
         raise EngineError(f"{result} does not fit {folder}: {reason}")

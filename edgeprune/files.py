@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeprune.errors import EdgepruneError, RunLockedError
+from edgeprune.errors import DataError, EdgepruneError, RunLockedError
 
 if TYPE_CHECKING:
     import torch
@@ -74,13 +74,23 @@ def hash_obj(obj: Any) -> str:
     return hashlib.sha256(json.dumps(obj, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def files_below(root: Path) -> Iterator[Path]:
+    """Every file in a folder, in linked folders too (data sets are often put together of links), each folder once."""
+    seen = {os.path.realpath(root)}
+    for folder, names, files in os.walk(root, followlinks=True):
+        names[:] = sorted(n for n in names if (real := os.path.realpath(Path(folder, n))) not in seen and not seen.add(real))
+        yield from (path for n in files if (path := Path(folder, n)).is_file())
+
+
 def hash_tree(root: Path, *, looked_at: int = 512) -> str:
     """Hash of a data set's names and sizes, and of the last 4 KiB of at most `looked_at` of its files, evenly spread.
 
     Not of times, so that a copy of the data is the same data. Compressed images end in a checksum (PNG) or in bits that
     depend on all before them (JPEG); reading every file would take minutes on a slow disk.
     """
-    files = sorted(p for p in root.rglob("*") if p.is_file())
+    files = sorted(files_below(root)) if root.is_dir() else [root] if root.is_file() else []
+    if not files:
+        raise DataError(f"data.root: {root} holds no files; is it there, and its disk mounted?")
     every = max(1, -(-len(files) // looked_at))
     found = [(str(path.relative_to(root)), path.stat().st_size) for path in files]
     ends = hashlib.sha256()

@@ -29,7 +29,7 @@ from edgeprune.files import hash_obj, hash_tree, lock, read_json, sha256, write_
 from edgeprune.models import code
 from edgeprune.recipe import Recipe
 from edgeprune.runtime import BACKENDS
-from edgeprune.stages import bundle, deploy, finetune, load, notes, precision, profile, prune, report, verify
+from edgeprune.stages import bundle, deploy, finetune, load, precision, profile, prune, report, results, verify
 from edgeprune.stages.run import Run
 from edgeprune.target import Target
 from edgeprune.tasks import METRICS
@@ -174,12 +174,11 @@ def _stage_key(job: Run, stage: Stage, key: str) -> str:
 
 
 def _asking_key(job: Run, stage: Stage, key: str) -> str:
-    """The key with the device that can be asked now and its backend's version; that of the time when the stage was done, while the
+    """The key with the device that can be asked now (how it is set, too) and its backend's version; that of the time when the stage was done, while the
     device is out of reach."""
     on = deploy.device(job)
     if on.why_not() is None:
-        is_it = on.identity()
-        job.kept["asked"] = [job.target.host, on.version(), *(is_it.get(k) for k in ("board", "cpu", "gpu"))]
+        job.kept["asked"] = [job.target.host, on.version(), on.identity()]
         return hash_obj([key, job.kept["asked"]])
     record = _manifest(job)["stages"].get(stage.name, {})
     asked = record.get("asked")
@@ -218,10 +217,11 @@ def _plain(part: Any) -> Any:
 def _do(job: Run, stage: Stage, key: str) -> dict[str, str]:
     """Do a stage, or find that it was done; gives its files' hashes."""
     job.key = key
-    manifest = _manifest(job)
+    manifest, home = _manifest(job), job.folder / stage.name
+    results.bring_back(home)  # of a stage that was killed
     record = manifest["stages"].get(stage.name)
     if record and record["key"] == key and not stage.always:
-        damaged = _damaged(job.folder, record["files"])
+        damaged = results.damaged(job.folder, record["files"])
         if damaged is None:
             job.facts[stage.name] = record["facts"]
             job.console.print(f"[dim]{stage.name:<9} done before ({record['seconds']:.0f} s), skipped[/dim]")
@@ -233,16 +233,15 @@ def _do(job: Run, stage: Stage, key: str) -> dict[str, str]:
             f"[yellow]{job.folder / damaged}: missing or damaged; stage {stage.name} is done again[/yellow]"
         )
     job.console.print(f"[bold]{stage.name}[/bold]")
-    home = job.folder / stage.name
-    for old in filter(_is_result, sorted(home.rglob("*"))):  # of another recipe, or of a run that was killed
-        if not notes.belong(old, key):
-            old.unlink()
-    if stage.trains:
-        broadcast_object_list([None, key])
-    started = time.perf_counter()
-    job.facts[stage.name] = facts = stage.work(job)
-    seconds = time.perf_counter() - started
-    files = {str(f.relative_to(job.folder)): sha256(f) for f in sorted(home.rglob("*")) if _is_result(f)}
+    for told in () if stage.always else ("report.json", "report.html"):  # of what is no longer so
+        (job.folder / told).unlink(missing_ok=True)
+    with results.set_aside(home, key):
+        if stage.trains:
+            broadcast_object_list([None, key])
+        before, started = results.spent_before(home, key), time.perf_counter()
+        job.facts[stage.name] = facts = stage.work(job)
+        seconds = before + time.perf_counter() - started
+    files = {str(f.relative_to(job.folder)): sha256(f) for f in results.of(home)}
     if facts.get("archive"):
         files[str(Path(facts["archive"]).relative_to(job.folder))] = sha256(facts["archive"])
     job.timings.append(_timing(job, stage.name, seconds, False))
@@ -259,14 +258,3 @@ def _do(job: Run, stage: Stage, key: str) -> dict[str, str]:
 def _timing(job: Run, name: str, seconds: float, skipped: bool) -> dict[str, Any]:
     key = METRICS[job.recipe.task].key
     return {"name": name, "seconds": round(seconds, 3), "skipped": skipped, key: job.facts[name].get(key)}
-
-
-def _is_result(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".") and "checkpoint" not in path.name
-
-
-def _damaged(folder: Path, files: dict[str, str]) -> str | None:
-    for name, digest in files.items():
-        if not (folder / name).is_file() or sha256(folder / name) != digest:
-            return name
-    return None

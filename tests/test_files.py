@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgeprune.files import hash_tree
+from edgeprune.errors import DataError
+from edgeprune.files import files_below, hash_tree
 
 
 @pytest.fixture
@@ -21,6 +22,22 @@ def data(tmp_path):
 def test_a_copy_of_the_data_made_later_is_the_same_data(data, tmp_path):
     shutil.copytree(data, tmp_path / "copy", copy_function=shutil.copyfile)
     assert hash_tree(tmp_path / "copy") == hash_tree(data)
+
+
+def test_data_put_together_of_links_is_seen_once_and_whole(data, tmp_path):
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/labels").symlink_to(data / "labels")
+    (data / "labels/up").symlink_to(data)  # a ring
+    before = hash_tree(tmp_path / "linked")
+    assert sorted(p.name for p in files_below(tmp_path / "linked")) == ["0.png", "1.png", "2.png", "3.png"]
+    (data / "labels/3.png").unlink()
+    assert hash_tree(tmp_path / "linked") != before
+
+
+def test_data_that_is_not_there_is_no_data(tmp_path):
+    for place in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(DataError, match="holds no files"):
+            hash_tree(place)
 
 
 @pytest.mark.parametrize("change", ["one label", "a name", "a file less", "two files swapped"])

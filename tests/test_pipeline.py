@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -9,11 +10,11 @@ from rich.console import Console
 from torch import nn
 
 from edgeprune import pipeline
-from edgeprune.errors import DeviceError
+from edgeprune.errors import DataError, DeviceError
 from edgeprune.files import read_json, write_json
 from edgeprune.pipeline import Stage
 from edgeprune.recipe import load_recipe
-from edgeprune.stages import deploy, notes
+from edgeprune.stages import deploy, notes, results
 from edgeprune.stages.run import Run
 from edgeprune.target import load_target
 
@@ -23,6 +24,7 @@ class Board:
 
     def __init__(self):
         self.version_told, self.missing, self.head, self.cpu = "backend 1", None, "argmax", "this one"
+        self.power_mode = "15W"
 
     def why_not(self):
         return self.missing
@@ -31,7 +33,7 @@ class Board:
         return self.version_told
 
     def identity(self):
-        return {"cpu": self.cpu, "governor": "powersave"}
+        return {"cpu": self.cpu, "governor": "powersave", "power_mode": self.power_mode}
 
 
 @pytest.fixture
@@ -107,6 +109,59 @@ def test_a_folder_that_was_taken_to_another_machine_is_measured_there(done, boar
     done()
     board.cpu = "another one"
     assert done() == ["profile", "compile", "verify"]
+
+
+def test_another_power_mode_is_measured_anew(done, board):
+    done()
+    board.power_mode = "MAXN"
+    assert done() == ["profile", "compile", "verify"]
+
+
+def test_a_stage_that_fails_loses_nothing(done, monkeypatch, tmp_path):
+    """Data that is not mounted: the dense network that took hours is still there when it is."""
+    done()
+    run, weights = tmp_path / "quickstart@jetson", tmp_path / "quickstart@jetson/load/result.json"
+    monkeypatch.setattr(pipeline, "_inputs", lambda recipe: ["other data"])
+    working, work = list(pipeline.STAGES), pipeline.STAGES[0].work
+
+    def fails(run):
+        assert not weights.exists()  # it must not take the old ones for its own
+        write_json(run.folder / "load" / "notes.json", {"key": run.key})
+        raise DataError("data.root: nothing there")
+
+    monkeypatch.setattr(pipeline, "STAGES", [Stage("load", fails), *working[1:]])
+    with pytest.raises(DataError):
+        done()
+    assert read_json(weights) == {"of": "load"}
+    assert not (run / "report.json").exists()  # it told of another recipe
+    monkeypatch.setattr(pipeline, "STAGES", [Stage("load", work), *working[1:]])
+    monkeypatch.setattr(pipeline, "_inputs", lambda recipe: [])
+    assert done() == []
+
+
+def test_seconds_of_killed_attempts_count(tmp_path):
+    home = tmp_path / "finetune"
+    assert results.spent_before(home, "a") == 0
+    began = read_json(home / ".began")["began"]
+    (home / "checkpoint.pt").touch()
+    os.utime(home / "checkpoint.pt", (began + 50, began + 50))  # then it was killed
+    assert results.spent_before(home, "a") == pytest.approx(50, abs=0.1)
+    os.utime(home / "checkpoint.pt", (began + 90, began + 90))
+    assert 130 < results.spent_before(home, "a") <= 140
+    assert results.spent_before(home, "b") == 0  # another recipe's
+
+
+def test_what_a_killed_stage_set_aside_comes_back(tmp_path):
+    home = tmp_path / "load"
+    write_json(home / "weights.json", {"of": "a"})
+    with pytest.raises(KeyboardInterrupt), results.set_aside(home, "b"):
+        assert not (home / "weights.json").exists()
+        write_json(home / "classes.json", {"of": "b"})
+        raise KeyboardInterrupt
+    assert {p.name for p in results.of(home)} == {"weights.json", "classes.json"}
+    with results.set_aside(home, "b"):
+        write_json(home / "weights.json", {"of": "b"})
+    assert [p.name for p in results.of(home)] == ["weights.json"] and not (home / ".aside").exists()
 
 
 def test_a_change_made_while_the_board_was_off_is_measured_when_it_is_back(done, board):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Callable
 from pathlib import Path
 
 from edgeprune.errors import DataError
+from edgeprune.files import files_below
 
 
 def folder(path: Path, key: str = "data.root") -> Path:
@@ -30,7 +32,7 @@ def home(root: Path, places: tuple[str, ...], needed: str, what: str) -> Path:
 
 def images_in(path: Path, pattern: str = "*", recursive: bool = False) -> list[Path]:
     """The image files, in order of their names."""
-    found = path.rglob(pattern) if recursive else path.glob(pattern)
+    found = (p for p in files_below(path) if fnmatch.fnmatch(p.name, pattern)) if recursive else path.glob(pattern)
     endings = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
     return sorted(p for p in found if p.suffix.lower() in endings)
 

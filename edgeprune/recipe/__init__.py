@@ -105,3 +105,6 @@ def check_files(recipe: Recipe) -> None:
     for key, path in (("data.root", recipe.data.root), ("model.checkpoint", recipe.model.checkpoint)):
         if path is not None and not Path(path).expanduser().exists():
             raise RecipeError(f"{key}: {path} does not exist")
+    root = recipe.data.root and Path(recipe.data.root).expanduser()
+    if root and root.is_dir() and not any(root.iterdir()):
+        raise RecipeError(f"data.root: {recipe.data.root} is empty; is the disk mounted?")
