@@ -11,10 +11,9 @@ def confusion(truth, found, classes):
 
 
 def iou(matrix):
-    """(K,) IoU of each class; NaN where it is neither there nor found."""
-    hit = np.diag(matrix).astype(float)
-    union = matrix.sum(0) + matrix.sum(1) - hit
-    return np.divide(hit, union, out=np.full(len(hit), np.nan), where=union > 0)
+    """(K,) IoU of each class; NaN where the truth holds none of it."""
+    hit, there = np.diag(matrix).astype(float), matrix.sum(1)
+    return np.divide(hit, there + matrix.sum(0) - hit, out=np.full(len(hit), np.nan), where=there > 0)
 
 
 def judge(labels, masks, classes):

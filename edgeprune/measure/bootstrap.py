@@ -7,6 +7,7 @@ import numpy as np
 from edgeprune.measure.miou import iou, miou
 
 Interval = tuple[float, float, float]
+_FEWEST = 5  # images; of fewer, resamples say nothing of what others would give
 
 
 def drawn_weights(count: int, resamples: int, seed: int) -> np.ndarray:
@@ -15,19 +16,28 @@ def drawn_weights(count: int, resamples: int, seed: int) -> np.ndarray:
 
 
 def miou_difference(a: np.ndarray, b: np.ndarray, resamples: int = 1000, seed: int = 0) -> Interval:
-    """mIoU(b) - mIoU(a) with its 95 % interval, images drawn in pairs. a, b: (N, K, K) counts of the same images."""
+    """mIoU(b) - mIoU(a) with its 95 % interval, images drawn in pairs. a, b: (N, K, K) counts of the same images.
+
+    Of fewer than five images the interval is all that can be, -1 to 1.
+    """
     n, k, _ = a.shape
+    difference = float(miou(b.sum(0)) - miou(a.sum(0)))
+    if n < _FEWEST:
+        return difference, -1.0, 1.0
     w = drawn_weights(n, resamples, seed).astype(float)
     drawn = [miou((w @ m.reshape(n, -1)).reshape(-1, k, k)) for m in (a, b)]
     low, high = np.percentile(drawn[1] - drawn[0], [2.5, 97.5])
-    return float(miou(b.sum(0)) - miou(a.sum(0))), float(low), float(high)
+    return difference, float(low), float(high)
 
 
 def mean_difference(a: np.ndarray, b: np.ndarray, resamples: int = 1000, seed: int = 0) -> Interval:
     """mean(b) - mean(a) with its 95 % interval, images drawn in pairs. a, b: (N,) values of the same images."""
+    difference = float(b.mean() - a.mean())
+    if len(a) < _FEWEST:
+        return difference, -1.0, 1.0
     drawn = drawn_weights(len(a), resamples, seed) @ (b - a) / len(a)
     low, high = np.percentile(drawn, [2.5, 97.5])
-    return float(b.mean() - a.mean()), float(low), float(high)
+    return difference, float(low), float(high)
 
 
 def worst_class(a: np.ndarray, b: np.ndarray) -> tuple[int, float]:

@@ -24,7 +24,7 @@ class BoundaryCounts:
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
-        self.both, self.either = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
+        self.both, self.either, self.there = (np.zeros(classes, np.int64) for _ in range(3))
 
     def add(self, truth: np.ndarray, found: np.ndarray) -> None:
         """Count one image; pixels that are not judged take no part, and classes end at them, in truth and prediction alike."""
@@ -35,14 +35,16 @@ class BoundaryCounts:
         same = edge_t & edge_f & (truth == found)
         both = self._count(truth[same])
         self.both += both
-        self.either += self._count(truth[edge_t]) + self._count(found[edge_f]) - both
+        there = self._count(truth[edge_t])
+        self.there += there
+        self.either += there + self._count(found[edge_f]) - both
 
     def _count(self, ids: np.ndarray) -> np.ndarray:
         return np.bincount(ids, minlength=self.classes)[: self.classes]
 
     def iou(self) -> np.ndarray:
-        """(K,), NaN where a class has no boundary."""
-        return np.divide(self.both, self.either, out=np.full(self.classes, np.nan), where=self.either > 0)
+        """(K,), NaN where a class has no boundary in the truth."""
+        return np.divide(self.both, self.either, out=np.full(self.classes, np.nan), where=self.there > 0)
 
     def mean(self) -> float:
         """Mean over the classes that have one."""

@@ -21,14 +21,17 @@ def confusion(truth: np.ndarray, found: np.ndarray, classes: int) -> np.ndarray:
 
 
 def iou(matrix: np.ndarray) -> np.ndarray:
-    """(..., K) IoU of each class from (..., K, K) counts; NaN where a class is neither there nor found."""
-    hit = np.diagonal(matrix, axis1=-2, axis2=-1).astype(float)
-    union = matrix.sum(-1) + matrix.sum(-2) - hit
-    return np.divide(hit, union, out=np.full_like(hit, np.nan), where=union > 0)
+    """(..., K) IoU of each class from (..., K, K) counts; NaN where the truth holds none of it.
+
+    Such a class is not 0 because a stray pixel was named so: that pixel would cost 1/K of the mean, and is counted against
+    the class that is there. Where every class occurs in the labels, as in the published sets, this is the usual rule.
+    """
+    hit, there = np.diagonal(matrix, axis1=-2, axis2=-1).astype(float), matrix.sum(-1)
+    return np.divide(hit, there + matrix.sum(-2) - hit, out=np.full_like(hit, np.nan), where=there > 0)
 
 
 def miou(matrix: np.ndarray) -> np.ndarray:
-    """Mean over the classes that are there or found."""
+    """Mean over the classes that are there."""
     each = iou(matrix)
     good = np.isfinite(each)
     return np.where(good, each, 0).sum(-1) / np.maximum(good.sum(-1), 1)

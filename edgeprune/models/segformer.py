@@ -53,7 +53,6 @@ class SelfAttention(nn.Module):
     def forward(self, x: torch.Tensor, size: torch.Size) -> torch.Tensor:
         seen = self.layer_norm(_tokens(self.sr(_map(x, size)))) if self.reduce > 1 else x
         q, k, v = self._split(self.query(x)), self._split(self.key(seen)), self._split(self.value(seen))
-        # written out and not as scaled_dot_product_attention, so that its MACs are counted
         weights = torch.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1)
         return (weights @ v).transpose(1, 2).flatten(2)
 

@@ -97,7 +97,10 @@ def linear(trace: Trace, node: Call) -> Value:
 def _weighted(trace: Trace, x: Value, weight: Any, bias: Any, groups: int, out_axis: int, in_axis: int) -> np.ndarray:
     out_ids, in_ids = trace.axis(weight, out_axis), trace.axis(weight, in_axis)
     source = trace.flat(x, "convolution over another axis")
-    if len(source) == groups > 1:
+    if x.axis != 1 or x.ids.ndim != 1:  # tokens made a map again: which channels they are is not followed
+        for ids in (in_ids, out_ids) if groups > 1 else (in_ids,):
+            trace.union.fix(ids, "convolution over another axis")
+    elif len(source) == groups > 1:
         # depthwise: each input channel owns its outputs, and the weight's axis 1 has length 1
         trace.union.fix(in_ids, "")
         trace.union.union(source[:, None], out_ids.reshape(groups, -1))
@@ -246,6 +249,18 @@ def matmul(trace: Trace, node: Call) -> Value:
     return result
 
 
+def attention(trace: Trace, node: Call) -> Value:
+    """scaled_dot_product_attention: two products of computed tensors, as `matmul`."""
+    query, key, value = node.args[:3]
+    for tensor in (query, key, value):
+        trace.union.fix(trace.value(tensor).ids, "product of two computed tensors")
+    result = trace.fresh(node, "product of two computed tensors")
+    each = math.prod(shape_of(query)[:-1]) * shape_of(key)[-2]
+    macs = each * (shape_of(query)[-1] + shape_of(value)[-1])
+    trace.count(node, "matmul", macs // result.ids.size, outputs=result.ids)
+    return result
+
+
 def group_norm(trace: Trace, node: Call) -> Value:
     x, groups = trace.value(node.args[0]), int(node.args[1])
     source = trace.flat(x, "norm over another axis")
@@ -315,7 +330,8 @@ HANDLERS: dict[str, Handler] = {
     "aten.instance_norm": batch_norm,
     "aten.group_norm": group_norm,
     "aten.layer_norm": layer_norm,
-    "aten.matmul": matmul,
+    **dict.fromkeys(("aten.matmul", "aten.bmm"), matmul),
+    "aten.scaled_dot_product_attention": attention,
     "aten.prelu": prelu,
     **dict.fromkeys((f"aten.{n}{i}" for n in ("add", "sub", "mul", "div") for i in ("", "_")), elementwise),
     **dict.fromkeys(("aten.maximum", "aten.minimum"), elementwise),

@@ -13,6 +13,7 @@ from edgeprune.files import read_json, sha256, write_atomic, write_json
 from edgeprune.stages import load
 from edgeprune.stages.deploy import precision
 from edgeprune.stages.run import Run
+from edgeprune.stages.verify import counted
 from edgeprune.tasks import METRICS
 
 _SCORING = ("scoring_seconds", "criterion_seconds", "training_seconds", "between_seconds")
@@ -107,12 +108,7 @@ def _budget(run: Run) -> dict[str, Any]:
     """The budget, and whether what ships meets it: counted on the network, or measured on the engine."""
     planned, verified = run.facts["prune"]["budget"], run.facts["verify"]
     if not run.recipe.budget.is_latency:
-        # MACs and parameters are counted on the pruned network itself (MACs by fvcore)
-        achieved = run.facts["finetune"].get(planned["kind"], planned["achieved"])
-        return {
-            **{k: planned[k] for k in ("kind", "limit", "dense")}, "achieved": achieved, "measured": True, "tolerance": 0.01,
-            "met": achieved <= 1.01 * planned["limit"], "engines_built": 1 if verified["measured"] else 0,
-        }  # fmt: skip
+        return {**counted(run), "measured": True, "engines_built": 1 if verified["measured"] else 0}
     if not verified["budget"]:
         return {
             **{k: planned[k] for k in ("kind", "limit", "dense", "achieved")}, "measured": False, "estimated": True,

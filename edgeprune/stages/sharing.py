@@ -44,6 +44,9 @@ def share_out(run: Run, cutter: Cutter, dense: ChannelGraph) -> tuple[Widths, di
         return widths, said | {"contest": run.kept.get("contest")}
     terms, step = cost.COSTS[recipe.budget.kind](cutter.graph), recipe.prune.step or run.target.channel_step
     whole = total(cost.COSTS[recipe.budget.kind](dense))(dense.widths())
+    if recipe.budget.kind == "macs" and (missing := run.facts["load"]["macs"] - whole):
+        # operators that fvcore counts and the channel graph does not follow (einsum); what they read is never cut
+        terms, whole = [*terms, Term((), lambda widths: missing)], whole + missing
     limit = recipe.budget.limit(whole)
     widths = allocator(run, cutter, step)(terms, limit)
     price = total(terms)(widths)

@@ -27,6 +27,9 @@ from edgeprune.stages.run import Run
 from edgeprune.tasks import Task
 
 
+_TOLERANCE = 0.01  # of a budget that is counted and not measured
+
+
 def verify(run: Run) -> dict[str, Any]:
     """Writes `verify/{parity,gates}.json` and `verify/pictures.npz` (for the report).
 
@@ -132,6 +135,15 @@ def _budget(run: Run, found: Race) -> dict[str, Any]:
     return {"dense": dense, "limit": limit, "achieved": achieved, "ci95": [low, high], "met": high <= limit}
 
 
+def counted(run: Run) -> dict[str, Any]:
+    """A budget of MACs, parameters or channels, counted on the pruned network itself (MACs by fvcore)."""
+    planned = run.facts["prune"]["budget"]
+    achieved = run.facts["finetune"].get(planned["kind"], planned["achieved"])
+    met = achieved <= (1 + _TOLERANCE) * planned["limit"]
+    told = {k: planned[k] for k in ("kind", "limit", "dense")}
+    return {**told, "achieved": achieved, "tolerance": _TOLERANCE, "met": met}
+
+
 def _layers(run: Run) -> dict[str, Any] | None:
     """Dense and pruned engine layer by layer; None where the backend does not tell."""
     if run.recipe.deploy.route != "onnx":  # the graph's engine is another one
@@ -168,6 +180,10 @@ def _gates(run: Run, facts: dict[str, Any]) -> list[gating.Gate]:
                 f"ms, upper end of 95 %; p50 {budget['achieved']:.3f}, {budget['achieved'] / budget['limit']:.1%} of the budget",
             )
         )  # fmt: skip
+    if not run.recipe.budget.is_latency:
+        budget = counted(run)
+        share = f"{budget['achieved'] / budget['limit']:.1%} of the budget"
+        found.append(gating.Gate(budget["kind"], budget["limit"], budget["achieved"], budget["met"], share))
     if facts["measured"]:
         found += gating.at_least("min_speedup", limits.min_speedup, facts["speedup"]["ci95"][0], "lower end of 95 %")
     return found

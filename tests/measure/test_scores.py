@@ -1,10 +1,14 @@
+import runpy
+
 import numpy as np
+import pytest
 import torch
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from edgeprune.measure.bootstrap import miou_difference, time_median, time_ratio, worst_class
+from edgeprune.measure.bootstrap import mean_difference, miou_difference, time_median, time_ratio, worst_class
 from edgeprune.measure.boundary import BoundaryCounts, boundary
 from edgeprune.measure.miou import confusion, evaluate, iou, miou
+from edgeprune.shipped import shipped
 
 RNG = np.random.default_rng(0)
 
@@ -30,10 +34,31 @@ def test_absent_classes_do_not_count():
     assert np.isnan(iou(matrix)[1:]).all() and miou(matrix) == 1
 
 
-def test_a_class_found_where_none_is_counts_as_zero():
-    truth, found = np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8)
-    found[0, 0] = 1
-    assert iou(confusion(truth, found, 2))[1] == 0
+def test_a_stray_pixel_of_a_class_that_is_nowhere_costs_a_pixel():
+    truth = np.repeat(np.arange(10, dtype=np.uint8), 100).reshape(10, 100)
+    found = truth.copy()
+    found[0, 0] = 10
+    matrix = confusion(truth, found, 11)
+    assert np.isnan(iou(matrix)[10]) and iou(matrix)[0] == 0.99 and abs(miou(matrix) - 0.999) < 1e-12
+    clean, stray = np.stack([confusion(truth, truth, 11)] * 6), np.stack([confusion(truth, truth, 11)] * 5 + [matrix])
+    difference, low, high = miou_difference(clean, stray)
+    assert -0.002 < low <= difference <= high <= 0 and worst_class(clean, stray) == (0, pytest.approx(difference * 10))
+    counts = BoundaryCounts(11)
+    counts.add(truth, found)
+    assert np.isnan(counts.iou()[10])
+
+
+def test_the_device_counts_as_the_host_does():
+    matrix = confusion(*pair(7), 9)
+    code = runpy.run_path(str(shipped("deploy/on_device") / "score.py"))
+    np.testing.assert_array_equal(code["iou"](matrix), iou(matrix))
+
+
+def test_too_few_images_give_no_interval():
+    matrices = np.stack([confusion(*pair(4), 4) for _ in range(4)])
+    assert miou_difference(matrices, matrices) == (0, -1, 1)
+    assert mean_difference(np.ones(4), np.zeros(4)) == (-1, -1, 1)
+    assert mean_difference(np.ones(5), np.zeros(5)) == (-1, -1, -1)
 
 
 def brute_boundary(mask, d):

@@ -1,5 +1,7 @@
 """Top-1 and average precision by hand-computed cases, and against a slow plain implementation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -31,7 +33,9 @@ def test_top1_a_class_and_its_interval():
     found = top1.evaluate(predict, Data(), batch=3)
     assert found.top1 == 0.75 == found.balanced and found.per_class == {"x": 0.5, "y": 1.0, "z": None}
     better = top1.evaluate(lambda images: np.eye(3)[[[0, 0, 1, 1][int(i[0, 0, 0])] for i in images]], Data())
-    change, low, high = top1.difference(found, better)
+    assert top1.difference(found, better) == (0.25, -1, 1)  # of four images no interval
+    more = [replace(f, right=np.tile(f.right, 2)) for f in (found, better)]
+    change, low, high = top1.difference(*more)
     assert change == 0.25 and 0 <= low < 0.25 < high <= 1
     assert top1.agreement(found, better).tolist() == [1, 0, 1, 1]
     with pytest.raises(ValueError, match="logits"):

@@ -194,6 +194,27 @@ class Tokens(nn.Module):
         return self.head(self.last(x).transpose(1, 2).reshape(b, -1, h, w))
 
 
+class Attended(nn.Module):
+    """Attention over the pixels of a map, in one of the forms that people write."""
+
+    def __init__(self, form="matmul"):
+        super().__init__()
+        self.a, self.b, self.head, self.form = block(3, 16), nn.Conv2d(16, 16, 3, 4, 1), nn.Conv2d(16, 5, 1), form
+
+    def forward(self, x):
+        x = self.b(self.a(x))
+        t = x.flatten(2).transpose(1, 2)
+        if self.form == "fused":
+            t = F.scaled_dot_product_attention(t, t, t, scale=1.0)
+        elif self.form == "bmm":
+            t = torch.bmm(torch.softmax(torch.bmm(t, t.transpose(1, 2)), -1), t)
+        elif self.form == "einsum":
+            t = torch.einsum("bnm,bmc->bnc", torch.softmax(torch.einsum("bnc,bmc->bnm", t, t), -1), t)
+        else:
+            t = torch.matmul(torch.softmax(torch.matmul(t, t.transpose(1, 2)), -1), t)
+        return self.head(t.transpose(1, 2).reshape(x.shape))
+
+
 class PixelGate(nn.Module):
     """PIDNet's gate: the sum over two embeddings' products, with a resize by nearest and a strided mean before it."""
 
@@ -281,5 +302,5 @@ class Separable(nn.Module):
 NETS = [
     Residual, Unpool, Grouped, ChannelShuffle, ChunkCat, SplitFixed, PixelShuffle, Transposed, Twice, SqueezeExcite,
     ZeroPadded, TwoOutputs, Flattened, UnknownOperator, Normed, Tokens, PixelGate, SamePadded, Blurred, Standardised, OddForms,
-    Separable,
+    Separable, Attended,
 ]  # fmt: skip

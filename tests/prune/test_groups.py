@@ -98,6 +98,14 @@ def test_attention_norms_and_nearest_resizing_are_counted_as_fvcore_counts_them(
     assert cost.total(cost.macs(graph))(plan.widths) == count_macs(shrink(net, plan), (32, 32))
 
 
+def test_attention_counts_the_same_in_every_form():
+    counted = {form: count_macs(nets.Attended(form), (32, 32)) for form in ("matmul", "bmm", "fused", "einsum")}
+    graphs = {form: find_groups(nets.Attended(form), torch.zeros(1, 3, 32, 32)) for form in counted}
+    planned = {form: cost.total(cost.macs(graph))(graph.widths()) for form, graph in graphs.items()}
+    assert counted["matmul"] == counted["bmm"] == counted["fused"] == pytest.approx(counted["einsum"], rel=0.01)
+    assert planned["matmul"] == planned["bmm"] == planned["fused"] == counted["matmul"]
+
+
 def test_classifier_frozen_and_named_layers_stay():
     net = nets.Residual()
     assert "head" in find_groups(net, EXAMPLE).unprunable

@@ -15,7 +15,7 @@ from edgeprune.prune.criteria import CRITERIA, mtp
 from edgeprune.prune.groups import find_groups
 from edgeprune.prune.plan import read_plan, structure_hash
 from edgeprune.recipe import load_recipe
-from edgeprune.stages import finetune, load, scoring
+from edgeprune.stages import finetune, load, scoring, verify
 from edgeprune.stages.prune import kept_whole, prune
 from edgeprune.stages.run import Run
 from edgeprune.target import load_target
@@ -151,6 +151,25 @@ def test_two_rounds_make_one_plan_of_the_dense_network(tmp_path, network):
     assert plan.source == structure_hash(load.dense(run))
     assert count_macs(finetune.pruned(run, "prune"), run.recipe.data.size) == facts["macs"]
     assert not list((tmp_path / "prune").rglob("round*/**/checkpoint.pt"))
+
+
+def test_what_only_fvcore_counts_is_part_of_a_macs_budget(tmp_path):
+    """Operators that the channel graph does not follow stay as they are: the rest has to give way to them."""
+    facts = prune(run := job(tmp_path / "all", "prune.method=l2", "budget={macs: 0.4x}"))
+    whole, kept = run.facts["load"]["macs"], facts["macs"]
+    run = job(tmp_path / "some", "prune.method=l2", "budget={macs: 0.4x}")
+    run.facts["load"]["macs"] = whole + whole // 4
+    facts = prune(run)
+    budget = facts["budget"]
+    assert budget["dense"] == whole + whole // 4 and budget["limit"] == 0.4 * budget["dense"]
+    assert facts["macs"] + whole // 4 == budget["achieved"] <= budget["limit"] and facts["macs"] < kept
+
+
+@pytest.mark.parametrize(("macs", "met"), [(400, True), (404, True), (405, False)])
+def test_a_counted_budget_is_judged_on_what_ships(tmp_path, macs, met):
+    run = job(tmp_path)
+    run.facts |= {"prune": {"budget": {"kind": "macs", "limit": 400, "dense": 1000, "achieved": 390}}, "finetune": {"macs": macs}}
+    assert verify.counted(run)["met"] is met and verify.counted(run)["achieved"] == macs
 
 
 def test_what_cannot_be_pruned_is_told_with_its_reason():
