@@ -78,7 +78,9 @@ def files_below(root: Path) -> Iterator[Path]:
     """Every file in a folder, in linked folders too (data sets are often put together of links), each folder once."""
     seen = {os.path.realpath(root)}
     for folder, names, files in os.walk(root, followlinks=True):
-        names[:] = sorted(n for n in names if (real := os.path.realpath(Path(folder, n))) not in seen and not seen.add(real))
+        names[:] = sorted(
+            n for n in names if (real := os.path.realpath(Path(folder, n))) not in seen and not seen.add(real)
+        )
         yield from (path for n in files if (path := Path(folder, n)).is_file())
 
 

@@ -24,6 +24,7 @@ from rich.console import Console
 
 import edgeprune
 from edgeprune import models
+from edgeprune.devices import device_of
 from edgeprune.errors import DeviceError
 from edgeprune.files import hash_obj, hash_tree, lock, read_json, sha256, write_json
 from edgeprune.models import code
@@ -64,6 +65,7 @@ STAGES = [
             "deploy.planned",
             "deploy.opset",
             "deploy.head",
+            "deploy.logits",
             "deploy.route",
             "deploy.gates",
             "prune.step",
@@ -155,8 +157,11 @@ def _one(job: Run, stage: Stage, key: str) -> str:
 
 
 def outside(recipe: Recipe, target: Target) -> list[Any]:
-    """What a run hangs on besides its recipe: the program, the target, the checkpoint, the data, the network's code."""
-    return [edgeprune.__version__, target.model_dump(mode="json", exclude=_WAY_THERE), _inputs(recipe)]
+    """What a run hangs on besides its recipe: the program, the target, the device as it is now (None where it is out of reach) and
+    its backend's version, the checkpoint, the data, the network's code."""
+    on = device_of(target)
+    asked = [on.version(), on.identity()] if on.why_not() is None else None
+    return [edgeprune.__version__, target.model_dump(mode="json", exclude=_WAY_THERE), asked, _inputs(recipe)]
 
 
 def _first_key(job: Run, processes: int) -> str:

@@ -79,8 +79,15 @@ def paired(ours: Sequence[Record], theirs: Sequence[Record]) -> tuple[float, flo
     return float(np.mean(found)), float(np.std(found, ddof=1)) if len(found) > 1 else None, len(found)
 
 
+def in_common(these: Sequence[Record], others: Sequence[Record]) -> list[Record]:
+    """Those of these rows whose dense network the others pruned, too."""
+    known = {(r["seed"], r["dense_weights"]) for r in others}
+    return [r for r in these if (r["seed"], r["dense_weights"]) in known]
+
+
 def glance(picks: dict[str, Pick], networks: Sequence[str]) -> list[str]:
-    """The default against the best of torch-pruning, and against the best of all others, among those with most seeds in common."""
+    """The default against the best of torch-pruning, and against the best of all others, among those with most seeds in common;
+    the rivals' figures and the differences are of these seeds."""
     lines = [
         "| network | budget | engines on | edgeprune's default | torch-pruning's best | difference | best of the others | difference |",
         "|---" * 8 + "|",
@@ -98,8 +105,9 @@ def glance(picks: dict[str, Pick], networks: Sequence[str]) -> list[str]:
                     continue
                 # of those with most seeds in common: a mean over one good seed is no better method
                 best = max(rivals, key=lambda rows: ((paired(ours, rows) or (0, 0, 0))[2], several(rows)["score"]))
-                difference = paired(ours, best)
-                line.append(f"{several(best)['score']:.2f} ({best[0]['title']})")
+                difference, same = paired(ours, best), in_common(ours, best)
+                own = "" if len(same) in (0, len(ours)) else f", the default {several(same)['score']:.2f} there"
+                line.append(f"{several(in_common(best, ours) or best)['score']:.2f} ({best[0]['title']}{own})")
                 line.append("-" if difference is None else told(difference))
             lines.append("| " + " | ".join(line) + " |")
     return lines if len(lines) > 2 else ["The default's own rows are still to be run."]

@@ -163,7 +163,7 @@ def table(rows: dict[str, Any], dense: dict[str, float]) -> str:
     """Markdown: mean and spread over seeds."""
     lines = [
         "| way | mIoU, mean ± sd | before fine-tuning | -KL that stays (sum) | of the budget | again | MACs | seeds |", "|" + "---|" * 8,
-        f"| dense | {100 * np.mean(list(dense.values())):.2f} ± {100 * np.std(list(dense.values())):.2f} | | | | | 1.000x | {len(dense)} |",
+        f"| dense | {_spread(list(dense.values()))} | | | | | 1.000x | {len(dense)} |",
     ]  # fmt: skip
     for way in WAYS:
         mine = [r for k, r in rows.items() if k.split()[0] == way]
@@ -173,12 +173,17 @@ def table(rows: dict[str, Any], dense: dict[str, float]) -> str:
                 lines.append(f"| {way} | {mine[0]['cannot']} | | | | | | {len(mine)} |")
             continue
         mean = {k: float(np.mean([r[k] for r in good])) for k in ("miou", "miou_cut", "kept", "used", "macs")}
-        spread = 100 * float(np.std([r["miou"] for r in good], ddof=1 if len(good) > 1 else 0))
         lines.append(
-            f"| {way} | {100 * mean['miou']:.2f} ± {spread:.2f} | {100 * mean['miou_cut']:.2f} | {mean['kept']:.2f} | "
+            f"| {way} | {_spread([r['miou'] for r in good])} | {100 * mean['miou_cut']:.2f} | {mean['kept']:.2f} | "
             f"{mean['used']:.1%} | {_again(good)} | {mean['macs']:.3f}x | {len(good)} of {len(mine)} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _spread(values: list[float]) -> str:
+    """Mean and the sample's standard deviation, in points."""
+    spread = f" ± {100 * float(np.std(values, ddof=1)):.2f}" if len(values) > 1 else ""
+    return f"{100 * float(np.mean(values)):.2f}{spread}"
 
 
 def save(out: Path, found: dict[str, Any]) -> None:

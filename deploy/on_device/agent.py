@@ -85,8 +85,9 @@ def pairs(args):
     image = np.load(args.image, allow_pickle=False)
     other = argparse.Namespace(**dict(vars(args), precision=args.other_precision or args.precision))
     calls = [make(args, args.model).bind(image), make(other, args.other).bind(image)]
-    (a, b, warm, disturbed), during = measuring.watched_pairs(calls[0], calls[1], args.runs)
-    return {"a": a, "b": b, "warm": warm, "disturbed": disturbed, "during": during, "fingerprint": board.fingerprint()}
+    (a, b, warm, counts), during = measuring.watched_pairs(calls[0], calls[1], args.runs)
+    during["disturbed"], during["busy"] = counts
+    return {"a": a, "b": b, "warm": warm, "during": during, "fingerprint": board.fingerprint()}
 
 
 def measure(args):

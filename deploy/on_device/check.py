@@ -46,8 +46,8 @@ def check(folder, args):
         answers = np.concatenate([made["pruned"].predict(one[None]) for one in data["images"]])
         with clocks.locked(args.lock_clocks):
             calls = [made[role].bind(image) for role in ROLES]
-            (slow, fast, warm, disturbed), during = measuring.watched_pairs(calls[0], calls[1], runs)
-            during["disturbed"] = disturbed
+            (slow, fast, warm, counts), during = measuring.watched_pairs(calls[0], calls[1], runs)
+            during["disturbed"], during["busy"] = counts
             settings = {"seconds": args.seconds}
             boundaries = {
                 role: measuring.measure(made[role], image, args.fps, settings) for role in ROLES if args.seconds

@@ -60,23 +60,24 @@ def waited():
 
 
 def pairs(a, b, runs):
-    """(times of a, times of b, warm-ups, disturbed): interleaved; the first of a pair changes every time.
+    """(times of a, times of b, warm-ups, (left out, busy)): interleaved; the first of a pair changes every time.
 
     Pairs in which other programs held the processor are left out and more are taken, up to four times as many; where the
-    machine is never quiet for so long, those that waited least are kept. `disturbed` counts them.
+    machine is never quiet for so long, those that waited least are kept, and counted as `busy`.
     """
     warm = [warm_up(call) for call in (a, b)]
-    rows, disturbed = [], 0
-    while len(rows) - disturbed < runs and len(rows) < PATIENCE * runs:
+    rows, quiet = [], 0
+    while quiet < runs and len(rows) < PATIENCE * runs:
         row, share = [0.0, 0.0], 0.0
         for which in ((0, 1), (1, 0))[len(rows) % 2]:
             before = waited()
             row[which] = once((a, b)[which])
             share = max(share, (waited() - before) / max(row[which], 1e-9))
         rows.append((share, row))
-        disturbed += share > WAITED
+        quiet += share <= WAITED
     kept = sorted(range(len(rows)), key=lambda n: (rows[n][0] > WAITED and rows[n][0], n))[:runs]
-    return [rows[n][1][0] for n in sorted(kept)], [rows[n][1][1] for n in sorted(kept)], warm, disturbed
+    counts = len(rows) - len(kept), sum(rows[n][0] > WAITED for n in kept)
+    return [rows[n][1][0] for n in sorted(kept)], [rows[n][1][1] for n in sorted(kept)], warm, counts
 
 
 def watched_pairs(a, b, runs):

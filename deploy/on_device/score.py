@@ -122,7 +122,6 @@ def gates(limits, result):
         reached = 100 * result["engine"][task.key]
         gate(task.least, reached, lambda limit: reached >= limit)
     speedup = result.get("speedup")
-    gate(
-        "min_speedup", speedup and speedup["ci95"][0], lambda limit: speedup is not None and speedup["ci95"][0] >= limit
-    )
+    trusted = speedup is not None and not result.get("during", {}).get("throttled")
+    gate("min_speedup", speedup and speedup["ci95"][0], lambda limit: trusted and speedup["ci95"][0] >= limit)
     return found

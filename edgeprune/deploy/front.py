@@ -24,18 +24,22 @@ def row(report: dict[str, Any], status: int) -> dict[str, Any]:
 
 
 def mark(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows with `front`: no other one is both better and at most as slow. Times are compared as shares of dense."""
+    """Rows with `front`: no other one is both better and at most as slow. Times are compared as shares of dense.
+
+    Where some were measured and some not (a worker without the device), those that were not are on no front.
+    """
+    cost = plots.cost_of(rows)
 
     def beaten(r: dict[str, Any]) -> bool:
-        mine = r["share"] if r["share"] is not None else r["macs_share"]
         for other in rows:
-            theirs = other["share"] if other["share"] is not None else other["macs_share"]
-            better = other["score"] >= r["score"] and theirs <= mine and (other["score"] > r["score"] or theirs < mine)
-            if other is not r and better:
+            if other is r or other[cost] is None:
+                continue
+            no_worse = other["score"] >= r["score"] and other[cost] <= r[cost]
+            if no_worse and (other["score"] > r["score"] or other[cost] < r[cost]):
                 return True
         return False
 
-    return [r | {"front": not beaten(r)} for r in rows]
+    return [r | {"front": r[cost] is not None and not beaten(r)} for r in rows]
 
 
 def page(title: str, rows: list[dict[str, Any]], failed: dict[str, str]) -> str:
@@ -43,7 +47,9 @@ def page(title: str, rows: list[dict[str, Any]], failed: dict[str, str]) -> str:
     environment = Environment(
         loader=PackageLoader("edgeprune.deploy"), autoescape=select_autoescape(), trim_blocks=True
     )
+    measured = plots.cost_of(rows) == "share"
+    unmeasured = [r["point"] for r in rows if r["share"] is None] if measured else []
     return environment.get_template("search.html").render(
-        title=title, rows=sorted(rows, key=lambda r: r["share"] or r["macs_share"]), failed=failed,
+        measured=measured, unmeasured=unmeasured, title=title, rows=sorted(rows, key=lambda r: r["share"] or r["macs_share"]), failed=failed,
         plot=plots.front(rows) if rows else "",
     )  # fmt: skip

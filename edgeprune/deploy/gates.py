@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 
@@ -40,3 +40,9 @@ def at_least(name: str, limit: float | None, value: float | None, note: str = ""
     if limit is None:
         return []
     return [Gate(name, limit, value, value is not None and value >= limit, note)]
+
+
+def trusted(gates: list[Gate], throttled: list[str]) -> list[Gate]:
+    """The gates on times; none has passed where the device was slowed down while they were taken."""
+    reason = "not to be trusted: " + "; ".join(throttled)
+    return [replace(g, passed=False, note=reason) for g in gates] if throttled else gates

@@ -149,10 +149,17 @@ def staircase(curve: list[tuple[int, int, float]]) -> str:
 _MARKS = "osD^vPX*"
 
 
+def cost_of(rows: list[dict[str, Any]]) -> str:
+    """What a front's rows are compared by: the measured share of dense, or MACs where nothing was measured."""
+    return "share" if any(r["share"] is not None for r in rows) else "macs_share"
+
+
 def front(rows: list[dict[str, Any]]) -> str:
     """The metric against the share of the dense engine's latency (of MACs where nothing was measured), a mark a method."""
     figure, axes = _axes(7, 3.8)
-    at = [(r["share"] if r["share"] is not None else r["macs_share"], 100 * r["score"]) for r in rows]
+    cost = cost_of(rows)
+    rows = [r for r in rows if r[cost] is not None]
+    at = [(r[cost], 100 * r["score"]) for r in rows]
     methods = sorted({r["method"] for r in rows})
     for number, method in enumerate(methods):
         mine = [p for p, r in zip(at, rows, strict=True) if r["method"] == method]
@@ -160,7 +167,7 @@ def front(rows: list[dict[str, Any]]) -> str:
     best = sorted(p for p, r in zip(at, rows, strict=True) if r["front"])
     axes.plot(*zip(*best, strict=True), color=DENSE, linewidth=1)
     axes.axhline(100 * rows[0]["dense_score"], color=DENSE, linestyle=":", linewidth=1, label="dense")
-    axes.set_xlabel("latency, share of the dense engine's" if rows[0]["share"] is not None else "MACs, share of dense")
+    axes.set_xlabel("latency, share of the dense engine's" if cost == "share" else "MACs, share of dense")
     axes.set_ylabel(f"{rows[0]['metric']}, %")
     axes.legend(frameon=False)
     return _svg(figure)

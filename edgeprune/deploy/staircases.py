@@ -32,10 +32,33 @@ def judged(engines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for e in engines:
         if e["predicted_ms"] is not None:
-            key = (str(e["fingerprint"].get("cpu", "unknown")), e["backend"], e["precision"], e["network"])
+            key = (_named(e["fingerprint"]), e["backend"], e["precision"], e["network"])
             groups.setdefault(key, []).append(e)
-    names = ("cpu", "backend", "precision", "network")
+    names = ("device", "backend", "precision", "network")
     return [
         dict(zip(names, key, strict=True)) | errors([e["predicted_ms"] for e in found], [e["ms"] for e in found])
         for key, found in groups.items()
     ]
+
+
+def _named(device: dict[str, Any]) -> str:
+    """A device and how it is set, in words: two of one name are not the same."""
+    gpu = device.get("gpu")
+    told = {
+        "board": "",
+        "cpu": "",
+        "gpu": "",
+        "device": "",
+        "threads": " threads",
+        "power_mode": "",
+        "governor": " governor",
+    }
+    words = [f"{device[k]}{unit}" for k, unit in told.items() if k != "gpu" and device.get(k) not in (None, "", [])]
+    return (
+        ", ".join(
+            dict.fromkeys(
+                [*words, *([str(gpu.get("name", gpu)) if isinstance(gpu, dict) else str(gpu)] if gpu else [])]
+            )
+        )
+        or "unknown"
+    )

@@ -30,7 +30,7 @@ def show(console: Console, report: dict[str, Any], folder: Path) -> None:
     if report["engine"]["measured"]:
         low, high = speed["ci95"]
         console.print(
-            f"speed-up {speed['median']:.2f} [95 % {low:.2f}, {high:.2f}], measured in {report['engine']['latency']['count']} "
+            f"speed-up {speed['median']:.2f} [95 % of this session {low:.2f}, {high:.2f}], measured in {report['engine']['latency']['count']} "
             f"interleaved pairs{_left_out(speed)}; MACs fell {speed['macs_ratio']:.2f} times"
         )
         boundaries = report["boundaries"] or {"boundaries": {}, "during": {"throttled": []}}
@@ -157,4 +157,6 @@ def _gates(report: dict[str, Any]) -> Table:
 
 def _left_out(speed: dict[str, Any]) -> str:
     """How many pairs other programs cut into, where they did."""
-    return f" ({speed['disturbed']} more left out, which other programs had cut into)" if speed.get("disturbed") else ""
+    out, busy = speed.get("disturbed"), speed.get("busy")
+    said = f" ({out} more left out, which other programs had cut into)" if out else ""
+    return said + (f" [yellow](and into {busy} of these: the machine was never quiet)[/yellow]" if busy else "")

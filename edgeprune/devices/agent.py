@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from edgeprune.devices.pairs import Pairs, watched
+from edgeprune.devices.pairs import Pairs, meanwhile, watched
 from edgeprune.errors import DeviceError, EngineError
 from edgeprune.files import hash_obj
 from edgeprune.runtime import openvino
@@ -155,9 +155,9 @@ class Agent:
             other_precision=b.asked, seconds=self.target.run_seconds,
         )  # fmt: skip
         warm = [(int(n), bool(steady)) for n, steady in found["warm"]]
-        reasons = tuple(map(str, found["during"]["throttled"]))
-        pairs = Pairs(np.array(found["a"]), np.array(found["b"]), warm, int(found["disturbed"]), reasons)
-        return watched(pairs, self.link.name)
+        return watched(
+            Pairs(np.array(found["a"]), np.array(found["b"]), warm, *meanwhile(found["during"])), self.link.name
+        )
 
     def doctor(self) -> list[dict[str, str]]:
         """What is missing there, in plain words: [{"level", "what", "todo"}]; only Python is needed for that."""

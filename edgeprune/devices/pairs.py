@@ -16,16 +16,23 @@ _PATIENCE = 4  # pairs taken for each that is wanted, at most
 
 
 class Pairs(NamedTuple):
-    """Milliseconds of two engines, pair by pair; (calls of warm-up, steady?) of each; pairs left out as disturbed.
+    """Milliseconds of two engines, pair by pair; (calls of warm-up, steady?) of each.
 
-    `throttled` says why the device was slowed down meanwhile, a line each: such pairs say nothing about the engines alone.
+    `disturbed` pairs were left out, since other programs cut into them; `busy` ones are among these all the same, for want of
+    better ones. `throttled` says why the device was slowed down meanwhile, a line each: such pairs say nothing about the engines alone.
     """
 
     slow: np.ndarray
     fast: np.ndarray
     warm: list[tuple[int, bool]]
     disturbed: int = 0
+    busy: int = 0
     throttled: tuple[str, ...] = ()
+
+
+def meanwhile(during: dict[str, Any]) -> tuple[int, int, tuple[str, ...]]:
+    """The last three of `Pairs`, of what a device says it did meanwhile."""
+    return int(during.get("disturbed", 0)), int(during.get("busy", 0)), tuple(map(str, during.get("throttled", ())))
 
 
 def watched(pairs: Pairs, where: str) -> Pairs:
@@ -58,7 +65,7 @@ def interleaved(a: Call, b: Call, runs: int) -> Pairs:
     """Both measured in turn; which of the two goes first changes every pair.
 
     Pairs in which other programs held the processor are left out and more are taken; where the machine is never quiet for so
-    long, those that waited least are kept, and the count of the disturbed says so.
+    long, those that waited least are kept, and `busy` counts them.
     """
     warm = [warm_up(a), warm_up(b)]
     times: tuple[list[float], list[float]] = ([], [])
@@ -71,4 +78,5 @@ def interleaved(a: Call, b: Call, runs: int) -> Pairs:
             worst = max(worst, (waited() - before) / max(times[which][-1], 1e-9))
         waits.append(worst)
     clean = undisturbed(np.ones(len(waits)), np.array(waits), runs)
-    return Pairs(np.array(times[0])[clean], np.array(times[1])[clean], warm, sum(w > SHARE for w in waits))
+    busy = int((np.array(waits)[clean] > SHARE).sum())
+    return Pairs(np.array(times[0])[clean], np.array(times[1])[clean], warm, int((~clean).sum()), busy)

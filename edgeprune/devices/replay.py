@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.devices.pairs import Pairs, watched
+from edgeprune.devices.pairs import Pairs, meanwhile, watched
 from edgeprune.errors import EngineError
 from edgeprune.files import sha256
 from edgeprune.runtime.engine import Layer, flagged, typed
@@ -153,9 +153,8 @@ class Replay:
         """The interleaved milliseconds that were taken there, all of them, however many are asked for."""
         rows = [self.told["dense_latency" if e.role == "dense" else "latency"] for e in (a, b)]
         warm = [(int(row["warmup"]), bool(row["steady"])) for row in rows]
-        during, times = self.told["during"], [np.array(row["times_ms"]) for row in rows]
-        reasons = tuple(map(str, during.get("throttled", ())))
-        pairs = Pairs(times[0], times[1], warm, int(during.get("disturbed", 0)), reasons)
+        slow, fast = (np.array(row["times_ms"]) for row in rows)
+        pairs = Pairs(slow, fast, warm, *meanwhile(self.told["during"]))
         return watched(pairs, "the device that the bundle ran on")
 
     def boundaries(self, engine: ReplayedEngine, image: np.ndarray) -> dict[str, Any] | None:

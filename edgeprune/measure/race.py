@@ -15,7 +15,7 @@ from edgeprune.measure.bootstrap import time_ratio
 
 @dataclass(frozen=True)
 class Race:
-    """Milliseconds of both engines, pair by pair, and the 95 % interval of fast / slow; `disturbed` pairs were left out."""
+    """Milliseconds of both engines, pair by pair, and the 95 % interval of fast / slow; see `Pairs` for the rest."""
 
     slow: np.ndarray
     fast: np.ndarray
@@ -24,13 +24,14 @@ class Race:
     low: float
     high: float
     disturbed: int = 0
-    throttled: tuple[str, ...] = ()  # why the device was slowed down meanwhile
+    busy: int = 0
+    throttled: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
         return {
             "pairs": len(self.slow), "dense_p50": float(np.median(self.slow)), "p50": float(np.median(self.fast)),
-            "share": self.share, "ci95": [self.low, self.high], "disturbed": self.disturbed,
+            "share": self.share, "ci95": [self.low, self.high], "disturbed": self.disturbed, "busy": self.busy,
             "throttled": list(self.throttled),
         }  # fmt: skip
 
@@ -55,7 +56,7 @@ def race(
     """
     started = time.perf_counter()
     first = take(pairs)
-    a, b, disturbed, throttled = first.slow, first.fast, first.disturbed, dict.fromkeys(first.throttled)
+    a, b, disturbed, busy, throttled = *first[:2], first.disturbed, first.busy, dict.fromkeys(first.throttled)
     taken, paired = 1000 * (time.perf_counter() - started), float(np.mean(a + b))
     least = int(taken / max(paired, 1e-6)) - len(a)
     while True:
@@ -64,7 +65,8 @@ def race(
         # more than just clear, because the interval was looked at several times
         clear = decided and max(low - 1, 1 - high) > 0.2 * (high - low)
         if clear or high - low <= width * median or len(a) >= most or time.perf_counter() - started > patience:
-            return Race(a, b, first.warm, median, low, high, disturbed, tuple(throttled))
+            return Race(a, b, first.warm, median, low, high, disturbed, busy, tuple(throttled))
         more = take(min(max(len(a), min(least, 4 * len(a))), most - len(a)))
-        a, b, disturbed = np.concatenate([a, more.slow]), np.concatenate([b, more.fast]), disturbed + more.disturbed
+        a, b = np.concatenate([a, more.slow]), np.concatenate([b, more.fast])
+        disturbed, busy = disturbed + more.disturbed, busy + more.busy
         throttled |= dict.fromkeys(more.throttled)

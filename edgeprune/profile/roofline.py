@@ -14,7 +14,7 @@ from typing import Any
 from edgeprune.runtime.signature import Signature
 
 EFFICIENCY, LAUNCH_MS = 0.5, 0.004
-_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "int8": 1}
+BYTES = {"f32": 4, "f16": 2, "bf16": 2, "int8": 1}
 
 
 @dataclass(frozen=True)
@@ -39,4 +39,4 @@ def surfaces(signatures: Any, catalogue: Any, precision: str, step: int) -> dict
     tera = {"int8": catalogue.int8_tops, "f32": (catalogue.fp16_tflops or 0) / 4}.get(precision, catalogue.fp16_tflops)
     if not tera or not catalogue.bandwidth_gb_s:
         return {}
-    return {s: Roofline(s, tera, catalogue.bandwidth_gb_s, _BYTES[precision], step) for s in signatures}
+    return {s: Roofline(s, tera, catalogue.bandwidth_gb_s, BYTES[precision], step) for s in signatures}

@@ -93,12 +93,17 @@ class Trace:
         while True:
             sources = [n for n in node.all_input_nodes if n not in self.parameters]
             weight = node.args[1] if len(node.args) > 1 else None
-            mixes = weight in self.parameters and len(shape_of(weight)) > 1 and shape_of(weight)[1] > 1
-            if mixes or len(sources) != 1 or len(sources[0].users) != 1:
+            known = isinstance(weight, Node) and weight in self.parameters
+            if (
+                (known and len(shape_of(weight)) > 1 and shape_of(weight)[1] > 1)
+                or len(sources) != 1
+                or len(sources[0].users) != 1
+            ):
                 return ""
             node = sources[0]
             if "batch_norm" in str(node.target):
-                return self.parameters.get(node.args[1], "").rpartition(".")[0]
+                scale = node.args[1]
+                return self.parameters.get(scale, "").rpartition(".")[0] if isinstance(scale, Node) else ""
 
     def count(self, node: Node, kind: str, scale: int, outputs: np.ndarray, inputs: np.ndarray | None = None) -> None:
         self.counted.append((node, kind, scale, outputs.ravel(), inputs))

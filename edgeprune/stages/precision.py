@@ -145,7 +145,7 @@ def _latency(run: Run, timed: Race) -> list[Gate]:
     if not run.recipe.budget.is_latency:
         return []
     base = float(np.median(timed.slow))
-    limit, high = latency.limit_of(run, base), base * timed.high
+    limit, (_, _, high) = latency.limit_of(run, base), latency.milliseconds(run, timed, base)
     return [Gate("latency", round(limit, 4), high, high <= limit, "ms, upper end of 95 %")]
 
 

@@ -95,7 +95,7 @@ def _heads(run: Run) -> dict[str, str]:
     made = {}
     for name in names:
         path = home / f"head-{name}.onnx"
-        shipped = task.shipped(tail, name)
+        shipped = task.shipped(tail, name, run.recipe.deploy.logits)
         export_onnx(shipped, size, path, run.recipe.deploy.opset)
         with_types(run, path, calibration[:1])
         made[name] = build(run, path, home / f"head-{name}", calibration, lambda kept=shipped: kept)
@@ -219,7 +219,8 @@ def profiler_of(run: Run) -> Profiler:
 def engine_of(run: Run, net: nn.Module, home: Path, name: str, head: str | None = None) -> Engine:
     """Export a network and compile it, only to be timed: `home/<name>.onnx` and `home/engine-<name>/`."""
     path = home / f"{name}.onnx"
-    shipped = load.task(run).shipped(plain(net, load.example(run)), head or run.facts["profile"]["head"])
+    which = head or run.facts["profile"]["head"]
+    shipped = load.task(run).shipped(plain(net, load.example(run)), which, run.recipe.deploy.logits)
     export_onnx(shipped, run.recipe.data.size, path, run.recipe.deploy.opset)
     images = list(_calibration(run))
     with_types(run, path, images[:2])

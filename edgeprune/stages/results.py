@@ -22,7 +22,9 @@ _ASIDE, _BEGAN = ".aside", ".began"  # in a stage's folder
 def of(home: Path) -> list[Path]:
     """The files that a stage has left: not hidden ones, and no checkpoint, which ends with the stage."""
     found = (p for p in sorted(home.rglob("*")) if p.is_file())
-    return [p for p in found if not any(n.startswith(".") for n in p.relative_to(home).parts) and "checkpoint" not in p.name]
+    return [
+        p for p in found if not any(n.startswith(".") for n in p.relative_to(home).parts) and "checkpoint" not in p.name
+    ]
 
 
 def damaged(folder: Path, files: dict[str, str]) -> str | None:

@@ -17,6 +17,7 @@ from edgeprune.measure.bootstrap import time_ratio
 from edgeprune.measure.race import Race, race
 from edgeprune.measure.timing import measurement
 from edgeprune.profile.explain import explain
+from edgeprune.profile.roofline import BYTES
 from edgeprune.progress import Progress
 from edgeprune.runtime.engine import typed
 from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
@@ -25,7 +26,6 @@ from edgeprune.stages.bundle import parity_data
 from edgeprune.stages.deploy import ROLES, engine, graph_of, judged_on, network, precision
 from edgeprune.stages.run import Run
 from edgeprune.tasks import Task
-
 
 _TOLERANCE = 0.01  # of a budget that is counted and not measured
 
@@ -118,6 +118,7 @@ def _latency(run: Run) -> dict[str, Any]:
             "ci95": [low, high],
             "pairs": len(slow),
             "disturbed": found.disturbed,
+            "busy": found.busy,
             "throttled": list(found.throttled),
         },
         "machine": judged_on(run).fingerprint(),
@@ -160,7 +161,9 @@ def _layers(run: Run) -> dict[str, Any] | None:
         return None
     step = run.facts["profile"].get("step") or run.target.channel_step
     told = read_json(run.folder / "prune" / "widths.json")
-    return explain((graphs[0], graphs[1]), (times[0], times[1]), step, told["convolutions"], told["removed"])
+    return explain(
+        (graphs[0], graphs[1]), (times[0], times[1]), step, told["convolutions"], told["removed"], BYTES[precision(run)]
+    )
 
 
 def _built(path: Path, graph: Path) -> Path:
@@ -172,9 +175,10 @@ def _gates(run: Run, facts: dict[str, Any]) -> list[gating.Gate]:
     limits, task = run.recipe.deploy.gates, load.task(run)
     found = task.gates(limits, facts["parity"], facts["judged"])
     found += gating.no_drop("pruning_drop", limits.pruning_drop, facts["pruning"][f"{task.metric.key}_difference"])
+    timed = []
     if facts["budget"]:
         budget = facts["budget"]
-        found.append(
+        timed.append(
             gating.Gate(
                 "latency", round(budget["limit"], 4), budget["ci95"][1], budget["met"],
                 f"ms, upper end of 95 %; p50 {budget['achieved']:.3f}, {budget['achieved'] / budget['limit']:.1%} of the budget",
@@ -185,8 +189,8 @@ def _gates(run: Run, facts: dict[str, Any]) -> list[gating.Gate]:
         share = f"{budget['achieved'] / budget['limit']:.1%} of the budget"
         found.append(gating.Gate(budget["kind"], budget["limit"], budget["achieved"], budget["met"], share))
     if facts["measured"]:
-        found += gating.at_least("min_speedup", limits.min_speedup, facts["speedup"]["ci95"][0], "lower end of 95 %")
-    return found
+        timed += gating.at_least("min_speedup", limits.min_speedup, facts["speedup"]["ci95"][0], "lower end of 95 %")
+    return found + gating.trusted(timed, facts["speedup"]["throttled"] if facts["measured"] else [])
 
 
 def _keep_pictures(run: Run, found: dict[str, Any], last: Any, count: int = 4) -> None:

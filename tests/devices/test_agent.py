@@ -26,8 +26,8 @@ class Link:
 
     def job(self, name, told, seconds, keep=""):
         self.told.append((name, told, agent.patience(told, seconds)))
-        during = {"throttled": self.throttled}
-        return {"a": [2.0, 2.0], "b": [1.0, 1.0], "warm": [[12, True]] * 2, "disturbed": 1, "during": during,
+        during = {"throttled": self.throttled, "disturbed": 1, "busy": 2}
+        return {"a": [2.0, 2.0], "b": [1.0, 1.0], "warm": [[12, True]] * 2, "during": during,
                 "settings": {}, "boundaries": {}, "fingerprint": {}}  # fmt: skip
 
 
@@ -42,8 +42,8 @@ def made() -> agent.AgentEngine:
 @pytest.mark.parametrize("throttled", [[], THROTTLED])
 def test_a_device_that_was_slowed_down_says_so_with_its_pairs(capsys, throttled):
     pairs = on(Link(throttled)).pairs(made(), made(), np.zeros((1, 2, 2, 3), np.uint8), 2)
-    slow, fast, warm, disturbed, _ = pairs
-    assert list(slow) == [2, 2] and list(fast) == [1, 1] and warm == [(12, True)] * 2 and disturbed == 1
+    slow, fast, warm, disturbed, busy, _ = pairs
+    assert list(slow) == [2, 2] and list(fast) == [1, 1] and warm == [(12, True)] * 2 and (disturbed, busy) == (1, 2)
     assert pairs.throttled == tuple(throttled)
     line = "pairs taken on board are not to be trusted: oc3: 2 over-current or under-voltage events\n"
     assert capsys.readouterr().err == line * len(throttled)

@@ -168,7 +168,10 @@ def test_what_only_fvcore_counts_is_part_of_a_macs_budget(tmp_path):
 @pytest.mark.parametrize(("macs", "met"), [(400, True), (404, True), (405, False)])
 def test_a_counted_budget_is_judged_on_what_ships(tmp_path, macs, met):
     run = job(tmp_path)
-    run.facts |= {"prune": {"budget": {"kind": "macs", "limit": 400, "dense": 1000, "achieved": 390}}, "finetune": {"macs": macs}}
+    run.facts |= {
+        "prune": {"budget": {"kind": "macs", "limit": 400, "dense": 1000, "achieved": 390}},
+        "finetune": {"macs": macs},
+    }
     assert verify.counted(run)["met"] is met and verify.counted(run)["achieved"] == macs
 
 
