@@ -205,8 +205,9 @@ def _follow(job: Run, stage: Stage) -> None:
 def _inputs(recipe: Recipe) -> list[Any]:
     """What lies outside the recipe: the checkpoint's content, the data's files, the code of the user's network."""
     model, found = recipe.model, []
-    if model.checkpoint:
-        found.append(sha256(Path(model.checkpoint).expanduser()))
+    for path in (model.checkpoint, model.backbone_checkpoint):
+        if path:
+            found.append(sha256(Path(path).expanduser()))
     if recipe.data.root:
         found.append(hash_tree(Path(recipe.data.root).expanduser()))
     if model.factory:

@@ -12,6 +12,7 @@ from typing import Any
 
 from edgeprune.data.boxes import Box, Boxed
 from edgeprune.data.dataset import Size
+from edgeprune.data.labels import CROWD
 from edgeprune.data.layout import folder
 from edgeprune.data.palettes import colors
 from edgeprune.errors import DataError
@@ -40,7 +41,7 @@ def open_coco_detection(
         for thing in content["annotations"]:
             x, y, w, h = (float(v) for v in thing["bbox"])
             if w > 0 and h > 0:  # the published files hold a few without area
-                crowd = bool(thing.get("iscrowd", 0))
+                crowd = CROWD if thing.get("iscrowd", 0) else 0
                 boxes[thing["image_id"]].append((x, y, x + w, y + h, number[thing["category_id"]], crowd))
         entries = [
             (images / image["file_name"], path, boxes[image["id"]])

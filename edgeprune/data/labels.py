@@ -2,7 +2,7 @@
 
 segmentation    (H, W) uint8, a class a pixel, 255 = not judged
 classification  () uint8 or int64, the image's class
-detection       (M, 6) float32, a box a row: x0, y0, x1, y1 in pixels, class, and 1 where it is not judged ("difficult", a crowd)
+detection       (M, 6) float32, a box a row: x0, y0, x1, y1 in pixels, class, and 1 ("difficult") or 2 (a crowd) where it is not judged
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 from edgeprune.data.dataset import IGNORE, Color, Dataset
 from edgeprune.data.warp import warped
 
+DIFFICULT, CROWD = 1, 2  # column 5 of boxes that are not judged
 MOST_BOXES = 128  # rows of a training view's boxes, of more the largest; rows without a box have class -1
 _VISIBLE = 0.3  # a box of which a view shows less is not judged
 _PLAIN: Color = (255, 255, 255)
@@ -91,12 +92,12 @@ def drawn_boxes(image: np.ndarray, label: np.ndarray, data: Dataset) -> np.ndarr
     """(H, W, 3): the image with its boxes in their classes' colours; white where they are not judged.
 
     Args:
-        label: (M, 5 or 6); column 5 is 1 for boxes that are not judged.
+        label: (M, 5 or 6); column 5 is 1 or 2 for boxes that are not judged.
     """
     picture = Image.fromarray(image)
     pen, width = ImageDraw.Draw(picture), max(2, min(image.shape[:2]) // 160)
     for x0, y0, x1, y1, k, *ignored in label.tolist():
-        color = _PLAIN if ignored and ignored[0] == 1 else data.palette[int(k)]
+        color = _PLAIN if ignored and ignored[0] in (DIFFICULT, CROWD) else data.palette[int(k)]
         pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=tuple(color), width=width)
     return np.asarray(picture)
 

@@ -90,6 +90,8 @@ def _view(
         else:
             place = want * _uniform(0.25, 0.75, generator)
             shifts.append(float(np.clip(place - scale * at[axis], least, most)))
+    if scale == 1:  # whole pixels: images that are only moved stay as sharp as those that are judged
+        shifts = [float(round(shift)) for shift in shifts]
     matrix = torch.tensor([[[scale, 0.0, shifts[1]], [0.0, scale, shifts[0]]]])
     if _uniform(0, 1, generator) < cfg.flip:
         matrix[0, 0] = torch.tensor([0.0, 0.0, crop[1] - 1.0]) - matrix[0, 0]

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.data.labels import CROWD
 from edgeprune.measure.bootstrap import Interval, drawn_weights
-from edgeprune.models.boxes import common, overlaps
+from edgeprune.models.boxes import common, inside, overlaps
 
 OVERLAPS = tuple(round(0.5 + 0.05 * n, 2) for n in range(10))
 Predict = Callable[[np.ndarray], Sequence[np.ndarray]]
@@ -101,7 +102,8 @@ def matched(mine: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     result = np.zeros((len(OVERLAPS), len(mine)), dtype=np.int8)
     if not len(wanted) or not len(mine):
         return result
-    table, ignored = overlaps(mine, wanted), wanted[:, 5] == 1
+    ignored = wanted[:, 5] > 0
+    table = np.where(wanted[:, 5] == CROWD, inside(mine, wanted), overlaps(mine, wanted))
     for t, least in enumerate(OVERLAPS):
         free = ~ignored
         for d, row in enumerate(table):

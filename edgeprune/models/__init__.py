@@ -30,9 +30,9 @@ from edgeprune.models import (
     streetnet,
     unet,
 )
-from edgeprune.models.checkpoint import load_checkpoint
+from edgeprune.models.checkpoint import load_backbone, load_checkpoint
 
-__all__ = ["NETWORKS", "SEGMENTATION", "TASK_NETWORKS", "build", "load_checkpoint", "logits_of"]
+__all__ = ["NETWORKS", "SEGMENTATION", "TASK_NETWORKS", "build", "load_backbone", "load_checkpoint", "logits_of"]
 
 Build = Callable[..., nn.Module]
 SEGMENTATION: dict[str, Build] = {
@@ -69,7 +69,7 @@ def build(network: str | None, args: dict[str, Any], factory: str | None, classe
         raise ModelError(f"model.network: {network!r} is not one of {', '.join(NETWORKS)}")
     try:
         return NETWORKS[network](classes=classes, **args)
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, ValueError) as error:
         raise ModelError(f"model.args: {network} does not take them ({error})") from error
 
 

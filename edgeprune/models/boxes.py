@@ -38,6 +38,13 @@ def overlaps(a, b):
     return both / np.maximum(area_a[:, None] + area_b[None] - both, 1e-9)
 
 
+def inside(a, b):
+    """(M, N) share of each of (M, 4) boxes that lies in each of (N, 4): how COCO judges what overlaps a crowd."""
+    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:4], b[None, :, 2:4])
+    area = np.prod(np.clip(a[:, 2:4] - a[:, :2], 0, None), axis=-1)
+    return np.prod(np.clip(high - low, 0, None), axis=-1) / np.maximum(area[:, None], 1e-9)
+
+
 def centred(boxes):
     """(N, 4) boxes as centre x, centre y, width, height."""
     size = boxes[:, 2:4] - boxes[:, :2]

@@ -1,7 +1,7 @@
 """ENet (Paszke et al. 2016, arXiv 1606.02147): bottlenecks with dilated and 5x1/1x5 convolutions, unpooling by indices.
 
-davidtvs/PyTorch-ENet's key names and layout, but with one PReLU slope a channel, as the paper has it; that project shares one
-slope in a block, which `rename` spreads. The paper says 0.37 M parameters; with 19 classes this one has 0.36 M.
+davidtvs/PyTorch-ENet's key names (of its first versions; `rename` takes today's, too) and layout, but with one PReLU slope a
+channel, as the paper has it; that project has one slope a layer (at first a block), which `rename` spreads. The paper says 0.37 M parameters; with 19 classes this one has 0.36 M.
 """
 
 from __future__ import annotations
@@ -159,8 +159,9 @@ class ENet(nn.Module):
         return x
 
     def rename(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Spreads a slope that is shared by a block to all its channels."""
+        """Today's names to the first ones; spreads a slope that is shared to all its channels."""
         want = self.state_dict()
+        tensors = {k.replace(".out_activation.", ".out_prelu."): v for k, v in tensors.items()}
         return {
             k: v.expand(want[k].shape) if k in want and v.numel() == 1 and want[k].ndim == 1 else v
             for k, v in tensors.items()

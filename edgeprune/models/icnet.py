@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgeprune.models.pspnet import BINS, PPM
-from edgeprune.models.resnet import LAYERS, Bottleneck
+from edgeprune.models.resnet import Bottleneck, bottlenecks
 
 
 def _conv(inp: int, out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
@@ -62,7 +62,9 @@ class ICNet(nn.Module):
             _conv(3, width, 3, 2), _conv(width, width), _conv(width, 2 * width), nn.MaxPool2d(3, 2, 1)
         )
         inp = 2 * width
-        for number, (count, stride, dilation) in enumerate(zip(LAYERS[depth], (1, 2, 1, 1), (1, 1, 2, 4), strict=True)):
+        for number, (count, stride, dilation) in enumerate(
+            zip(bottlenecks(depth), (1, 2, 1, 1), (1, 1, 2, 4), strict=True)
+        ):
             out = width * 2**number
             blocks = [Bottleneck(inp if i == 0 else 4 * out, out, 1 if i else stride, dilation) for i in range(count)]
             setattr(self, f"layer{number + 1}", nn.Sequential(*blocks))

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgeprune.models.resnet import LAYERS, Bottleneck
+from edgeprune.models.resnet import Bottleneck, bottlenecks
 
 BINS = (1, 2, 3, 6)
 
@@ -54,7 +54,9 @@ class PSPNet(nn.Module):
             *_conv(3, width, 3, 2), *_conv(width, width, 3), *_conv(width, 2 * width, 3), nn.MaxPool2d(3, 2, 1)
         )
         inp = 2 * width
-        for number, (count, stride, dilation) in enumerate(zip(LAYERS[depth], (1, 2, 1, 1), (1, 1, 2, 4), strict=True)):
+        for number, (count, stride, dilation) in enumerate(
+            zip(bottlenecks(depth), (1, 2, 1, 1), (1, 1, 2, 4), strict=True)
+        ):
             out = width * 2**number
             blocks = [Bottleneck(inp if i == 0 else 4 * out, out, 1 if i else stride, dilation) for i in range(count)]
             setattr(self, f"layer{number + 1}", nn.Sequential(*blocks))

@@ -11,6 +11,17 @@ from torch import nn
 LAYERS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 
+def bottlenecks(depth: int) -> tuple[int, ...]:
+    """Blocks a stage of the ResNets that are made of bottlenecks.
+
+    Raises:
+        ValueError: of another depth.
+    """
+    if depth not in (50, 101):
+        raise ValueError(f"depth is 50 or 101, not {depth}")
+    return LAYERS[depth]
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut."""
 

@@ -173,8 +173,13 @@ class SegFormer(nn.Module):
             if isinstance(m, nn.Linear):
                 nn.init.trunc_normal_(m.weight, std=0.02)
                 nn.init.zeros_(m.bias)
-            elif isinstance(m, nn.Conv2d):
-                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(
+                m, nn.Conv2d
+            ):  # over what a group alone puts out, as NVlabs/SegFormer does; no norm follows
+                out = m.weight[0, 0].numel() * m.out_channels // m.groups
+                nn.init.normal_(m.weight, std=(2 / out) ** 0.5)
+                if m.bias is not None:
+                    nn.init.zeros_(m.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         logits = self.decode_head(self.segformer["encoder"](x))

@@ -46,6 +46,8 @@ class Recipe(Section):
     def _trained(self) -> Recipe:
         if self.train is None and self.model.checkpoint is None:
             raise ValueError("model.checkpoint and train are both missing: give trained weights or a training schedule")
+        if self.model.backbone_checkpoint and (self.model.checkpoint or self.train is None):
+            raise ValueError("model.backbone_checkpoint is what train starts from: give train, and no model.checkpoint")
         shares = [r.share for r in self.prune.rounds]
         if shares != sorted(shares, reverse=True):
             raise ValueError(
@@ -102,7 +104,11 @@ def check_files(recipe: Recipe) -> None:
     Raises:
         RecipeError: names the key and the path.
     """
-    for key, path in (("data.root", recipe.data.root), ("model.checkpoint", recipe.model.checkpoint)):
+    for key, path in (
+        ("data.root", recipe.data.root),
+        ("model.checkpoint", recipe.model.checkpoint),
+        ("model.backbone_checkpoint", recipe.model.backbone_checkpoint),
+    ):
         if path is not None and not Path(path).expanduser().exists():
             raise RecipeError(f"{key}: {path} does not exist")
     root = recipe.data.root and Path(recipe.data.root).expanduser()

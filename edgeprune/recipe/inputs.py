@@ -38,7 +38,12 @@ class Model(Section):
         default=None, description="trained weights: .safetensors, or .pt/.pth (read without running code)"
     )
     checkpoint_head: bool = Field(
-        default=True, description="false: leave out weights whose shape differs (another number of classes)"
+        default=True,
+        description="false: leave out classifiers of another number of classes, which `train` then teaches",
+    )
+    backbone_checkpoint: str | None = Field(
+        default=None,
+        description="trained weights of the backbone alone, from which `train` starts (torchvision's of ImageNet fit our ResNets)",
     )
 
     @model_validator(mode="after")

@@ -60,7 +60,9 @@ class Train(Section):
     weight_decay: NotNegative = Field(default=5e-4, description="not applied to norms and biases")
     schedule: Literal["poly", "cosine", "constant"] = Field(default="poly", description="how the learning rate falls")
     power: Positive = Field(default=0.9, description="of poly")
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(default=0, description="steps of linear warm-up")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="steps of linear warm-up, at most half of all"
+    )
     loss: Loss = Loss()
     autocast: Literal["none", "bf16", "fp16"] = Field(default="none", description="mixed precision of training")
     channels_last: bool = Field(

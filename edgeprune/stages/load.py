@@ -174,6 +174,29 @@ def check_never(net: nn.Module, patterns: Sequence[str]) -> None:
             raise RecipeError(f"prune.never: {pattern!r} names no layer of the network; {hint(pattern, top)}")
 
 
+def _weights(run: Run, net: nn.Module) -> None:
+    """Those that the recipe names.
+
+    Raises:
+        RecipeError: something of the network would stay as it was made at random.
+    """
+    model, train = run.recipe.model, run.recipe.train
+    if model.checkpoint:
+        left = models.load_checkpoint(net, Path(model.checkpoint), model.checkpoint_head)
+        if left and train is None:
+            raise RecipeError(
+                f"model.checkpoint: {', '.join(left)} are of another number of classes and were left out, so train must be given to "
+                "teach them"
+            )
+        if left:
+            run.console.print(f"left out of {model.checkpoint}: {', '.join(left)}", markup=False, soft_wrap=True)
+    elif train is None:
+        raise RecipeError("model.checkpoint and train are both missing: give a checkpoint or a training schedule")
+    elif model.backbone_checkpoint:
+        count = models.load_backbone(net, Path(model.backbone_checkpoint))
+        run.console.print(f"backbone: {count} tensors of {model.backbone_checkpoint}", markup=False, soft_wrap=True)
+
+
 def load(run: Run) -> dict[str, Any]:
     """Train or read the dense network; writes `load/weights.safetensors` and `load/dense.json`."""
     recipe, home = run.recipe, run.folder / "load"
@@ -181,10 +204,7 @@ def load(run: Run) -> dict[str, Any]:
         _read_through(run, split)
     net = build(run)
     check_never(net, recipe.prune.never)
-    if recipe.model.checkpoint:
-        models.load_checkpoint(net, Path(recipe.model.checkpoint), recipe.model.checkpoint_head)
-    elif recipe.train is None:
-        raise RecipeError("model.checkpoint and train are both missing: give a checkpoint or a training schedule")
+    _weights(run, net)
     if recipe.train is not None:
         loader = batches(run, recipe.train, recipe.seed)
         loss = task(run).loss(recipe.train.loss, loader.data)

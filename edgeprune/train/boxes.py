@@ -11,6 +11,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from edgeprune.data.labels import CROWD
+
 _HIT, _MISS = 0.5, 0.4
 _NEAR = 0.1  # a box that no anchor overlaps by as much is not learnt
 _SPREAD = (0.1, 0.1, 0.2, 0.2)  # as `models.boxes.encode`
@@ -25,15 +27,25 @@ def overlaps(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return both / (area_a[..., :, None] + area_b[..., None, :] - both).clamp_min(1e-9)
 
 
+def inside(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """(M, N) share of each of (M, 4) boxes that lies in each of (N, 4): how COCO judges what overlaps a crowd."""
+    low, high = torch.maximum(a[:, None, :2], b[None, :, :2]), torch.minimum(a[:, None, 2:], b[None, :, 2:])
+    return (high - low).clamp_min(0).prod(-1) / (a[:, 2:] - a[:, :2]).clamp_min(0).prod(-1)[:, None].clamp_min(1e-9)
+
+
 def assign(anchors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """(N,) which row of one image's (M, 6) labels each anchor learns; -1 none is there, -2 nothing is learnt."""
     chosen = torch.full((len(anchors),), -1, device=anchors.device)
-    there = torch.nonzero(labels[:, 4] >= 0)[:, 0]
+    crowd = labels[:, 5] == CROWD
+    there = torch.nonzero((labels[:, 4] >= 0) & ~crowd)[:, 0]
+    crowds = labels[(labels[:, 4] >= 0) & crowd, :4]
+    if len(crowds):
+        chosen[inside(anchors, crowds).amax(dim=1) >= _HIT] = -2
     if not len(there):
         return chosen
     table = overlaps(anchors, labels[there, :4])
     most, which = table.max(dim=1)
-    ignored = labels[there, 5] == 1
+    ignored = labels[there, 5] > 0
     chosen[most >= _MISS] = -2
     chosen[most >= _HIT] = there[which[most >= _HIT]]
     chosen[(most >= _MISS) & ignored[which]] = -2

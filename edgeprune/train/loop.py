@@ -152,10 +152,14 @@ def total_steps(cfg: Any, per_epoch: float) -> int:
 
 
 def learning_rate(cfg: Any, step: int, steps: int) -> float:
-    """The rate of a step: linear warm-up, then poly, cosine or constant over what is left."""
-    if step < cfg.warmup_steps:
-        return cfg.lr * (step + 1) / cfg.warmup_steps
-    done = (step - cfg.warmup_steps) / max(1, steps - cfg.warmup_steps)
+    """The rate of a step: linear warm-up, then poly, cosine or constant over what is left.
+
+    Of a schedule that was made shorter than its warm-up, the first half warms up.
+    """
+    warm = min(cfg.warmup_steps, steps // 2)
+    if step < warm:
+        return cfg.lr * (step + 1) / warm
+    done = (step - warm) / max(1, steps - warm)
     if cfg.schedule == "poly":
         return cfg.lr * (1 - done) ** cfg.power
     return cfg.lr * 0.5 * (1 + math.cos(math.pi * done)) if cfg.schedule == "cosine" else cfg.lr

@@ -1,10 +1,13 @@
 """The views' own warp against a general one."""
 
+import numpy as np
 import pytest
 import torch
 from kornia.geometry.transform import warp_affine
 
+from edgeprune.data.transforms import augmented, normalised
 from edgeprune.data.warp import warped
+from edgeprune.recipe.training import Augment
 
 
 @pytest.mark.parametrize("crop", [(44, 60), (30, 71), (1, 1)])
@@ -31,3 +34,27 @@ def test_it_is_the_general_warp(scale, shift, crop):
         assert warped(picture, matrix, crop, "bilinear").isfinite().all()
     if scale == (1.0, 1.0) and crop == (44, 60):
         torch.testing.assert_close(warped(picture, matrix, crop, "bilinear"), picture, atol=1e-5, rtol=0)
+
+
+def test_a_picture_that_is_only_moved_stays_sharp():
+    """CIFAR's padded crops are of whole pixels; a bilinear view of half a pixel would blur every training image."""
+    rng = np.random.default_rng(0)
+    image, label = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8), rng.integers(0, 5, (32, 32), dtype=np.uint8)
+    cfg = Augment(scale=(1.0, 1.0), pad=4, flip=0.5, color=0.0)
+    plain, seen = normalised(image[None])[0], set()
+    for seed in range(12):
+        view, _ = augmented(image, label, cfg, (32, 32), torch.Generator().manual_seed(seed))
+        fits = [
+            (flip, dy, dx)
+            for flip in (False, True)
+            for dy in range(-4, 5)
+            for dx in range(-4, 5)
+            if torch.allclose(
+                (view.flip(-1) if flip else view).roll((-dy, -dx), (1, 2))[:, 4:-4, 4:-4],
+                plain[:, 4:-4, 4:-4],
+                atol=1e-3,
+            )
+        ]
+        assert len(fits) == 1
+        seen |= set(fits)
+    assert len(seen) > 6

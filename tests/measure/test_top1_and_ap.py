@@ -124,3 +124,14 @@ def test_agreement_of_boxes():
     near = label([*BOX, 0, 0.5], [*FAR, 1, 0.29])  # just under the score on the other side
     assert ap.common(a, a) == 1 == ap.common(a, near) == ap.common(a[:0], near[:0])
     assert ap.common(a, label([*BOX, 1, 0.9], [*FAR, 1, 0.3])) == 0.5
+
+
+def test_what_lies_in_a_crowd_is_neither_hit_nor_miss():
+    """As COCO's tool: the share of the detection inside the crowd decides, and one crowd takes any number."""
+    truth = [label([*BOX, 0, 0], [100, 100, 300, 300, 0, 2])]
+    inside = [[100 + 20 * n, 120, 110 + 20 * n, 140, 0, 0.9 - 0.01 * n] for n in range(5)]
+    judged = ap.judge([label(*inside, [*BOX, 0, 0.1])], truth, CLASSES)
+    assert judged.map50 == 1 and judged.hits[0].hit[0].tolist() == [-1] * 5 + [1]
+    outside = [label([80, 120, 120, 140, 0, 0.9], [*BOX, 0, 0.1])]  # half of it: at 0.5 not judged, at 0.55 a miss
+    hits = ap.judge(outside, truth, CLASSES).hits[0].hit
+    assert (hits[0, 0], hits[1, 0]) == (-1, 0)

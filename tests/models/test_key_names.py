@@ -153,6 +153,15 @@ def test_a_shared_slope_is_spread(tmp_path):
     slope = "regular1_1.out_prelu.weight"
     found = loaded(tmp_path, "enet", {**ours, slope: torch.tensor([0.7])})
     assert found[slope].shape == (16,) and (found[slope] == 0.7).all()
+    today = {k.replace(".out_prelu.", ".out_activation."): v for k, v in ours.items() if k != slope}
+    found = loaded(tmp_path, "enet", today | {"regular1_1.out_activation.weight": torch.tensor([0.3])})
+    assert (found[slope] == 0.3).all()
+
+
+def test_todays_unet_also_tells_its_masks_values(tmp_path):
+    ours = tensors_of("unet")
+    found = loaded(tmp_path, "unet", {**ours, "mask_values": [0, 1]})
+    assert all(torch.equal(v, ours[k]) for k, v in found.items())
 
 
 def test_nvlabs_segformer(tmp_path):

@@ -67,6 +67,14 @@ def test_what_anchors_learn():
     assert boxes.assign(anchors, rows()).tolist() == [-1] * 5
 
 
+def test_inside_a_crowd_nothing_is_learnt():
+    """Not even that nothing is there: an anchor overlaps a crowd by little and lies in it whole."""
+    anchors = torch.tensor([[10, 10, 20, 20], [95, 95, 115, 115], [150, 0, 160, 10]], dtype=torch.float32)
+    assert boxes.assign(anchors, rows([0, 0, 100, 100, 1, 2])).tolist() == [-2, -1, -1]
+    assert boxes.assign(anchors, rows([0, 0, 100, 100, 1, 1])).tolist() == [-1, -1, -1]
+    assert boxes.assign(anchors, rows([0, 0, 100, 100, 1, 2], [10, 10, 20, 22, 0, 0])).tolist() == [1, -1, -1]
+
+
 def test_focal_loss_without_its_focus_is_cross_entropy():
     logits, wanted = torch.randn(7, 3), torch.randint(0, 2, (7, 3)).float()
     each = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")

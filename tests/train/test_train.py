@@ -314,3 +314,9 @@ def test_averaged_weights_are_what_is_validated_and_rare_validations_are_not_non
         net, batches, cfg, tmp_path, loss=LOSS, seed=1, title="t", hooks=Hooks(evaluate=lambda n: seen.append(n) or 0.5)
     )
     assert len(seen) == 2 and net not in seen
+
+
+def test_a_schedule_shorter_than_its_warm_up_still_falls():
+    cfg = Train(steps=500, warmup_steps=1000, lr=1.0)
+    rates = [learning_rate(cfg, step, 500) for step in (0, 249, 250, 499)]
+    assert rates[0] == 1 / 250 and rates[1] == rates[2] == 1 and rates[3] < 0.02
