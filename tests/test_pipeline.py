@@ -12,6 +12,7 @@ from torch import nn
 from edgeprune import pipeline
 from edgeprune.errors import DataError, DeviceError
 from edgeprune.files import read_json, write_json
+from edgeprune.models import code
 from edgeprune.pipeline import Stage
 from edgeprune.recipe import load_recipe
 from edgeprune.stages import deploy, notes, results
@@ -234,3 +235,13 @@ def test_a_change_in_a_users_code_is_seen(tmp_path, monkeypatch, form):
         after = pipeline._inputs(recipe)
         assert after != before
         before = after
+
+
+def test_code_that_lies_on_pythonpath_is_followed(tmp_path, monkeypatch):
+    for place in ("src", "elsewhere"):
+        (tmp_path / place).mkdir()
+    (tmp_path / "src/mynet_here.py").write_text("import json\nimport torch\nfrom wkblocks_here import block\n")
+    (tmp_path / "src/wkblocks_here.py").write_text("def block(): ...\n")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.syspath_prepend(str(tmp_path / "src"))
+    assert [p.name for p in code.files("mynet_here")] == ["mynet_here.py", "wkblocks_here.py"]

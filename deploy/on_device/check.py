@@ -144,16 +144,23 @@ def open_bytes(path):
         return handle.read()
 
 
+def fresh(path):
+    """A new file, never one that a link points to."""
+    if os.path.lexists(path):
+        os.unlink(path)
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644), "w+b")
+
+
 def write(out, result, answers):
     """result.json for people, and beside it result.zip with the engine's answers for `edgeprune verify`."""
     import numpy as np
 
     text = json.dumps(result, indent=1)
-    with open(out + ".part", "w") as handle:
-        handle.write(text)
+    with fresh(out + ".part") as handle:
+        handle.write(text.encode())
     os.replace(out + ".part", out)
     whole = os.path.splitext(out)[0] + ".zip"
-    with zipfile.ZipFile(whole + ".part", "w", zipfile.ZIP_DEFLATED) as handle:
+    with fresh(whole + ".part") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as handle:
         handle.writestr("result.json", text)
         with handle.open("answers.npy", "w") as array:
             np.lib.format.write_array(array, np.ascontiguousarray(answers), allow_pickle=False)

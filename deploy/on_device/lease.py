@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import stat
 import tempfile
 import time
 
@@ -12,9 +13,16 @@ LEASE = os.environ.get("EDGEPRUNE_LEASE", os.path.join(tempfile.gettempdir(), "e
 def opened():
     """The file's descriptor. Linux lets nobody, root neither, open another user's file in /tmp as one to create."""
     try:
-        return os.open(LEASE, os.O_RDWR)
+        handle = os.open(LEASE, os.O_RDWR | os.O_NOFOLLOW)
     except FileNotFoundError:
-        return os.open(LEASE, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = os.open(LEASE, os.O_RDWR | os.O_NOFOLLOW | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise RuntimeError("%s: no file of its own (a link?) where the lease belongs; remove it" % LEASE) from error
+    told = os.fstat(handle)
+    if not stat.S_ISREG(told.st_mode) or told.st_nlink != 1:  # the folder is everybody's
+        os.close(handle)
+        raise RuntimeError("%s: no file of its own (a link?) where the lease belongs; remove it" % LEASE)
+    return handle
 
 
 @contextlib.contextmanager
@@ -22,7 +30,7 @@ def lease(wait):
     """Hold the device; it goes with the process, however that ends. Raises RuntimeError after so many seconds."""
     handle = opened()
     with contextlib.suppress(OSError):
-        os.chmod(LEASE, 0o666)  # another user's measurement must be able to wait for this one
+        os.fchmod(handle, 0o666)  # another user's measurement must be able to wait for this one
     until = time.time() + wait
     try:
         while True:

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 
 NAMESPACE = "edgeprune"
+_CODE = (".py", ".pyw", ".pyc", ".pyo", ".so", ".pyd", ".dll")
 
 
 class Fault(Exception):
@@ -44,12 +45,26 @@ def verify(folder, signers=None, who=None):
             raise Fault("%s is damaged (its checksum differs); copy the bundle again" % file)
     for name in sorted(os.listdir(folder)):
         file = os.path.join(folder, name)
-        importable = name.endswith((".py", ".so", ".pyc")) or os.path.exists(os.path.join(file, "__init__.py"))
-        if name not in sums and (importable or name == "__pycache__"):  # caches are taken for the scripts beside them
+        if name not in sums and (
+            name == "__pycache__" or importable(file)
+        ):  # caches are taken for the scripts beside them
             raise Fault("%s is no part of the bundle, and Python would import it; remove it" % file)
+        if os.path.islink(file):
+            raise Fault("%s is a link; a bundle has none; remove it" % file)
         if name not in sums and name.startswith(("dense.", "pruned.")):
             raise Fault("%s is no part of the bundle, and would be taken for its engine; remove it" % file)
     return sums
+
+
+def importable(path):
+    """Would Python take this, or anything below it, for code? Whatever a folder is called: one without `__init__` is a package, too."""
+    if not os.path.isdir(path) or os.path.islink(path):
+        return path.endswith(_CODE)
+    for home, folders, files in os.walk(path):
+        links = [n for n in folders + files if os.path.islink(os.path.join(home, n))]
+        if links or any(n.endswith(_CODE) for n in files):
+            return True
+    return False
 
 
 def engines_home(folder, signers):
@@ -69,7 +84,13 @@ def signature(path, signers, who=None):
     if not shutil.which("ssh-keygen"):
         raise Fault("signatures are checked by ssh-keygen, which is not here; install openssh-client")
     if not os.path.isfile(signers):
-        raise Fault("%s: no such file of allowed signers" % signers)
+        raise Fault("%s: no such file of allowed signers (run.sh looks for it from the bundle's folder)" % signers)
+    inside = os.path.join(os.path.realpath(os.path.dirname(path)), "")
+    if os.path.realpath(signers).startswith(inside):
+        raise Fault(
+            "%s lies in the bundle: whoever made that would say who may sign it; give your own file's full path"
+            % signers
+        )
     if who is None:
         found = _keygen(["find-principals", "-f", signers, "-s", told], path)
         who = found.stdout.decode().strip().splitlines()[0] if found.returncode == 0 and found.stdout.strip() else None

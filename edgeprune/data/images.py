@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeprune.data.dataset import Files, Size, ids_table
+from edgeprune.data.dataset import UNKNOWN, Files, Size, ids_table
 from edgeprune.data.layout import folder, images_in, paired
 from edgeprune.data.palettes import colors
 from edgeprune.errors import DataError
@@ -31,8 +31,16 @@ def open_folder(
         DataError: a folder is missing, or the split is empty.
     """
     folder(root)
-    if len(classes) < 2 or len(set(classes)) != len(classes):
-        raise DataError(f"data.args.classes: needs two or more different names, not {classes}")
+    if isinstance(classes, str) or not all(isinstance(c, str) for c in classes):
+        raise DataError(
+            f"data.args.classes: is a list of names, and YAML reads no, yes, on, off and numbers as something else: write them in quotes; "
+            f"not {classes!r}"
+        )
+    if not 2 <= len(classes) <= UNKNOWN or len(set(classes)) != len(classes):
+        raise DataError(f"data.args.classes: needs two or more different names (at most {UNKNOWN}), not {classes}")
+    ignored = ignore if isinstance(ignore, list) else [ignore]
+    if not all(isinstance(v, int) and 0 <= v <= 255 for v in ignored):
+        raise DataError(f"data.args.ignore: is a label value, 0 to 255, or a list of them, not {ignore!r}")
     images, labels = folder(root / split / "images"), folder(root / split / "labels")
 
     by_stem = {path.stem: path for path in images_in(labels)}
@@ -45,5 +53,4 @@ def open_folder(
         raise DataError(f"{images}: holds no images (.png, .jpg, .bmp, .tif, .webp)")
     if cache is None:
         cache = not isinstance(size, int) and size is not None and 4 * len(pairs) * size[0] * size[1] < _CACHED
-    ignored = [ignore] if isinstance(ignore, int) else list(ignore)
     return Files(pairs, list(classes), colors(len(classes)), size, ids_table(len(classes), [*ignored, 255]), cache)

@@ -18,6 +18,7 @@ def sign(bundle: Path, key: Path) -> Path:
     Raises:
         UsageError: no bundle, or no key. EngineError: the bundle is damaged, or ssh-keygen says no.
     """
+    bundle = bundle.resolve()  # its parent's name is the archive's folder
     check(bundle)
     if not key.is_file():
         raise UsageError(f"sign: {key}: no such key; make one with ssh-keygen -t ed25519")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+
+from edgeprune.errors import DeviceError
 
 _HERE = threading.RLock()  # within this process
 
@@ -21,9 +24,16 @@ def path() -> Path:
 def _opened() -> int:
     """The file's descriptor. Linux lets nobody, root neither, open another user's file in /tmp as one to create."""
     try:
-        return os.open(path(), os.O_RDWR)
+        handle = os.open(path(), os.O_RDWR | os.O_NOFOLLOW)
     except FileNotFoundError:
-        return os.open(path(), os.O_RDWR | os.O_CREAT, 0o666)
+        handle = os.open(path(), os.O_RDWR | os.O_NOFOLLOW | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise DeviceError(f"{path()}: no file of its own (a link?) where the lease belongs; remove it") from error
+    told = os.fstat(handle)
+    if not stat.S_ISREG(told.st_mode) or told.st_nlink != 1:  # the folder is everybody's
+        os.close(handle)
+        raise DeviceError(f"{path()}: no file of its own (a link?) where the lease belongs; remove it")
+    return handle
 
 
 @contextlib.contextmanager
@@ -33,7 +43,7 @@ def lease() -> Iterator[None]:
         handle = _opened()
         try:
             with contextlib.suppress(OSError):
-                os.chmod(path(), 0o666)  # another user's measurement waits for this one, too
+                os.fchmod(handle, 0o666)  # another user's measurement waits for this one, too
             fcntl.flock(handle, fcntl.LOCK_EX)
             os.ftruncate(handle, 0)
             os.pwrite(handle, str(os.getpid()).encode(), 0)

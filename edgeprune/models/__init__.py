@@ -84,14 +84,22 @@ def _from_factory(factory: str, classes: int, args: dict[str, Any]) -> nn.Module
     module, _, function = factory.partition(":")
     try:
         call = getattr(importlib.import_module(module), function)
-        made = call(**{_count_of_classes(call): classes, **args})
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # whatever a user's module does when it is imported
         raise ModelError(
-            f"model.factory: {factory!r} cannot be imported ({error}); write package.module:function, of a module that is "
-            "installed or lies in the working directory"
+            f"model.factory: {factory!r} cannot be imported ({type(error).__name__}: {error}); write package.module:function, of a "
+            "module that is installed or lies in the working directory"
         ) from error
+    taken = {_count_of_classes(call): classes, **args}
+    try:
+        inspect.signature(call).bind(**taken)
     except TypeError as error:
         raise ModelError(f"model.args: {factory} does not take them ({error})") from error
+    except ValueError:  # one that tells no signature
+        pass
+    try:
+        made = call(**taken)
+    except Exception as error:
+        raise ModelError(f"model.factory: {factory} failed: {type(error).__name__}: {error}") from error
     if not isinstance(made, nn.Module):
         raise ModelError(f"model.factory: {factory} gave {type(made).__name__}, not a torch.nn.Module")
     return made

@@ -3,41 +3,53 @@
 from __future__ import annotations
 
 import ast
+import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
+_INSTALLED = {"site-packages", "dist-packages"}
+
 
 def files(module: str) -> list[Path]:
-    """Those of the module's package, and what they import of the working directory."""
+    """Those of the module's package, and what they import of other places than Python's own and installed packages'."""
     spec = find_spec(module.partition(".")[0])
     if spec is None:
         return []
     found = {p.resolve() for place in spec.submodule_search_locations or () for p in Path(place).rglob("*.py")}
     if spec.origin and Path(spec.origin).is_file():
         found.add(Path(spec.origin).resolve())
-    here = Path.cwd()
-    todo = [p for p in found if p.is_relative_to(here) and "site-packages" not in p.parts]
+    places = _own_places()
+    todo = [p for p in found if not _INSTALLED & set(p.parts)]
     while todo:
-        new = {p for p in _imported(todo.pop(), here) if p not in found}
+        new = {p for p in _imported(todo.pop(), places) if p not in found}
         found |= new
         todo += new
     return sorted(found)
 
 
-def _imported(path: Path, here: Path) -> Iterator[Path]:
+def _own_places() -> list[Path]:
+    """Where a user's modules may lie: the working directory, PYTHONPATH, packages installed for editing."""
+    own = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")}
+    places = [Path.cwd(), *(Path(p).resolve() for p in sys.path if p and Path(p).is_dir())]
+    return [p for p in dict.fromkeys(places) if not _INSTALLED & set(p.parts) and not own & {p, *p.parents}]
+
+
+def _imported(path: Path, places: list[Path]) -> Iterator[Path]:
     tree = ast.Module([], [])
     with suppress(SyntaxError, ValueError):  # whoever imports it is told
         tree = ast.parse(path.read_bytes())
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for name in node.names:
-                yield from _of(here, name.name)
+                for place in places:
+                    yield from _of(place, name.name)
         elif isinstance(node, ast.ImportFrom):
-            root = path.parents[node.level - 1] if node.level else here
-            for name in node.names:
-                yield from _of(root, ".".join(filter(None, (node.module, name.name))))
+            for root in [path.parents[node.level - 1]] if node.level else places:
+                for name in node.names:
+                    yield from _of(root, ".".join(filter(None, (node.module, name.name))))
 
 
 def _of(root: Path, module: str) -> Iterator[Path]:

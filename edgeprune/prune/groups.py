@@ -155,6 +155,9 @@ def find_groups(
     shipped = _ancestors(_main_output(program))
     trace.counted = [c for c in trace.counted if c[0] in shipped]
     trace.moved = [m for m in trace.moved if m[0] in shipped]
+    for (tensor, _), ids in trace.axes.items():
+        if tensor in signature.inputs_to_lifted_tensor_constants.values():
+            trace.union.fix(ids, "a tensor that is neither parameter nor buffer (register_buffer makes it one)")
     _keep_others(trace, shipped)
     _keep_named(trace, net, never)
     return _assemble(trace, net)

@@ -261,6 +261,15 @@ def attention(trace: Trace, node: Call) -> Value:
     return result
 
 
+def expand(trace: Trace, node: Call) -> Value | None:
+    """expand, expand_as: channels stay where their axis keeps its place and size (a gate (B, C, 1, 1) over its map)."""
+    x, before, after = trace.value(node.args[0]), shape_of(node.args[0]), shape_of(node)
+    if len(before) == len(after) and before[x.axis : x.axis + x.ids.ndim] == after[x.axis : x.axis + x.ids.ndim]:
+        return x
+    trace.union.fix(x.ids, "expanded over its channels")
+    return None
+
+
 def group_norm(trace: Trace, node: Call) -> Value:
     x, groups = trace.value(node.args[0]), int(node.args[1])
     source = trace.flat(x, "norm over another axis")
@@ -347,7 +356,19 @@ HANDLERS: dict[str, Handler] = {
     "aten.slice": slice_,
     "aten.chunk": chunk,
     **dict.fromkeys(("aten.split", "aten.split_with_sizes"), split),
-    **dict.fromkeys(("aten.view", "aten.reshape", "aten.flatten", "aten.unflatten", "aten._unsafe_view"), view),
+    **dict.fromkeys(
+        (
+            "aten.view",
+            "aten.reshape",
+            "aten.flatten",
+            "aten.unflatten",
+            "aten._unsafe_view",
+            "aten.view_as",
+            "aten.reshape_as",
+        ),
+        view,
+    ),
+    **dict.fromkeys(("aten.expand", "aten.expand_as"), expand),
     **dict.fromkeys(("aten.permute", "aten.transpose"), permute),
     "aten.pixel_shuffle": pixel_shuffle,
     "aten.pixel_unshuffle": pixel_unshuffle,

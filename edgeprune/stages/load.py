@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,13 @@ from edgeprune.data.dataset import Size
 from edgeprune.data.labels import KINDS
 from edgeprune.data.loader import Batches, train_loader
 from edgeprune.data.transforms import Normalisation
-from edgeprune.documents import hint
 from edgeprune.errors import DataError, RecipeError
 from edgeprune.files import load_tensors, save_tensors, write_json
 from edgeprune.measure import protocol
 from edgeprune.measure.miou import evaluate
 from edgeprune.profile.macs import count_macs, count_params
 from edgeprune.progress import Progress
-from edgeprune.prune.groups import matches
+from edgeprune.stages import fits
 from edgeprune.stages.run import Run
 from edgeprune.tasks import TASKS, Task
 from edgeprune.train.loop import Hooks, train
@@ -161,19 +159,6 @@ def _read_through(run: Run, split: str, most: int = 2000) -> None:
     run.console.print(f"{split}: none of {count} labels holds {', '.join(never)}", style="yellow", markup=False)
 
 
-def check_never(net: nn.Module, patterns: Sequence[str]) -> None:
-    """Every pattern of `prune.never` names something.
-
-    Raises:
-        RecipeError: one does not.
-    """
-    layers = [name for name, m in net.named_modules() if next(m.parameters(recurse=False), None) is not None]
-    top = list(dict.fromkeys(name.partition(".")[0] for name in layers))
-    for pattern in patterns:
-        if not any(matches(name, pattern) for name in layers):
-            raise RecipeError(f"prune.never: {pattern!r} names no layer of the network; {hint(pattern, top)}")
-
-
 def _weights(run: Run, net: nn.Module) -> None:
     """Those that the recipe names.
 
@@ -203,7 +188,7 @@ def load(run: Run) -> dict[str, Any]:
     for split in ("train", "val"):
         _read_through(run, split)
     net = build(run)
-    check_never(net, recipe.prune.never)
+    fits.check(net, example(run), recipe.task, dataset(run, "train").classes, recipe.prune.never)
     _weights(run, net)
     if recipe.train is not None:
         loader = batches(run, recipe.train, recipe.seed)

@@ -25,7 +25,7 @@ from edgeprune.profile.profiler import Profiler, spans
 from edgeprune.profile.table import Table, Where
 from edgeprune.prune.groups import ChannelGraph, find_groups
 from edgeprune.runtime import UNTIMED, Engine
-from edgeprune.stages import heads, load
+from edgeprune.stages import fits, heads, load
 from edgeprune.stages.deploy import build, device, precision, with_types
 from edgeprune.stages.run import Run
 
@@ -36,7 +36,7 @@ _CALIBRATION = 8  # images: an INT8 engine's speed does not depend on its scales
 def profile(run: Run) -> dict[str, Any]:
     """Picks the head; for a latency budget writes `profile/dense.onnx` and `profile/table.json`, too."""
     if never := run.recipe.prune.never:  # again: the dense network may have been done before
-        load.check_never(load.build(run), never)
+        fits.check_never(load.build(run), never)
     missing = device(run).why_not()
     asked, known = run.recipe.deploy.head, load.task(run).heads
     if asked != "auto":

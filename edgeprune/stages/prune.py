@@ -11,7 +11,6 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
-from edgeprune.errors import RecipeError
 from edgeprune.files import write_json
 from edgeprune.profile.macs import count_macs, count_params
 from edgeprune.prune import cost
@@ -24,6 +23,7 @@ from edgeprune.prune.plan import Plan, compose
 from edgeprune.prune.proof import prove
 from edgeprune.recipe import Recipe
 from edgeprune.stages import load, scoring, sharing
+from edgeprune.stages.fits import check_groups, kept_whole
 from edgeprune.stages.run import Run
 
 
@@ -32,8 +32,7 @@ def prune(run: Run) -> dict[str, Any]:
     recipe, home = run.recipe, run.folder / "prune"
     net, example = load.dense(run), load.example(run)
     graph = find_groups(net, example, recipe.prune.never)
-    if not graph.groups:
-        raise RecipeError("prune.never: leaves no channel that can be pruned")
+    check_groups(graph, recipe.prune.never)
     for line in kept_whole(graph):
         run.console.print(line, style="dim", markup=False, soft_wrap=True)
     spent = scoring.Spent()
@@ -76,18 +75,6 @@ def heals_by(recipe: Recipe) -> tuple[str, ...]:
     fine-tuning's schedule."""
     measures = recipe.budget.is_latency or recipe.prune.allocate == "knapsack"
     return ("finetune",) if measures else ()
-
-
-def kept_whole(graph: ChannelGraph) -> list[str]:
-    """One line a reason for which channels cannot be pruned; the classifiers' are no news."""
-    reasons: dict[str, list[str]] = {}
-    for module, reason in graph.unprunable.items():
-        if reason != "an output of the network":
-            reasons.setdefault(reason, []).append(module)
-    return [
-        f"kept whole: {modules[0]}{f' and {len(modules) - 1} more' if modules[1:] else ''} ({reason})"
-        for reason, modules in reasons.items()
-    ]
 
 
 def _write_widths(run: Run, graph: ChannelGraph, widths: Widths, small: nn.Module) -> None:

@@ -161,7 +161,7 @@ def test_coco_ids_have_gaps_and_images_without_boxes_are_only_judged(tmp_path):
     content = coco(tmp_path)
     data = open_dataset("coco_detection", str(tmp_path), "train", None)
     assert data.classes == ["car", "kite"] and len(data) == 1 and data.name(0) == "a"
-    assert data[0][1].tolist() == [[10, 4, 30, 12, 1, 0], [0, 0, 5, 5, 0, 1]]
+    assert data[0][1].tolist() == [[10, 4, 30, 12, 1, 0], [0, 0, 5, 5, 0, 2]]
     assert [len(open_dataset("coco_detection", str(tmp_path), "val", None)[n][1]) for n in (0, 1)] == [2, 0]
     content["annotations"][0]["category_id"] = 4
     (tmp_path / "annotations" / "instances_train2017.json").write_text(json.dumps(content))

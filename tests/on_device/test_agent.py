@@ -8,6 +8,8 @@ import lease
 import pytest
 
 from edgeprune.devices import agent as host
+from edgeprune.devices.lease import lease as here
+from edgeprune.errors import DeviceError
 
 
 @pytest.fixture
@@ -40,3 +42,16 @@ def test_it_waits_until_it_is_cool(monkeypatch):
     assert agent.cool_down(60) == 59.0
     monkeypatch.setattr(agent.board, "hottest", lambda: 90.0)
     assert agent.cool_down(60, most=-1) == agent.cool_down(0) == 90.0
+
+
+def test_a_lease_that_is_a_link_is_refused(monkeypatch, tmp_path):
+    """In a folder that is everybody's, root would open and write whatever it points to."""
+    (tmp_path / "secret").write_text("mine")
+    (tmp_path / "lease").symlink_to(tmp_path / "secret")
+    monkeypatch.setattr(lease, "LEASE", str(tmp_path / "lease"))
+    monkeypatch.setenv("EDGEPRUNE_LEASE", str(tmp_path / "lease"))
+    with pytest.raises(RuntimeError, match="a link"), lease.lease(1):
+        pass
+    with pytest.raises(DeviceError, match="a link"), here():
+        pass
+    assert (tmp_path / "secret").read_text() == "mine"

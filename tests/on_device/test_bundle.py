@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -114,6 +115,25 @@ def test_what_would_be_run_in_a_files_place_is_refused(bundle, name):
     assert done.returncode == 1 and "is no part of the bundle" in done.stderr
 
 
+def test_code_in_a_folder_and_links_are_refused(bundle, tmp_path):
+    """Python takes a folder without __init__ for a package, and a compiled file for a module, wherever they lie beside a script."""
+    for name in ("numpy/__init__.pyc", "engines/__init__.pyc", "PIL/Image.py", "engines/deep/a.so"):
+        (bundle / name).parent.mkdir(parents=True, exist_ok=True)
+        (bundle / name).write_bytes(b"owned")
+        with pytest.raises(
+            EngineError, match=f"{name.split('/')[0]} is no part of the bundle, and Python would import it"
+        ):
+            signing.check(bundle)
+        done = run(bundle, *ORT, script="run.sh")
+        assert done.returncode == 1 and f"{name} is no part of the bundle" in done.stderr
+        (bundle / name).unlink()
+    (tmp_path / "victim").write_text("mine")
+    (bundle / "result.json.part").symlink_to(tmp_path / "victim")
+    with pytest.raises(EngineError, match="is a link"):
+        signing.check(bundle)
+    assert run(bundle, *ORT, script="run.sh").returncode == 1 and (tmp_path / "victim").read_text() == "mine"
+
+
 def test_a_bundle_that_was_run_by_hand_can_be_run_again(bundle):
     """Not by run.sh and its -B: python3 check.py, as the docs have it."""
     environment = {**os.environ, "EDGEPRUNE_LEASE": str(bundle.parent / "lease")}
@@ -154,7 +174,7 @@ def test_the_manifest_says_what_made_it(made):
 
 
 @needs_keygen
-def test_signatures(bundle, tmp_path):
+def test_signatures(bundle, tmp_path, monkeypatch):
     for name in ("mine", "other"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)], check=True)
     lines = {n: f"{n}@example.com {(tmp_path / f'{n}.pub').read_text()}" for n in ("mine", "other")}
@@ -162,8 +182,15 @@ def test_signatures(bundle, tmp_path):
     (tmp_path / "others").write_text(lines["other"])
     refused = run(bundle, *ORT, "--signers", str(tmp_path / "signers"))
     assert refused.returncode == 1 and "the bundle is not signed" in refused.stderr
-    archive = signing.sign(bundle, tmp_path / "mine")
-    assert archive.exists() and (bundle / "SHA256SUMS.sig").exists()
+    monkeypatch.chdir(bundle)
+    archive = signing.sign(Path(), tmp_path / "mine")
+    with tarfile.open(archive) as whole:
+        assert {n.split("/")[0] for n in whole.getnames()} == {bundle.parent.name}
+    (bundle / "allowed").write_text(lines["mine"])  # whoever made the bundle would say who may sign it
+    with pytest.raises(EngineError, match="lies in the bundle"):
+        signing.check(bundle, Path("allowed"))
+    (bundle / "allowed").unlink()
+    assert archive.parent == bundle.parent and (bundle / "SHA256SUMS.sig").exists()
     signing.check(bundle, tmp_path / "signers")
     signing.check(bundle, tmp_path / "signers", "mine@example.com")
     assert run(bundle, *ORT, "--seconds", "0", "--signers", str(tmp_path / "signers")).returncode == 0

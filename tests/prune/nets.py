@@ -215,6 +215,22 @@ class Attended(nn.Module):
         return self.head(t.transpose(1, 2).reshape(x.shape))
 
 
+class ExpandedGate(nn.Module):
+    """Squeeze and excitation as most people write it, and a scale that is no buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = block(3, 16), block(16, 12), nn.Conv2d(12, 5, 1)
+        self.fc = nn.Sequential(nn.Linear(16, 4), nn.ReLU(), nn.Linear(4, 16), nn.Sigmoid())
+        self.gain = torch.linspace(0.5, 1.5, 12).view(1, 12, 1, 1)
+
+    def forward(self, x):
+        x = self.a(x)
+        b, c, _, _ = x.shape
+        gate = self.fc(x.mean((2, 3)).view(b, c)).view(b, c, 1, 1)
+        return self.head(self.b(x * gate.expand_as(x)) * self.gain)
+
+
 class PixelGate(nn.Module):
     """PIDNet's gate: the sum over two embeddings' products, with a resize by nearest and a strided mean before it."""
 
@@ -302,5 +318,5 @@ class Separable(nn.Module):
 NETS = [
     Residual, Unpool, Grouped, ChannelShuffle, ChunkCat, SplitFixed, PixelShuffle, Transposed, Twice, SqueezeExcite,
     ZeroPadded, TwoOutputs, Flattened, UnknownOperator, Normed, Tokens, PixelGate, SamePadded, Blurred, Standardised, OddForms,
-    Separable, Attended,
+    Separable, Attended, ExpandedGate,
 ]  # fmt: skip

@@ -98,6 +98,12 @@ def test_attention_norms_and_nearest_resizing_are_counted_as_fvcore_counts_them(
     assert cost.total(cost.macs(graph))(plan.widths) == count_macs(shrink(net, plan), (32, 32))
 
 
+def test_a_gate_that_is_expanded_goes_with_its_map():
+    graph = find_groups(nets.ExpandedGate(), EXAMPLE)
+    assert names(graph) == {"a.0": 16, "fc.0": 4} and set(graph.groups[0].producers) == {"a.0", "fc.2"}
+    assert "register_buffer" in graph.unprunable["b.0"]
+
+
 def test_attention_counts_the_same_in_every_form():
     counted = {form: count_macs(nets.Attended(form), (32, 32)) for form in ("matmul", "bmm", "fused", "einsum")}
     graphs = {form: find_groups(nets.Attended(form), torch.zeros(1, 3, 32, 32)) for form in counted}

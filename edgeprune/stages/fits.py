@@ -1,0 +1,101 @@
+"""Does the network fit the data, and can it be pruned? Asked before anything is trained, since the answers are the same then."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from edgeprune import models
+from edgeprune.documents import hint
+from edgeprune.errors import EdgepruneError, ModelError, RecipeError
+from edgeprune.prune.channels import ChannelGraph
+from edgeprune.prune.groups import find_groups, matches
+
+# of a task: what a network has to answer, and whether a shape is that, for so many classes
+_ANSWERS: dict[str, tuple[str, Callable[[tuple[int, ...], int], bool]]] = {
+    "segmentation": ("(B, {} classes, h, w) logits", lambda shape, k: len(shape) == 4 and shape[1] == k),
+    "classification": ("(B, {} classes) logits", lambda shape, k: len(shape) == 2 and shape[1] == k),
+    "detection": ("(B, anchors, {} classes + 4) numbers", lambda shape, k: len(shape) == 3 and shape[2] == k + 4),
+}
+
+
+def check(net: nn.Module, example: torch.Tensor, task: str, classes: Sequence[str], never: Sequence[str]) -> None:
+    """Refuse a network that would fail only after hours.
+
+    Raises:
+        ModelError: it cannot be copied, does not run on `example` (1, 3, H, W), answers something else than its task asks for,
+            or has no channel that can go.
+        RecipeError: a pattern of `prune.never` names nothing, or the patterns leave nothing.
+    """
+    check_never(net, never)
+    try:
+        copy.deepcopy(net)
+    except Exception as error:
+        raise ModelError(
+            f"the network cannot be copied ({_line(error)}), which pruning has to do; torch.nn.utils.weight_norm is often the reason: "
+            "use torch.nn.utils.parametrizations.weight_norm, or remove_weight_norm"
+        ) from error
+    _answers(net, example, task, len(classes))
+    check_groups(find_groups(net, example, never), never)
+
+
+def check_groups(graph: ChannelGraph, never: Sequence[str]) -> None:
+    """Something can go.
+
+    Raises:
+        ModelError: nothing can, with the reasons.
+    """
+    if not graph.groups:
+        patterns = f" (prune.never names {', '.join(never)})" if never else ""
+        raise ModelError("; ".join([f"no channel of the network can be pruned{patterns}", *kept_whole(graph)[:3]]))
+
+
+def check_never(net: nn.Module, patterns: Sequence[str]) -> None:
+    """Every pattern of `prune.never` names something.
+
+    Raises:
+        RecipeError: one does not.
+    """
+    layers = [name for name, m in net.named_modules() if next(m.parameters(recurse=False), None) is not None]
+    top = list(dict.fromkeys(name.partition(".")[0] for name in layers))
+    for pattern in patterns:
+        if not any(matches(name, pattern) for name in layers):
+            raise RecipeError(f"prune.never: {pattern!r} names no layer of the network; {hint(pattern, top)}")
+
+
+def kept_whole(graph: ChannelGraph) -> list[str]:
+    """One line a reason for which channels cannot be pruned; the classifiers' are no news."""
+    reasons: dict[str, list[str]] = {}
+    for module, reason in graph.unprunable.items():
+        if reason != "an output of the network":
+            reasons.setdefault(reason, []).append(module)
+    return [
+        f"kept whole: {modules[0]}{f' and {len(modules) - 1} more' if modules[1:] else ''} ({reason})"
+        for reason, modules in reasons.items()
+    ]
+
+
+def _answers(net: nn.Module, example: torch.Tensor, task: str, classes: int) -> None:
+    training = net.training
+    try:
+        with torch.no_grad():
+            found = models.logits_of(net.eval()(example))
+    except EdgepruneError:
+        raise
+    except Exception as error:
+        raise ModelError(f"the network does not run on {tuple(example.shape)}: {_line(error)}") from error
+    finally:
+        net.train(training)
+    wanted, fits = _ANSWERS[task]
+    shape = tuple(getattr(found, "shape", ()))
+    if not fits(shape, classes):
+        raise ModelError(
+            f"the network answers {shape} to {tuple(example.shape)}; {task} of this data wants {wanted.format(classes)}"
+        )
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
