@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -148,13 +147,11 @@ def _names(result: Path) -> tuple[str, str]:
     """Recipe and target that a result.zip says it is of."""
     if not result.is_file():
         raise UsageError(f"verify: {result}: no such file; copy result.zip from the device")
-    try:
-        with zipfile.ZipFile(result) as whole:
-            told: dict[str, Any] = json.loads(whole.read("result.json"))
-        names = told["recipe"], told["target"]
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
-        raise EngineError(f"{result}: no whole result.zip ({error}); copy it again from the device") from error
-    if any(Path(str(name)).name != name for name in names):
+    from edgeprune.devices import replay
+
+    told = replay.result(result)
+    names = str(told.get("recipe")), str(told["target"])
+    if any(Path(name).name != name for name in names):
         raise EngineError(f"{result}: {names} are no names of a recipe and a target")
     return names
 

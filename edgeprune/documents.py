@@ -28,6 +28,8 @@ _Loader.add_implicit_resolver(
     list("-+0123456789."),
 )
 
+_MOST_LINES, _DEEPEST = 10_000, 50
+
 
 def parse(text: str) -> Any:
     """A YAML value, as on the command line."""
@@ -62,6 +64,12 @@ def read(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
 
 
 def _lines(node: Any, key: Key, lines: dict[Key, int], path: Path) -> None:
+    if (
+        len(lines) > _MOST_LINES or len(key) > _DEEPEST
+    ):  # aliases can refer to themselves, or stand for any number of lines
+        raise RecipeError(
+            f"{path}:{node.start_mark.line + 1}: more than any recipe holds; does an alias refer to itself?"
+        )
     if isinstance(node, yaml.MappingNode):
         for k, value in node.value:
             below = (*key, k.value)

@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,9 @@ from edgeprune.errors import DataError, EdgepruneError, RunLockedError
 
 if TYPE_CHECKING:
     import torch
+
+
+_FULL = 1 << 20  # bytes
 
 
 def replace_with(path: Path, write: Callable[[Path], None]) -> None:
@@ -29,10 +33,23 @@ def replace_with(path: Path, write: Callable[[Path], None]) -> None:
         os.replace(beside, path)
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise EdgepruneError(f"disk full: cannot write {path}; free some space and run again") from error
+            raise _disk_full(path) from error
         raise EdgepruneError(f"cannot write {path}: {error.strerror}") from error
+    except Exception as error:  # torch's and safetensors' writers have errors of their own for it
+        if is_full(path.parent):
+            raise _disk_full(path) from error
+        raise
     finally:
         beside.unlink(missing_ok=True)
+
+
+def is_full(folder: Path) -> bool:
+    """Is there next to no space left where the folder lies?"""
+    return shutil.disk_usage(folder).free < _FULL
+
+
+def _disk_full(path: Path) -> EdgepruneError:
+    return EdgepruneError(f"disk full: cannot write {path}; free some space and run again")
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -126,7 +143,11 @@ def load_tensors(path: Path) -> dict[str, torch.Tensor]:
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
     """Hold a run's folder; a second run into it is refused. The lock goes with the process, also by kill -9."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".lock").touch()
+    except OSError as error:
+        raise EdgepruneError(f"cannot write {folder}: {error.strerror}; choose another --runs-dir") from error
     with open(folder / ".lock", "a+") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -107,6 +107,11 @@ def test_settings(cli, setting, said):
         ("a: [1", "not YAML"),
         ("name: x\nname: y\n", "name stands twice (also in line 1)"),
         ("- 1\n- 2\n", "must be `key: value` lines"),
+        ("a: &a [*a, *a]\n", "does an alias refer to itself?"),
+        (
+            "".join(f"k{n}: &k{n} [{', '.join([f'*k{n - 1}'] * 9) if n else '1'}]\n" for n in range(9)),
+            "more than any recipe holds",
+        ),
         ("x: !!python/object/apply:os.system ['echo hi']\n", "not YAML"),
     ],
 )
@@ -207,6 +212,7 @@ CHECKPOINTS = {
     "more.safetensors": (_more, "head.extra"),
     "junk.pt": (lambda p: p.write_text("junk\n"), "neither safetensors nor a torch file"),
     "pointer.pth": (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\n"), "not a whole checkpoint"),
+    "numbers.pt": (lambda p: torch.save({0: torch.ones(2)}, p), "not a named tensor"),
     "list.pt": (lambda p: torch.save([1, 2], p), "not a dict of weights"),
 }
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgeprune.errors import DataError
+from edgeprune import files
+from edgeprune.errors import DataError, EdgepruneError
 from edgeprune.files import files_below, hash_tree
 
 
@@ -55,3 +56,28 @@ def test_other_data_is_told_apart(data, change):
         other = path.with_name("3.png")
         path.rename(data / "between"), other.rename(path), (data / "between").rename(other)
     assert hash_tree(data) != before
+
+
+def test_a_full_disk_is_told_as_one(tmp_path, monkeypatch):
+    """safetensors and torch have errors of their own for it."""
+    monkeypatch.setattr(files, "is_full", lambda folder: True)
+
+    def write(beside):
+        beside.write_bytes(b"half")
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 171712 vs 171604")
+
+    with pytest.raises(EdgepruneError, match=r"disk full: cannot write .*w\.pt"):
+        files.replace_with(tmp_path / "w.pt", write)
+    monkeypatch.setattr(files, "is_full", lambda folder: False)
+    with pytest.raises(RuntimeError):
+        files.replace_with(tmp_path / "w.pt", write)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(EdgepruneError, match="cannot write .*choose another --runs-dir"),
+        files.lock(tmp_path / "file" / "run"),
+    ):
+        pass

@@ -75,6 +75,7 @@ def ppm(path):
             end += 1
         if content[at : at + 1] == b"#":
             end = content.find(b"\n", at)
+            end = len(content) if end < 0 else end
         elif end > at:
             words.append(content[at:end])
         at = end + 1

@@ -33,6 +33,10 @@ def play(folder, args):
         raise ValueError(
             "masks are written of segmentation only; this bundle is of %s (./run.sh checks it)" % about["task"]
         )
+    if args.out and os.path.isdir(args.source) and os.path.realpath(args.source) == os.path.realpath(args.out):
+        raise ValueError(
+            "--out %s is where the images lie: masks would take their place; give another folder" % args.out
+        )
     images = frames.frames(args.source)
     show = window() if args.show else None
     made, size = engine(folder, about, args), about["input"]["shape"][1:3]

@@ -29,7 +29,33 @@ _PARTS = {
     "target", "task", "backend", "graphs", "engines", "device", "during", "precision_asked", "precision_found",
     "dense_precision_found", "image_sums", "latency", "dense_latency", "boundaries", "layers",
 }  # fmt: skip
-_LARGEST = 1 << 31  # bytes of an unpacked part; a zip can claim any size
+_KINDS = {"graphs": dict, "engines": dict, "device": dict, "during": dict, "boundaries": dict, "latency": dict, "dense_latency": dict,
+          "image_sums": list}  # fmt: skip
+_LARGEST, _LARGEST_TEXT = (
+    1 << 31,
+    1 << 26,
+)  # bytes of the unpacked answers, and of result.json; a zip can claim any size
+
+
+def result(path: Path) -> dict[str, Any]:
+    """The result.json of a result.zip, its parts of the right kinds.
+
+    Raises:
+        EngineError: it is missing, damaged, or no result.
+    """
+    try:
+        with zipfile.ZipFile(path) as whole:
+            if whole.getinfo("result.json").file_size > _LARGEST_TEXT:
+                raise EngineError(f"{path}: its parts are larger than any result")
+            told = json.loads(whole.read("result.json"))
+    except FileNotFoundError as error:
+        raise EngineError(f"{path}: no such file") from error
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile, EOFError, RecursionError) as error:
+        raise EngineError(f"{path}: no whole result.zip ({error}); copy it again from the device") from error
+    whole = isinstance(told, dict) and told.get("schema") == SCHEMA and told.keys() >= _PARTS
+    if not whole or not all(isinstance(told[name], kind) for name, kind in _KINDS.items()):
+        raise EngineError(f"{path}: not a result of this program's bundles (schema {SCHEMA}); run the bundle again")
+    return told
 
 
 def read(path: Path) -> tuple[dict[str, Any], np.ndarray]:
@@ -38,18 +64,21 @@ def read(path: Path) -> tuple[dict[str, Any], np.ndarray]:
     Raises:
         EngineError: it is missing, damaged, or no result.
     """
+    told = result(path)
     try:
         with zipfile.ZipFile(path) as whole:
-            if any(whole.getinfo(name).file_size > _LARGEST for name in ("result.json", "answers.npy")):
+            if whole.getinfo("answers.npy").file_size > _LARGEST:
                 raise EngineError(f"{path}: its parts are larger than any result")
-            told = json.loads(whole.read("result.json"))
             answers = np.load(io.BytesIO(whole.read("answers.npy")), allow_pickle=False)
-    except FileNotFoundError as error:
-        raise EngineError(f"{path}: no such file") from error
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
+    except (
+        KeyError,
+        ValueError,
+        OSError,
+        zipfile.BadZipFile,
+        EOFError,
+        MemoryError,
+    ) as error:  # a header can claim any shape
         raise EngineError(f"{path}: no whole result.zip ({error}); copy it again from the device") from error
-    if not isinstance(told, dict) or told.get("schema") != SCHEMA or not told.keys() >= _PARTS:
-        raise EngineError(f"{path}: not a result of this program's bundles (schema {SCHEMA}); run the bundle again")
     kind = (answers.dtype.type, answers.ndim)
     if _ANSWERS.get(str(told.get("task"))) != kind or len(answers) != len(told["image_sums"]):
         raise EngineError(f"{path}: its answers do not belong to its result; run the bundle again")

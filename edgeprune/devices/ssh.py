@@ -34,6 +34,7 @@ from edgeprune.target import Target
 ROOT = ".cache/edgeprune"  # of the user's home on the device
 _TRIES, _PAUSE = 4, 2.0
 _PERSIST = 60  # seconds that the shared connection outlives the last command, should nobody hang up
+_ANSWER = "edgeprune-answers"
 _BROKEN = 255  # ssh's own exit status for a connection that failed
 _OPTIONS = ("-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=15",
             "-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3")  # fmt: skip
@@ -134,7 +135,8 @@ class Ssh:
         raise AssertionError
 
     def _once(self, command: str, seconds: float, data: bytes = b"") -> bytes:
-        line = [*self._line, f"cd && {{ {command}; }}"]
+        # before our answer stands whatever the board's shell prints when it starts (an echo in .bashrc)
+        line = [*self._line, f"echo {_ANSWER} && cd && {{ {command}; }}"]
         try:
             done = subprocess.run(line, input=data, capture_output=True, timeout=seconds, check=False)
         except FileNotFoundError as error:
@@ -142,7 +144,7 @@ class Ssh:
         except subprocess.TimeoutExpired as error:
             raise DeviceError(f"{self.name}: no answer within {seconds:.0f} s") from error
         if done.returncode == 0:
-            return done.stdout
+            return done.stdout.partition(f"{_ANSWER}\n".encode())[2]
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         last = next((x for x in reversed(lines) if x.strip()), f"exit status {done.returncode}")
         if done.returncode == _BROKEN:

@@ -79,8 +79,8 @@ def watch(net: nn.Module, names: Iterable[str]) -> tuple[dict[str, Moments], lis
     generator = torch.Generator().manual_seed(0)
 
     def before(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            x = args[0].detach()
+        def hook(module: nn.Module, args: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]) -> None:
+            x = (args[0] if args else named["input"]).detach()
             flat = x.movedim(-1 if isinstance(module, nn.Linear) else 1, 0).flatten(1)
             if (count := POSITIONS * len(x)) < flat.shape[1]:
                 flat = flat[:, torch.randint(flat.shape[1], (count,), generator=generator).to(flat.device)]
@@ -93,7 +93,7 @@ def watch(net: nn.Module, names: Iterable[str]) -> tuple[dict[str, Moments], lis
 
         return hook
 
-    return found, [net.get_submodule(n).register_forward_pre_hook(before(n)) for n in sorted(names)]
+    return found, [net.get_submodule(n).register_forward_pre_hook(before(n), with_kwargs=True) for n in sorted(names)]
 
 
 def readers(net: nn.Module, groups: Iterable[Group]) -> set[str]:

@@ -169,8 +169,8 @@ def _read_constants(
     high: dict[str, torch.Tensor] = {}
 
     def watch(name: str):
-        def hook(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            x = args[0].detach()
+        def hook(module: nn.Module, args: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]) -> None:
+            x = (args[0] if args else named["input"]).detach()
             axis = x.ndim - 1 if isinstance(module, nn.Linear) else 1
             flat = x.movedim(axis, 0).flatten(1)
             a, b = flat.amin(1), flat.amax(1)
@@ -179,7 +179,7 @@ def _read_constants(
 
         return hook
 
-    hooks = [full.get_submodule(n).register_forward_pre_hook(watch(n)) for n in readers]
+    hooks = [full.get_submodule(n).register_forward_pre_hook(watch(n), with_kwargs=True) for n in readers]
     inputs = (example,) if isinstance(example, torch.Tensor) else example
     training = full.training
     with torch.no_grad():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,8 @@ def assemble(run: Run) -> dict[str, Any]:
         "gates": verified["gates"],
         "proof": facts["prune"]["proof"],
         "machine": verified.get("machine"),
-        "bundle": facts["bundle"].get("archive"),
+        # by its name: the run's folder may have been moved since
+        "bundle": (archive := facts["bundle"].get("archive")) and str(run.folder / Path(archive).name),
     }  # fmt: skip
 
 

@@ -176,6 +176,20 @@ def test_a_broken_connection_is_tried_again(server, monkeypatch):
     assert len(calls) >= 4
 
 
+def test_a_shell_that_greets_is_no_answer(server, tmp_path):
+    """An echo in .bashrc stands before every answer: numbers, JSON and files."""
+    target, there = server
+    (there / ".bashrc").write_text("echo Welcome to the board; echo; echo 17\n")
+    try:
+        board = device_of(target)
+        assert b"Welcome" in subprocess.run([*board.link._line, "true"], capture_output=True, check=True).stdout
+        assert board.why_not() is None and board.version().startswith("openvino")
+        (tmp_path / "a.bin").write_bytes(b"\x00Welcome to the board\n" * 9)
+        assert board.link.fetch(board.link.put([tmp_path / "a.bin"])) == (tmp_path / "a.bin").read_bytes()
+    finally:
+        (there / ".bashrc").unlink()
+
+
 def test_two_measurements_never_overlap(server, graphs, tmp_path):
     target, there = server
     board = device_of(target)

@@ -167,6 +167,44 @@ def test_a_result_that_is_not_whole_is_one_line(bundle, tmp_path):
         replay.read(tmp_path / "part.zip")
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("result.json", "[]"), ("result.json", '{"schema": 2}'), ("image_sums", None), ("graphs", None)],
+)
+def test_a_result_of_another_form_is_one_line(bundle, tmp_path, name, content):
+    if not (bundle / "result.zip").exists():
+        run(bundle, *ORT, "--seconds", "0")
+    with zipfile.ZipFile(bundle / "result.zip") as whole, zipfile.ZipFile(tmp_path / "odd.zip", "w") as odd:
+        told = whole.read("result.json").decode()
+        odd.writestr(
+            "result.json", content if name == "result.json" else json.dumps(json.loads(told) | {name: content})
+        )
+        odd.writestr("answers.npy", whole.read("answers.npy"))
+    with pytest.raises(EngineError, match="not a result of this program's bundles"):
+        replay.read(tmp_path / "odd.zip")
+
+
+def test_a_result_that_claims_more_than_it_holds_is_one_line(bundle, tmp_path):
+    run(bundle, *ORT, "--seconds", "0")
+    with zipfile.ZipFile(bundle / "result.zip") as whole, zipfile.ZipFile(tmp_path / "odd.zip", "w") as odd:
+        odd.writestr("result.json", whole.read("result.json"))
+        with odd.open("answers.npy", "w") as answers:
+            np.lib.format.write_array_header_1_0(
+                answers, {"descr": "|u1", "fortran_order": False, "shape": (1 << 17, 1 << 17, 1 << 17)}
+            )
+    with pytest.raises(EngineError, match=r"no whole result\.zip"):
+        replay.read(tmp_path / "odd.zip")
+
+
+def test_masks_never_take_the_images_place(bundle, tmp_path):
+    (tmp_path / "own").mkdir()
+    Image.fromarray(np.zeros((32, 48, 3), np.uint8)).save(tmp_path / "own" / "000.png")
+    before = (tmp_path / "own" / "000.png").read_bytes()
+    done = run(bundle, "--source", str(tmp_path / "own"), "--out", str(tmp_path / "own"), script="play.py")
+    assert done.returncode == 1 and "is where the images lie" in done.stderr + done.stdout
+    assert (tmp_path / "own" / "000.png").read_bytes() == before
+
+
 def test_the_manifest_says_what_made_it(made):
     told = json.loads((made / "MANIFEST.json").read_text())
     assert {"torch", "onnx", "python"} <= told["made_with"].keys() and told["files"]["pruned.onnx"]["bytes"] > 0

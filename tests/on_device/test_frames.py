@@ -18,5 +18,11 @@ def test_frames_are_resized_as_the_trainings_images_were(monkeypatch, size, pill
     assert np.abs(found.astype(int) - expected).max() <= 1
 
 
+def test_a_ppm_that_ends_in_a_comment_ends(tmp_path):
+    (tmp_path / "a.ppm").write_bytes(b"P6\n# never ended")
+    with pytest.raises(ValueError, match="no binary PPM"):
+        frames.ppm(str(tmp_path / "a.ppm"))
+
+
 def test_a_frame_of_the_right_size_stays():
     assert frames.resized(NOISE, (96, 160)) is NOISE

@@ -312,7 +312,7 @@ class Separable(nn.Module):
         self.norm, self.head = nn.BatchNorm2d(10, affine=False), nn.Conv2d(10, 5, 1)
 
     def forward(self, x):
-        return self.head(F.relu(self.norm(self.b(self.depth(self.a(x))))))
+        return self.head(input=F.relu(self.norm(self.b(input=self.depth(self.a(x))))))
 
 
 NETS = [
