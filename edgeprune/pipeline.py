@@ -179,8 +179,8 @@ def _stage_key(job: Run, stage: Stage, key: str) -> str:
 
 
 def _asking_key(job: Run, stage: Stage, key: str) -> str:
-    """The key with the device that can be asked now (how it is set, too) and its backend's version; that of the time when the stage was done, while the
-    device is out of reach."""
+    """The key with the device that can be asked now, how it is set, and its backend's version; those of the time when the stage was
+    done, while the device is out of reach."""
     on = deploy.device(job)
     if on.why_not() is None:
         job.kept["asked"] = [job.target.host, on.version(), on.identity()]

@@ -43,22 +43,10 @@ def judged(engines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _named(device: dict[str, Any]) -> str:
     """A device and how it is set, in words: two of one name are not the same."""
-    gpu = device.get("gpu")
-    told = {
-        "board": "",
-        "cpu": "",
-        "gpu": "",
-        "device": "",
-        "threads": " threads",
-        "power_mode": "",
-        "governor": " governor",
-    }
-    words = [f"{device[k]}{unit}" for k, unit in told.items() if k != "gpu" and device.get(k) not in (None, "", [])]
-    return (
-        ", ".join(
-            dict.fromkeys(
-                [*words, *([str(gpu.get("name", gpu)) if isinstance(gpu, dict) else str(gpu)] if gpu else [])]
-            )
-        )
-        or "unknown"
-    )
+    gpu = device.get("gpu") or {}
+    threads, governor = device.get("threads"), device.get("governor")
+    words = [
+        device.get("board"), device.get("cpu"), gpu.get("name") if isinstance(gpu, dict) else gpu, device.get("device"),
+        f"{threads} threads" if threads else None, device.get("power_mode"), f"{governor} governor" if governor else None,
+    ]  # fmt: skip
+    return ", ".join(dict.fromkeys(str(w) for w in words if w)) or "unknown"

@@ -173,9 +173,8 @@ class SegFormer(nn.Module):
             if isinstance(m, nn.Linear):
                 nn.init.trunc_normal_(m.weight, std=0.02)
                 nn.init.zeros_(m.bias)
-            elif isinstance(
-                m, nn.Conv2d
-            ):  # over what a group alone puts out, as NVlabs/SegFormer does; no norm follows
+            elif isinstance(m, nn.Conv2d):
+                # over what a group alone puts out, as NVlabs/SegFormer does; no norm follows
                 out = m.weight[0, 0].numel() * m.out_channels // m.groups
                 nn.init.normal_(m.weight, std=(2 / out) ** 0.5)
                 if m.bias is not None:

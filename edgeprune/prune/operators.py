@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 aten = torch.ops.aten
 
 
+_FOREIGN = "read by a weight that is no module of torch's own"
+
+
 def same(trace: Trace, node: Call) -> Value:
     """The result has the channels of the first argument."""
     return trace.value(node.args[0])
@@ -57,6 +60,8 @@ def conv(trace: Trace, node: Call) -> Value:
             trace.union.fix(ids, "grouped convolution that is no Conv2d")
         return trace.fresh(node, "grouped convolution that is no Conv2d")
     ids = _weighted(trace, x, weight, bias, groups, out_axis=0, in_axis=1)
+    if weight in trace.parameters and not isinstance(trace.owner(weight), (nn.Conv1d, nn.Conv2d)):
+        trace.union.fix(x.ids, _FOREIGN)  # what a removed channel emits could not be folded into it
     kernel = math.prod(shape_of(weight)[2:])
     pixels = math.prod(shape_of(node)[2:])
     inputs = None if groups > 1 and shape_of(weight)[1] == 1 else trace.axis(weight, 1)
@@ -90,6 +95,8 @@ def linear(trace: Trace, node: Call) -> Value:
         trace.union.union(x.ids, trace.axis(weight, 1))
     if bias is not None:
         trace.union.union(trace.axis(bias, 0), ids)
+    if weight in trace.parameters and not isinstance(trace.owner(weight), nn.Linear):
+        trace.union.fix(x.ids, _FOREIGN)
     trace.count(node, "linear", math.prod(shape_of(node)[:-1]), outputs=ids, inputs=trace.axis(weight, 1))
     return Value(ids, axis=rank - 1)
 

@@ -28,7 +28,7 @@ def check(net: nn.Module, example: torch.Tensor, task: str, classes: Sequence[st
     Raises:
         ModelError: it cannot be copied, does not run on `example` (1, 3, H, W), answers something else than its task asks for,
             or has no channel that can go.
-        RecipeError: a pattern of `prune.never` names nothing, or the patterns leave nothing.
+        RecipeError: a pattern of `prune.never` names nothing.
     """
     check_never(net, never)
     try:

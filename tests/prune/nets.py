@@ -231,6 +231,18 @@ class ExpandedGate(nn.Module):
         return self.head(self.b(x * gate.expand_as(x)) * self.gain)
 
 
+class OwnConvolution(nn.Module):
+    """A layer that keeps its weight itself; some do."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c, self.head = block(3, 16), nn.Module(), block(12, 8), nn.Conv2d(8, 5, 1)
+        self.b.weight = nn.Parameter(torch.randn(12, 16, 3, 3) / 12)
+
+    def forward(self, x):
+        return self.head(self.c(F.relu(F.conv2d(self.a(x), self.b.weight, None, 1, 1))))
+
+
 class PixelGate(nn.Module):
     """PIDNet's gate: the sum over two embeddings' products, with a resize by nearest and a strided mean before it."""
 
@@ -318,5 +330,5 @@ class Separable(nn.Module):
 NETS = [
     Residual, Unpool, Grouped, ChannelShuffle, ChunkCat, SplitFixed, PixelShuffle, Transposed, Twice, SqueezeExcite,
     ZeroPadded, TwoOutputs, Flattened, UnknownOperator, Normed, Tokens, PixelGate, SamePadded, Blurred, Standardised, OddForms,
-    Separable, Attended, ExpandedGate,
+    Separable, Attended, ExpandedGate, OwnConvolution,
 ]  # fmt: skip

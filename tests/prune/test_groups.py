@@ -67,6 +67,7 @@ def test_what_is_computed_or_odd_is_kept_and_the_rest_goes():
         (nets.Standardised, "a.0", "a weight that is computed", {"c.0": 8}),
         (nets.OddForms, "a.0", "pooled or resized over the channels", {"c.0": 6}),
         (nets.OddForms, "b.0", "operator aten.pow is not known in this form", {"c.0": 6}),
+        (nets.OwnConvolution, "a.0", "read by a weight that is no module of torch's own", {"c.0": 8}),
         (nets.SamePadded, "head", "an output of the network", {"a.0": 16, "b": 12}),
     ):
         graph = find_groups(build(), EXAMPLE)
