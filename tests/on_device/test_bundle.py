@@ -8,6 +8,7 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pngs
@@ -51,6 +52,15 @@ def made(tmp_path_factory) -> Path:
 @pytest.fixture
 def bundle(made, tmp_path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "bundle"))
+
+
+@pytest.fixture(scope="module")
+def brought(made, tmp_path_factory) -> tuple[dict[str, Any], bytes]:
+    """(what result.json tells, answers.npy) of a run."""
+    bundle = Path(shutil.copytree(made, tmp_path_factory.mktemp("ran") / "bundle"))
+    assert run(bundle, *ORT, "--seconds", "0").returncode == 0
+    with zipfile.ZipFile(bundle / "result.zip") as whole:
+        return json.loads(whole.read("result.json")), whole.read("answers.npy")
 
 
 def run(bundle: Path, *args: str, script: str = "check.py") -> subprocess.CompletedProcess[str]:
@@ -156,42 +166,29 @@ def test_engines_of_a_signed_bundle_are_its_users(bundle, monkeypatch, tmp_path)
     assert Path(manifest.engines_home(str(bundle), "signers")).is_relative_to(tmp_path / ".cache")
 
 
-def test_a_result_that_is_not_whole_is_one_line(bundle, tmp_path):
-    run(bundle, *ORT, "--seconds", "0")
-    with zipfile.ZipFile(bundle / "result.zip") as whole, zipfile.ZipFile(tmp_path / "part.zip", "w") as part:
-        told = json.loads(whole.read("result.json"))
-        del told["device"]
-        part.writestr("result.json", json.dumps(told))
-        part.writestr("answers.npy", whole.read("answers.npy"))
-    with pytest.raises(EngineError, match="not a result of this program's bundles"):
-        replay.read(tmp_path / "part.zip")
-
-
 @pytest.mark.parametrize(
-    ("name", "content"),
-    [("result.json", "[]"), ("result.json", '{"schema": 2}'), ("image_sums", None), ("graphs", None)],
-)
-def test_a_result_of_another_form_is_one_line(bundle, tmp_path, name, content):
-    if not (bundle / "result.zip").exists():
-        run(bundle, *ORT, "--seconds", "0")
-    with zipfile.ZipFile(bundle / "result.zip") as whole, zipfile.ZipFile(tmp_path / "odd.zip", "w") as odd:
-        told = whole.read("result.json").decode()
-        odd.writestr(
-            "result.json", content if name == "result.json" else json.dumps(json.loads(told) | {name: content})
-        )
-        odd.writestr("answers.npy", whole.read("answers.npy"))
+    "change",
+    [
+        lambda told: {k: v for k, v in told.items() if k != "device"}, lambda told: [], lambda told: {"schema": 2},
+        lambda told: told | {"image_sums": None}, lambda told: told | {"graphs": None},
+    ],
+    ids=["a part is missing", "a list", "nothing in it", "no sums", "no graphs"],
+)  # fmt: skip
+def test_a_result_of_another_form_is_one_line(brought, tmp_path, change):
+    told, answers = brought
+    with zipfile.ZipFile(tmp_path / "odd.zip", "w") as odd:
+        odd.writestr("result.json", json.dumps(change(told)))
+        odd.writestr("answers.npy", answers)
     with pytest.raises(EngineError, match="not a result of this program's bundles"):
         replay.read(tmp_path / "odd.zip")
 
 
-def test_a_result_that_claims_more_than_it_holds_is_one_line(bundle, tmp_path):
-    run(bundle, *ORT, "--seconds", "0")
-    with zipfile.ZipFile(bundle / "result.zip") as whole, zipfile.ZipFile(tmp_path / "odd.zip", "w") as odd:
-        odd.writestr("result.json", whole.read("result.json"))
+def test_a_result_that_claims_more_than_it_holds_is_one_line(brought, tmp_path):
+    with zipfile.ZipFile(tmp_path / "odd.zip", "w") as odd:
+        odd.writestr("result.json", json.dumps(brought[0]))
         with odd.open("answers.npy", "w") as answers:
-            np.lib.format.write_array_header_1_0(
-                answers, {"descr": "|u1", "fortran_order": False, "shape": (1 << 17, 1 << 17, 1 << 17)}
-            )
+            header = {"descr": "|u1", "fortran_order": False, "shape": (1 << 17, 1 << 17, 1 << 17)}
+            np.lib.format.write_array_header_1_0(answers, header)
     with pytest.raises(EngineError, match=r"no whole result\.zip"):
         replay.read(tmp_path / "odd.zip")
 
