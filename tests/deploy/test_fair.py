@@ -28,7 +28,7 @@ def test_means_spread_and_order():
     a = rows[1]
     assert a["score"] == 62 and a["spread"] == pytest.approx(8**0.5) and a["worst_class"] == "rider" and a["met"] == 1
     assert rows[0]["spread"] is None and cell(rows[0], "± sd") == "-"
-    assert cell(a, "to dense") == "-8.00" and cell(a, "met") == "1 of 2" and cell(a, "worst class") == "rider -6.0"
+    assert cell(a, "to dense") == "-8.00" and cell(a, "met") == "1 of 2" and cell(a, "worst class") == "rider -9.0"
     assert cell(a, "minutes") == "10.0" and cell(a, "of them ¹") == "1.0 + 2.0 + 7.0"
     assert cell(a, "steps ²") == "150 + 450" and cell(a, "budget used") == "98.0%"
     assert "c failed: no" in fair.markdown(rows, {"c": "no"})
