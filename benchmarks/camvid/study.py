@@ -106,6 +106,7 @@ SCALES = {
 PLACES = {  # folder of results/ -> its scale, and where the rows' engines ran; rows of several places are never averaged
     "cpu": ("cpu", "AVX2"),
     "cpu-avx512": ("cpu", "AVX-512"),
+    "cpu-epyc-avx512": ("cpu", "AVX-512, EPYC"),
     "gpu": ("gpu", "GPU"),
 }
 
