@@ -48,7 +48,7 @@ def test_every_stage_and_the_report(tmp_path, task, key, words):
         assert 0 <= r[row][key] <= 1 and set(r[row][r["metric"]["per_class"]]) == set(r["data"]["classes"])
     assert [a["stage"] for a in r["attribution"]] == ["dense", "pruned", "onnx", "simplified", "engine"]
     assert r["engine"][r["metric"]["agreement"]] > 0.9 and r["engine"]["precision_found"] == "f32"
-    assert r["budget"]["met"] and all(g["passed"] for g in r["gates"]) and len(r["gates"]) == 3
+    assert r["budget"]["met"] and all(g["passed"] for g in r["gates"]) and len(r["gates"]) == 4
     row = fair.row(r)
     assert row["metric"] == words[0] == front.row(r, 0)["metric"] and row["score"] == 100 * r["engine"][key]
     assert fair.headings([row])[1] == f"engine's {words[0]}" and row["worst_class"] in r["data"]["classes"]
