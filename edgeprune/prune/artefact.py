@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgeprune.errors import CheckpointError
+from edgeprune.errors import CheckpointError, SurgeryError
 from edgeprune.files import load_tensors, save_tensors
 from edgeprune.prune.plan import Plan, read_plan, save_plan
 from edgeprune.prune.surgery import shrink
@@ -45,6 +45,7 @@ def load_pruned(folder: str | Path, factory: str | None = None) -> nn.Module:
     """The pruned network of a run's folder (or of the folder that holds `plan.json`), in evaluation mode.
 
     Raises:
+        SurgeryError: the plan is of another network, or was changed.
         CheckpointError: the plan names code that builds its network, and `factory` does not name the same: a file runs no code.
     """
     from edgeprune import models
@@ -56,5 +57,15 @@ def load_pruned(folder: str | Path, factory: str | None = None) -> nn.Module:
         raise CheckpointError(
             f"{home / 'plan.json'}: its network is built by the code {named!r}; if you trust that, load(…, factory={named!r})"
         )
-    dense = models.build(network.get("network"), network.get("args", {}), named, network["classes"])
-    return restore(dense, plan, home / "weights.safetensors")
+    try:
+        dense = models.build(network.get("network"), network.get("args", {}), named, network["classes"])
+        return restore(dense, plan, home / "weights.safetensors")
+    except (
+        IndexError,
+        KeyError,
+        AttributeError,
+        RuntimeError,
+    ) as error:  # of a plan that was written or changed by hand
+        raise SurgeryError(
+            f"{home / 'plan.json'}: does not fit its network ({type(error).__name__}: {error}); make it again"
+        ) from error

@@ -13,6 +13,7 @@ from edgeprune import models
 from edgeprune.deploy.export import Shipped, export
 from edgeprune.deploy.plain import plain
 from edgeprune.errors import BudgetError, SurgeryError
+from edgeprune.files import read_json, write_json
 from edgeprune.models import streetnet
 from edgeprune.profile.macs import count_macs, count_params
 from edgeprune.prune import cost
@@ -124,6 +125,12 @@ def test_saved_loaded_trained_and_shipped(tmp_path):
     save_pruned(tmp_path, small, plan, spec)
     image = torch.randn(1, 3, 64, 96)
     assert torch.equal(load_pruned(tmp_path)(image), small.eval()(image))
+    told = read_json(tmp_path / "plan.json")
+    name = next(iter(told["tensors"]))
+    for odd in ({name: {"0": [999]}}, {name: {"9": [0]}}, {"nothing.weight": {"0": [0]}}):
+        write_json(tmp_path / "odd" / "plan.json", told | {"tensors": told["tensors"] | odd})
+        with pytest.raises(SurgeryError, match=r"plan\.json: does not fit its network"):
+            load_pruned(tmp_path / "odd")
 
     export(Shipped(plain(small, EXAMPLE), (0.5,) * 3, (0.25,) * 3, logits=True), (64, 96), tmp_path / "p.onnx", 20)
     convs = [n for n in onnx.load(tmp_path / "p.onnx").graph.node if n.op_type == "Conv"]
