@@ -17,7 +17,9 @@ def opened():
     except FileNotFoundError:
         handle = os.open(LEASE, os.O_RDWR | os.O_NOFOLLOW | os.O_CREAT, 0o666)
     except OSError as error:
-        raise RuntimeError("%s: no file of its own (a link?) where the lease belongs; remove it" % LEASE) from error
+        raise RuntimeError(
+            "%s: cannot be opened for the lease (%s); a link? remove it" % (LEASE, error.strerror)
+        ) from error
     told = os.fstat(handle)
     if not stat.S_ISREG(told.st_mode) or told.st_nlink != 1:  # the folder is everybody's
         os.close(handle)

@@ -45,9 +45,8 @@ def verify(folder, signers=None, who=None):
             raise Fault("%s is damaged (its checksum differs); copy the bundle again" % file)
     for name in sorted(os.listdir(folder)):
         file = os.path.join(folder, name)
-        if name not in sums and (
-            name == "__pycache__" or importable(file)
-        ):  # caches are taken for the scripts beside them
+        # caches are taken for the scripts beside them
+        if name not in sums and (name == "__pycache__" or importable(file)):
             raise Fault("%s is no part of the bundle, and Python would import it; remove it" % file)
         if os.path.islink(file):
             raise Fault("%s is a link; a bundle has none; remove it" % file)

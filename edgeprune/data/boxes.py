@@ -11,9 +11,8 @@ from PIL import Image
 from edgeprune.data.dataset import Color, Pair, Size, in_colour, opened, resized
 from edgeprune.errors import DataError
 
-Box = tuple[
-    float, float, float, float, int, int
-]  # x0, y0, x1, y1 in the image's own pixels, class, see `labels`: judged or not
+# x0, y0, x1, y1 in the image's own pixels, class, whether it is judged (`labels`: 0, DIFFICULT or CROWD)
+Box = tuple[float, float, float, float, int, int]
 
 
 @dataclass

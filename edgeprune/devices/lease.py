@@ -28,7 +28,7 @@ def _opened() -> int:
     except FileNotFoundError:
         handle = os.open(path(), os.O_RDWR | os.O_NOFOLLOW | os.O_CREAT, 0o666)
     except OSError as error:
-        raise DeviceError(f"{path()}: no file of its own (a link?) where the lease belongs; remove it") from error
+        raise DeviceError(f"{path()}: cannot be opened for the lease ({error.strerror}); a link? remove it") from error
     told = os.fstat(handle)
     if not stat.S_ISREG(told.st_mode) or told.st_nlink != 1:  # the folder is everybody's
         os.close(handle)

@@ -31,10 +31,17 @@ _PARTS = {
 }  # fmt: skip
 _KINDS = {"graphs": dict, "engines": dict, "device": dict, "during": dict, "boundaries": dict, "latency": dict, "dense_latency": dict,
           "image_sums": list}  # fmt: skip
-_LARGEST, _LARGEST_TEXT = (
-    1 << 31,
-    1 << 26,
-)  # bytes of the unpacked answers, and of result.json; a zip can claim any size
+# bytes of the unpacked answers, and of result.json; a zip can claim any size
+_LARGEST, _LARGEST_TEXT = 1 << 31, 1 << 26
+_BROKEN = (
+    KeyError,
+    ValueError,
+    OSError,
+    zipfile.BadZipFile,
+    EOFError,
+    RecursionError,
+    MemoryError,
+)  # a header can claim any shape
 
 
 def result(path: Path) -> dict[str, Any]:
@@ -50,7 +57,7 @@ def result(path: Path) -> dict[str, Any]:
             told = json.loads(whole.read("result.json"))
     except FileNotFoundError as error:
         raise EngineError(f"{path}: no such file") from error
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile, EOFError, RecursionError) as error:
+    except _BROKEN as error:
         raise EngineError(f"{path}: no whole result.zip ({error}); copy it again from the device") from error
     whole = isinstance(told, dict) and told.get("schema") == SCHEMA and told.keys() >= _PARTS
     if not whole or not all(isinstance(told[name], kind) for name, kind in _KINDS.items()):
@@ -70,14 +77,7 @@ def read(path: Path) -> tuple[dict[str, Any], np.ndarray]:
             if whole.getinfo("answers.npy").file_size > _LARGEST:
                 raise EngineError(f"{path}: its parts are larger than any result")
             answers = np.load(io.BytesIO(whole.read("answers.npy")), allow_pickle=False)
-    except (
-        KeyError,
-        ValueError,
-        OSError,
-        zipfile.BadZipFile,
-        EOFError,
-        MemoryError,
-    ) as error:  # a header can claim any shape
+    except _BROKEN as error:
         raise EngineError(f"{path}: no whole result.zip ({error}); copy it again from the device") from error
     kind = (answers.dtype.type, answers.ndim)
     if _ANSWERS.get(str(told.get("task"))) != kind or len(answers) != len(told["image_sums"]):
