@@ -304,7 +304,7 @@ def test_a_fault_in_a_loading_process_is_one_line_too():
 def test_a_factory_that_is_not_there(cli, tmp_path: Path):
     settings = [*SMALL, "model.network=null", "model.factory=no_such_package.nets:build"]
     code, _, err = cli("run", "quickstart", "--runs-dir", str(tmp_path), *[x for s in settings for x in ("--set", s)])
-    assert code == 1
+    assert code == 2
     one_line(err, "model.factory", "package.module:function")
 
 
@@ -343,3 +343,10 @@ def test_debug_shows_the_trace(cli):
 
 def test_shipped_folder_is_whole():
     assert (shipped("deploy/on_device") / "check.py").is_file()
+
+
+@pytest.mark.parametrize("factory", ["nosuch_module:build", "torch", ":build"])
+def test_a_factory_that_is_nowhere_is_refused_by_check(cli, factory):
+    code, _, err = cli("check", "quickstart", "--set", "model.network=null", "--set", f"model.factory={factory}")
+    assert code == 2
+    one_line(err, "model.factory", "package.module:function")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -99,7 +100,7 @@ def _in_title(key: documents.Key) -> bool:
 
 
 def check_files(recipe: Recipe) -> None:
-    """Refuse a recipe whose files are not there, before anything long begins.
+    """Refuse a recipe whose files, or whose network's module, are not there, before anything long begins.
 
     Raises:
         RecipeError: names the key and the path.
@@ -111,6 +112,14 @@ def check_files(recipe: Recipe) -> None:
     ):
         if path is not None and not Path(path).expanduser().exists():
             raise RecipeError(f"{key}: {path} does not exist")
+    if factory := recipe.model.factory:
+        top = factory.partition(":")[0].partition(".")[0]
+        beside = [Path(f"{top}.py"), Path(top)]  # an installed command does not look in the working directory by itself
+        if not (top and factory.partition(":")[2]) or not (any(p.exists() for p in beside) or find_spec(top)):
+            raise RecipeError(
+                f"model.factory: {factory!r}: there is no module {top!r}; write package.module:function, of a module that is installed or "
+                "lies in the working directory"
+            )
     root = recipe.data.root and Path(recipe.data.root).expanduser()
     if root and root.is_dir() and not any(root.iterdir()):
         raise RecipeError(f"data.root: {recipe.data.root} is empty; is the disk mounted?")
