@@ -143,15 +143,16 @@ def _gates(report: dict[str, Any]) -> Table:
     for column in ("gate", "limit", "value", ""):
         table.add_column(column, justify="right" if column in ("limit", "value") else "left")
     for g in report["gates"]:
-        value = (
-            "nothing to check"
-            if g["value"] is None
-            else f"{g['value']:+.3f}"
-            if "drop" in g["name"]
-            else f"{g['value']:.4g}"
-        )
+        counted = g["limit"] >= 1e5  # MACs, parameters
+        limit = f"{g['limit'] / 1e6:.4f} M" if counted else f"{g['limit']:g}"
+        if g["value"] is None:
+            value = "nothing to check"
+        elif counted:
+            value = f"{g['value'] / 1e6:.4f} M"
+        else:
+            value = f"{g['value']:+.3f}" if "drop" in g["name"] else f"{g['value']:.4g}"
         mark = "[green]passed[/green]" if g["passed"] else "[bold red]FAILED[/bold red]"
-        table.add_row(g["name"], f"{g['limit']:g}", value, f"{mark} {g['note']}")
+        table.add_row(g["name"], limit, value, f"{mark} {g['note']}")
     return table
 
 
