@@ -16,7 +16,7 @@ from rich.table import Table
 import edgeprune
 from edgeprune import boards
 from edgeprune.documents import hint
-from edgeprune.errors import EdgepruneError, UsageError
+from edgeprune.errors import EdgepruneError, UsageError, first_line
 from edgeprune.recipe import Recipe, check_files, load_recipe
 from edgeprune.shipped import shipped
 from edgeprune.target import Target, load_target
@@ -333,7 +333,7 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        line = (str(error).strip().splitlines() or [""])[0][:300]
+        line = first_line(error)[:300]
         if os.environ.get("RANK", "0") == "0":
             print(
                 f"error: unexpected {type(error).__name__}: {line} (--debug before the command shows the trace)",

@@ -63,9 +63,13 @@ class GateFailed(EdgepruneError):
     exit_status = 3
 
 
+def first_line(error: BaseException) -> str:
+    """Of its message; "" where there is none."""
+    return (str(error).strip().splitlines() or [""])[0]
+
+
 def in_a_line(error: Exception) -> str:
     """One line for what ended a run among several."""
     if isinstance(error, EdgepruneError):
         return str(error)
-    line = (str(error).strip().splitlines() or [""])[0]
-    return f"unexpected {type(error).__name__}: {line}; `edgeprune --debug run` shows the trace"
+    return f"unexpected {type(error).__name__}: {first_line(error)}; `edgeprune --debug run` shows the trace"

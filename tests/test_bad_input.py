@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 import edgeprune
 from edgeprune import models
-from edgeprune.errors import EdgepruneError
+from edgeprune.errors import EdgepruneError, ModelError
 from edgeprune.shipped import shipped
 
 SMALL = [
@@ -350,3 +350,17 @@ def test_a_factory_that_is_nowhere_is_refused_by_check(cli, factory):
     code, _, err = cli("check", "quickstart", "--set", "model.network=null", "--set", f"model.factory={factory}")
     assert code == 2
     one_line(err, "model.factory", "package.module:function")
+
+
+def test_what_a_factory_fails_of_is_told_in_one_line(tmp_path: Path, monkeypatch):
+    (tmp_path / "failing_one.py").write_text(
+        "def build(classes):\n    raise KeyError('no such encoder\\nthere are many')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(
+        ModelError, match=r"model.factory: failing_one:build failed: KeyError: 'no such encoder"
+    ) as told:
+        models.build(None, {}, "failing_one:build", 5)
+    assert "\n" not in str(told.value)
+    with pytest.raises(ModelError, match="model.args: failing_one:build does not take them"):
+        models.build(None, {"width": 3}, "failing_one:build", 5)

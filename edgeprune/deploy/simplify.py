@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from edgeprune.errors import first_line
 from edgeprune.files import write_atomic
 from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
 
@@ -55,7 +56,7 @@ def simplify(source: Path, target: Path, images: np.ndarray, seconds: float = 60
                 if not (difference <= _TOLERANCE and agreement >= 0.999):  # a NaN is not within it either
                     why = f"the simplified graph differs: {difference:.1e} of the logits, {agreement:.4%} of the classes agree"
             except Exception as error:  # ONNX Runtime's have no common class
-                why = f"the simplified graph cannot be run: {(str(error).strip().splitlines() or [''])[0][:160]}"
+                why = f"the simplified graph cannot be run: {first_line(error)[:160]}"
         chosen = source if why else attempt
         write_atomic(target, chosen.read_bytes())
         return Simplified(before, len(onnx.load(target).graph.node), difference, agreement, why)

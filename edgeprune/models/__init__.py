@@ -7,12 +7,13 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import nn
 
-from edgeprune.errors import ModelError
+from edgeprune.errors import ModelError, first_line
 from edgeprune.models import (
     bisenetv2,
     classifier,
@@ -86,20 +87,19 @@ def _from_factory(factory: str, classes: int, args: dict[str, Any]) -> nn.Module
         call = getattr(importlib.import_module(module), function)
     except Exception as error:  # whatever a user's module does when it is imported
         raise ModelError(
-            f"model.factory: {factory!r} cannot be imported ({type(error).__name__}: {error}); write package.module:function, of a "
+            f"model.factory: {factory!r} cannot be imported ({type(error).__name__}: {first_line(error)}); write package.module:function, of a "
             "module that is installed or lies in the working directory"
         ) from error
     taken = {_count_of_classes(call): classes, **args}
     try:
-        inspect.signature(call).bind(**taken)
+        with suppress(ValueError):  # one that tells no signature is simply called
+            inspect.signature(call).bind(**taken)
     except TypeError as error:
         raise ModelError(f"model.args: {factory} does not take them ({error})") from error
-    except ValueError:  # one that tells no signature
-        pass
     try:
         made = call(**taken)
     except Exception as error:
-        raise ModelError(f"model.factory: {factory} failed: {type(error).__name__}: {error}") from error
+        raise ModelError(f"model.factory: {factory} failed: {type(error).__name__}: {first_line(error)}") from error
     if not isinstance(made, nn.Module):
         raise ModelError(f"model.factory: {factory} gave {type(made).__name__}, not a torch.nn.Module")
     return made

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgeprune.errors import CheckpointError, SurgeryError
+from edgeprune.errors import CheckpointError, SurgeryError, first_line
 from edgeprune.files import load_tensors, save_tensors
 from edgeprune.prune.plan import Plan, read_plan, save_plan
 from edgeprune.prune.surgery import shrink
@@ -60,12 +60,7 @@ def load_pruned(folder: str | Path, factory: str | None = None) -> nn.Module:
     try:
         dense = models.build(network.get("network"), network.get("args", {}), named, network["classes"])
         return restore(dense, plan, home / "weights.safetensors")
-    except (
-        IndexError,
-        KeyError,
-        AttributeError,
-        RuntimeError,
-    ) as error:  # of a plan that was written or changed by hand
+    except (IndexError, KeyError, AttributeError, RuntimeError) as error:  # a plan that was changed by hand
         raise SurgeryError(
-            f"{home / 'plan.json'}: does not fit its network ({type(error).__name__}: {error}); make it again"
+            f"{home / 'plan.json'}: does not fit its network ({type(error).__name__}: {first_line(error)}); make it again"
         ) from error

@@ -18,7 +18,7 @@ from torch import nn
 from torch.fx import Node
 from torch.utils._pytree import tree_unflatten
 
-from edgeprune.errors import SurgeryError
+from edgeprune.errors import SurgeryError, first_line
 from edgeprune.models import logits_of
 from edgeprune.prune.channels import ChannelGraph, Group, Member, Move, Operation, UnionFind, Width
 from edgeprune.prune.operators import HANDLERS, MOVING
@@ -127,9 +127,8 @@ def find_groups(
     try:
         program = torch.export.export(net.eval(), inputs, strict=False)
     except Exception as error:
-        line = (str(error).strip().splitlines() or [""])[0]
         raise SurgeryError(
-            f"network {type(net).__name__}: torch.export cannot capture it ({line[:200]}); "
+            f"network {type(net).__name__}: torch.export cannot capture it ({first_line(error)[:200]}); "
             "its forward must not branch on tensor values"
         ) from error
     finally:
@@ -155,8 +154,9 @@ def find_groups(
     shipped = _ancestors(_main_output(program))
     trace.counted = [c for c in trace.counted if c[0] in shipped]
     trace.moved = [m for m in trace.moved if m[0] in shipped]
+    constants = set(signature.inputs_to_lifted_tensor_constants.values())
     for (tensor, _), ids in trace.axes.items():
-        if tensor in signature.inputs_to_lifted_tensor_constants.values():
+        if tensor in constants:
             trace.union.fix(ids, "a tensor that is neither parameter nor buffer (register_buffer makes it one)")
     _keep_others(trace, shipped)
     _keep_named(trace, net, never)

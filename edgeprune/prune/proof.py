@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from edgeprune.errors import SurgeryError
+from edgeprune.errors import SurgeryError, first_line
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.plan import Plan
 from edgeprune.prune.surgery import fold_constants, masked, shrink
@@ -67,9 +67,8 @@ def _trainable(small: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             taught(*(torch.cat([x, x]) for x in inputs))
     except Exception as error:
-        line = (str(error).strip().splitlines() or [""])[0]
         raise SurgeryError(
-            f"surgery proof (training): the pruned network does not run in training mode ({line[:200]}); what it computes there "
+            f"surgery proof (training): the pruned network does not run in training mode ({first_line(error)[:200]}); what it computes there "
             "alone, such as an auxiliary head, cannot be followed: return it in evaluation mode too, or name the modules that "
             "feed it in prune.never"
         ) from error
@@ -135,9 +134,8 @@ def _compare(full: nn.Module, small: nn.Module, example: object, seed: int, tole
         try:
             found = outputs_of(small.eval()(*noise))
         except Exception as error:
-            line = (str(error).strip().splitlines() or [""])[0]
             raise SurgeryError(
-                f"surgery proof ({what}): the pruned network does not run ({line[:200]}); a width is probably written "
+                f"surgery proof ({what}): the pruned network does not run ({first_line(error)[:200]}); a width is probably written "
                 "in its forward: name those modules in prune.never"
             ) from error
     worst = 0.0

@@ -87,12 +87,14 @@ def masked(net: nn.Module, graph: ChannelGraph, plan: Plan, silent: dict[str, np
         silent: group -> bool (units,): removed units whose bias and beta are zeroed as well; None silences all.
     """
     full = copy.deepcopy(net)
-    for number, g in enumerate(graph.groups):
+    quiets = []
+    for g in graph.groups:
         gone = np.ones(g.size, dtype=bool)
         gone[plan.keep[g.name]] = False
+        quiet = gone if silent is None else gone & silent.get(g.name, np.zeros(g.size, dtype=bool))
+        quiets.append(quiet)
         if not gone.any():
             continue
-        quiet = gone if silent is None else gone & silent.get(g.name, np.zeros(g.size, dtype=bool))
         for member in g.members:
             if member.kind == "in":
                 continue
@@ -106,19 +108,17 @@ def masked(net: nn.Module, graph: ChannelGraph, plan: Plan, silent: dict[str, np
                     module.weight[rows] = 0  # type: ignore[index]
                 if module.bias is not None:
                     module.bias[still] = 0  # type: ignore[index]
-        _still_bare_norms(full, graph, number, quiet)
+    _still_bare_norms(full, graph, quiets)
     return full
 
 
-def _still_bare_norms(full: nn.Module, graph: ChannelGraph, number: int, quiet: np.ndarray) -> None:
-    """A norm without a scale makes 0 of 0 only where its mean is 0, too."""
+def _still_bare_norms(full: nn.Module, graph: ChannelGraph, quiets: list[np.ndarray]) -> None:
+    """A norm without a scale makes 0 of 0 only where its mean is 0, too; `quiets` are each group's silenced units."""
     for tensor, axes in graph.places.items():
         path, _, leaf = tensor.rpartition(".")
         if leaf == "running_mean" and full.get_submodule(path).weight is None:
-            units, groups = axes[0]
-            mine = groups == number
-            mine[mine] = quiet[units[mine]]
-            full.get_buffer(tensor)[torch.from_numpy(mine)] = 0
+            still = [g >= 0 and quiets[g][unit] for unit, g in zip(*axes[0], strict=True)]
+            full.get_buffer(tensor)[torch.tensor(still)] = 0
 
 
 def silent_units(

@@ -113,9 +113,12 @@ def check_files(recipe: Recipe) -> None:
         if path is not None and not Path(path).expanduser().exists():
             raise RecipeError(f"{key}: {path} does not exist")
     if factory := recipe.model.factory:
-        top = factory.partition(":")[0].partition(".")[0]
+        module, _, function = factory.partition(":")
+        top = module.partition(".")[0]
+        if not (top and function):
+            raise RecipeError(f"model.factory: {factory!r}: write package.module:function")
         beside = [Path(f"{top}.py"), Path(top)]  # an installed command does not look in the working directory by itself
-        if not (top and factory.partition(":")[2]) or not (any(p.exists() for p in beside) or find_spec(top)):
+        if not any(p.exists() for p in beside) and not find_spec(top):
             raise RecipeError(
                 f"model.factory: {factory!r}: there is no module {top!r}; write package.module:function, of a module that is installed or "
                 "lies in the working directory"

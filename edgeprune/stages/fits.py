@@ -10,7 +10,7 @@ from torch import nn
 
 from edgeprune import models
 from edgeprune.documents import hint
-from edgeprune.errors import EdgepruneError, ModelError, RecipeError
+from edgeprune.errors import EdgepruneError, ModelError, RecipeError, first_line
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.groups import find_groups, matches
 
@@ -98,4 +98,4 @@ def _answers(net: nn.Module, example: torch.Tensor, task: str, classes: int) -> 
 
 
 def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
+    return f"{type(error).__name__}: {first_line(error)[:200]}"
