@@ -58,6 +58,20 @@ def test_rows_differ_in_nothing_but_the_method(study):
     assert all(m["finetune"] | {"steps": 0} == made[0]["finetune"] | {"steps": 0} for m in made)
 
 
+def test_longer_rows_are_the_others_with_more_fine_tuning(study):
+    scale = study.SCALES["cpu"]
+    for name in study.LONGER:
+        row, base = (
+            study.recipe(scale, study.Row("streetnet", "0.4x", m, 0), "data", "dense")
+            for m in (name, name.removesuffix("_long"))
+        )
+        assert row["finetune"].pop("steps") == study.LONG * base["finetune"].pop("steps")
+        assert {**row, "name": ""} == {**base, "name": ""}
+    asked = {r.entry for r in study.rows(scale, ablations=True)}
+    assert asked == set(study.ENTRIES), "every entry has rows"
+    assert set(study.LONGER).isdisjoint(r.entry for r in study.rows(scale)), "ablations are asked for"
+
+
 @pytest.mark.parametrize("importance", ["group_norm", "taylor"])
 def test_torch_prunings_cut_is_told_as_a_plan(study, importance):
     opponents = importlib.import_module("opponents")
@@ -109,11 +123,19 @@ def test_the_page_is_counted_from_the_raw_results(study, tmp_path, monkeypatch):
     records[-1].pop("table")
     page = report.page("cpu", {"cpu": records})
     assert "48.50 ± 0.71" in page and "+2.50 ± 0.71, 2 seeds" in page and "why it failed" in page
+    assert "| tp_taylor | 46.00 ± 0.00 | -4.00 | -2.50 ± 0.71, 2 seeds |" in page
+    assert "Fine-tuned longer" not in page and "Ablations" not in page
     assert "very same" not in page
     other = [r | ({"dense_weights": "new"} if r["entry"] == "edgeprune" and r["seed"] == 1 else {}) for r in records]
     page_of_three = report.page("cpu", {"cpu": other, "cpu-avx512": records[:1]})
     assert "3 dense networks of 2 seeds" in page_of_three and "+2.00, one seed" in page_of_three
     assert "| streetnet | 0.5x | AVX-512 | 48.00 | - |" in page_of_three, "places are not averaged"
+    more = [_record("tp_taylor_long", 1, 49.5), _record("no_contest", 0, 47.0)]
+    page_with_more = report.page("cpu", {"cpu": records + more})
+    longer = page_with_more[page_with_more.index("## Fine-tuned longer, streetnet at 0.5x") :]
+    assert "| tp_taylor_long | 49.50 | -0.50 | +0.50, one seed |" in longer, "beside the default of the same seed"
+    ablated = longer[longer.index("## Ablations, streetnet at 0.5x") :]
+    assert "| no_contest | 47.00 | -3.00 | -1.00, one seed |" in ablated and "tp_taylor_long" not in ablated
     for name in ("streetnet.svg", "streetnet-masks.svg"):
         assert f"results/{name}" in page and (tmp_path / "results" / name).read_text().rstrip().endswith("</svg>")
 

@@ -53,20 +53,31 @@ def several(records: Sequence[Record]) -> dict[str, Any]:
     return row | {"title": records[0]["title"], "boundary": row["more"]}
 
 
-def cells(row: dict[str, Any]) -> str:
+def cells(row: dict[str, Any], to_default: str) -> str:
     """A line of a table."""
     spread = "" if row["spread"] is None else f" ± {row['spread']:.2f}"
     return (
-        f"| {row['title']} | {row['score']:.2f}{spread} | {row['score'] - row['dense_score']:+.2f} | "
+        f"| {row['title']} | {row['score']:.2f}{spread} | {row['score'] - row['dense_score']:+.2f} | {to_default} | "
         f"{row['worst_class']} {-row['worst_class_loss']:+.1f} | {row['boundary']:.2f} | {row['macs_share']:.3f}x | "
         f"{row['params'] / 1e6:.3f} M | {row['ms']:.2f} | {row['share']:.3f}x | {row['met']} of {row['runs']} | {row['seconds'] / 60:.1f} |"
     )
 
 
 HEAD = (
-    "| method | mIoU ± sd | to dense | worst class | boundary IoU | MACs | parameters | ms | of dense | met | minutes |\n"
-    "|---" + "|---:" * 10 + "|"
+    "| method | mIoU ± sd | to dense | to the default, same seeds | worst class | boundary IoU | MACs | parameters | ms | of dense | met | minutes |\n"
+    "|---" + "|---:" * 11 + "|"
 )
+
+
+def table(pick: Pick, network: str, budget: str, entries: Sequence[str], by: str = "edgeprune") -> list[str]:
+    """The lines of these entries, the best first; differences are to the entry `by`. Nothing where none was run."""
+    base = pick(network=network, budget=budget, entry=by)
+    lines = []
+    for entry in entries:
+        if found := pick(network=network, budget=budget, entry=entry):
+            row, difference = several(found), paired(found, base)
+            lines.append((row["score"], cells(row, "-" if entry == by or difference is None else told(difference))))
+    return [HEAD, *(line for _, line in sorted(lines, reverse=True)), ""] if lines else []
 
 
 def paired(ours: Sequence[Record], theirs: Sequence[Record]) -> tuple[float, float | None, int] | None:
@@ -172,16 +183,9 @@ def _network(network: str, place: str, pick: Pick) -> list[str]:
         ]  # fmt: skip
     points: dict[str, list[tuple[float, float, float]]] = {}
     for budget in sorted(study.BUDGETS, key=lambda b: -float(b[:-1])):
+        if lines_of_it := table(pick, network, budget, list(study.METHODS)):
+            lines += [f"### {network} at {budget}, {on}", "", *lines_of_it]
         rows = [several(found) for m in study.METHODS if (found := pick(network=network, budget=budget, entry=m))]
-        if not rows:
-            continue
-        lines += [
-            f"### {network} at {budget}, {on}",
-            "",
-            HEAD,
-            *(cells(r) for r in sorted(rows, key=lambda r: -r["score"])),
-            "",
-        ]
         for row in rows:
             points.setdefault(row["entry"], []).append((row["share"], row["score"], row["spread"] or 0.0))
     figures.front(
@@ -209,16 +213,15 @@ def _network(network: str, place: str, pick: Pick) -> list[str]:
 
 def _ablations(pick: Pick, network: str, place: str) -> list[str]:
     lines: list[str] = []
-    for budget in study.BUDGETS[:2]:
-        base = [several(f) for m in ("edgeprune", "sirfp") if (f := pick(network=network, budget=budget, entry=m))]
-        rows = [several(found) for m in study.ABLATIONS if (found := pick(network=network, budget=budget, entry=m))]
-        if rows:
+    for budget in study.ABLATED:
+        at = f"{network} at {budget}, {study.PLACES[place][1]}"
+        if any(pick(network=network, budget=budget, entry=m) for m in study.LONGER):
+            lines += [f"## Fine-tuned longer, {at}", "", *table(pick, network, budget, ["edgeprune", *study.LONGER])]
+        if any(pick(network=network, budget=budget, entry=m) for m in study.ABLATIONS):
             lines += [
-                f"## Ablations, {network} at {budget}, {study.PLACES[place][1]}",
+                f"## Ablations, {at}",
                 "",
-                HEAD,
-                *(cells(r) for r in base + rows),
-                "",
+                *table(pick, network, budget, ["edgeprune", "sirfp", *study.ABLATIONS]),
             ]
     return lines
 

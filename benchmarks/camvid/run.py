@@ -44,7 +44,7 @@ def wanted(args: argparse.Namespace, scale: study.Scale) -> list[study.Row]:
             if name not in known[kind]:
                 sys.exit(f"--{kind}: {name!r} is unknown; there are {', '.join(known[kind])}")
     seeds = [int(s) for s in args.seed.split(",")] if args.seed else list(study.SEEDS)
-    ablations = args.ablations or any(m in study.ABLATIONS for m in asked["method"])
+    ablations = args.ablations or any(m not in study.METHODS for m in asked["method"])
     return [
         r
         for r in study.rows(scale, ablations)
