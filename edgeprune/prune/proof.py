@@ -6,11 +6,14 @@ Two runs on noise, with randomised norms (a fresh network's betas are zero and w
    stays constant. (With zero padding the folded network differs at padded borders; see `surgery`.)
 
 And the shrunk network must run as it does in training: what it computes there alone was not followed.
+
+Where the proof fails, groups are cut fewer at a time until it is known which of them make it fail.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +25,12 @@ from torch.overrides import TorchFunctionMode
 
 from edgeprune.errors import SurgeryError, first_line
 from edgeprune.prune.channels import ChannelGraph
-from edgeprune.prune.plan import Plan
+from edgeprune.prune.plan import Plan, make_plan
 from edgeprune.prune.surgery import fold_constants, masked, shrink
 
 TOLERANCE = 1e-4  # of the largest output, f32
+NAMED = 3  # groups that are at fault, at most
+Example = torch.Tensor | tuple[torch.Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -37,18 +42,59 @@ class Proof:
 
 
 def prove(
-    net: nn.Module,
-    graph: ChannelGraph,
-    plan: Plan,
-    example: torch.Tensor | tuple[torch.Tensor, ...],
-    seed: int = 0,
-    tolerance: float = TOLERANCE,
+    net: nn.Module, graph: ChannelGraph, plan: Plan, example: Example, seed: int = 0, tolerance: float = TOLERANCE
 ) -> Proof:
     """Check the plan's surgery on `net` (left untouched).
 
     Raises:
-        SurgeryError: the shrunk network fails to run, or its outputs differ from the masked network's.
+        SurgeryError: the shrunk network fails to run, or its outputs differ from the masked network's; which groups make it so.
     """
+    try:
+        return _proof(net, graph, plan, example, seed, tolerance)
+    except SurgeryError as error:
+        cut = [n for n, kept in plan.keep.items() if 0 < len(kept) < plan.sizes[n]]
+
+        def fails(names: Sequence[str]) -> bool:
+            some = make_plan(net, graph, {n: np.array(plan.keep[n]) for n in names})
+            try:
+                _proof(net, graph, some, example, seed, tolerance)
+            except SurgeryError:
+                return True
+            return False
+
+        found = at_fault(cut, fails)
+        raise SurgeryError(f"{error}; {_advice(graph, found)}") from error
+
+
+def rehearse(net: nn.Module, graph: ChannelGraph, example: Example) -> None:
+    """Prove the surgery before anything is known of the channels: every group is cut to half.
+
+    Raises:
+        SurgeryError: as in `prove`.
+    """
+    prove(net, graph, make_plan(net, graph, {g.name: np.arange(g.size // 2, g.size) for g in graph.groups}), example)
+
+
+def at_fault(names: Sequence[str], fails: Callable[[Sequence[str]], bool], most: int = NAMED) -> list[str]:
+    """Those of the names that fail alone, `most` of them at most, found by halves; none where they fail only together."""
+    if most < 1 or not names or not fails(names):
+        return []
+    if len(names) == 1:
+        return list(names)
+    middle = len(names) // 2
+    first = at_fault(names[:middle], fails, most)
+    return first + at_fault(names[middle:], fails, most - len(first))
+
+
+def _advice(graph: ChannelGraph, found: Sequence[str]) -> str:
+    if not found:
+        return "no group of channels alone makes it so: name the modules in question in prune.never"
+    layers = [p for g in graph.groups if g.name in found for p in dict.fromkeys(g.producers)]
+    shown = [*layers[:6], *(["…"] if layers[6:] else [])]
+    return f"cutting {', '.join(layers[:1] if len(found) == 1 else found)} makes it so: try prune.never: [{', '.join(shown)}]"
+
+
+def _proof(net: nn.Module, graph: ChannelGraph, plan: Plan, example: Example, seed: int, tolerance: float) -> Proof:
     noisy = _randomised(net, seed)
     first = masked(noisy, graph, plan)
     silenced = _compare(first, shrink(first, plan), example, seed, tolerance, "channels silenced")
@@ -60,7 +106,7 @@ def prove(
     return Proof(silenced, folded)
 
 
-def _trainable(small: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
+def _trainable(small: nn.Module, example: Example) -> None:
     inputs = (example,) if isinstance(example, torch.Tensor) else example
     taught = copy.deepcopy(small).train()
     try:
@@ -69,8 +115,7 @@ def _trainable(small: nn.Module, example: torch.Tensor | tuple[torch.Tensor, ...
     except Exception as error:
         raise SurgeryError(
             f"surgery proof (training): the pruned network does not run in training mode ({first_line(error)[:200]}); what it computes there "
-            "alone, such as an auxiliary head, cannot be followed: return it in evaluation mode too, or name the modules that "
-            "feed it in prune.never"
+            "alone, such as an auxiliary head, cannot be followed: return it in evaluation mode too, or spare what feeds it"
         ) from error
 
 
@@ -136,7 +181,7 @@ def _compare(full: nn.Module, small: nn.Module, example: object, seed: int, tole
         except Exception as error:
             raise SurgeryError(
                 f"surgery proof ({what}): the pruned network does not run ({first_line(error)[:200]}); a width is probably written "
-                "in its forward: name those modules in prune.never"
+                "in its forward"
             ) from error
     worst = 0.0
     for i, (a, b) in enumerate(zip(expected, found, strict=True)):
@@ -150,6 +195,6 @@ def _compare(full: nn.Module, small: nn.Module, example: object, seed: int, tole
     if worst > tolerance:
         raise SurgeryError(
             f"surgery proof ({what}): masked and pruned network differ by {worst:.1e} of the largest output "
-            f"(allowed {tolerance:.0e}); this network is refused: name the modules in question in prune.never"
+            f"(allowed {tolerance:.0e}); this network is refused"
         )
     return worst

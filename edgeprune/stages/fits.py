@@ -10,9 +10,10 @@ from torch import nn
 
 from edgeprune import models
 from edgeprune.documents import hint
-from edgeprune.errors import EdgepruneError, ModelError, RecipeError, first_line
+from edgeprune.errors import ModelError, RecipeError, first_line
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.groups import find_groups, matches
+from edgeprune.prune.proof import rehearse
 
 # of a task: what a network has to answer, and whether a shape is that, for so many classes
 _ANSWERS: dict[str, tuple[str, Callable[[tuple[int, ...], int], bool]]] = {
@@ -20,6 +21,7 @@ _ANSWERS: dict[str, tuple[str, Callable[[tuple[int, ...], int], bool]]] = {
     "classification": ("(B, {} classes) logits", lambda shape, k: len(shape) == 2 and shape[1] == k),
     "detection": ("(B, anchors, {} classes + 4) numbers", lambda shape, k: len(shape) == 3 and shape[2] == k + 4),
 }
+_ENOUGH = 512  # pixels, the longer side of what the surgery is rehearsed on
 
 
 def check(net: nn.Module, example: torch.Tensor, task: str, classes: Sequence[str], never: Sequence[str]) -> None:
@@ -28,18 +30,22 @@ def check(net: nn.Module, example: torch.Tensor, task: str, classes: Sequence[st
     Raises:
         ModelError: it cannot be copied, does not run on `example` (1, 3, H, W), answers something else than its task asks for,
             or has no channel that can go.
+        SurgeryError: cut to half, it is not the network that it should be; which channels make it so.
         RecipeError: a pattern of `prune.never` names nothing.
     """
     check_never(net, never)
     try:
-        copy.deepcopy(net)
+        tried = copy.deepcopy(net)
     except Exception as error:
         raise ModelError(
             f"the network cannot be copied ({_line(error)}), which pruning has to do; torch.nn.utils.weight_norm is often the reason: "
             "use torch.nn.utils.parametrizations.weight_norm, or remove_weight_norm"
         ) from error
-    _answers(net, example, task, len(classes))
-    check_groups(find_groups(net, example, never), never)
+    with torch.random.fork_rng(devices=[]):  # trainings are the same with and without all this
+        _answers(tried, example, task, len(classes))
+        graph = find_groups(net, example, never)
+        check_groups(graph, never)
+        rehearse(net, graph, _smaller(tried, example))
 
 
 def check_groups(graph: ChannelGraph, never: Sequence[str]) -> None:
@@ -79,22 +85,36 @@ def kept_whole(graph: ChannelGraph) -> list[str]:
 
 
 def _answers(net: nn.Module, example: torch.Tensor, task: str, classes: int) -> None:
-    training = net.training
-    try:
-        with torch.no_grad():
-            found = models.logits_of(net.eval()(example))
-    except EdgepruneError:
-        raise
-    except Exception as error:
-        raise ModelError(f"the network does not run on {tuple(example.shape)}: {_line(error)}") from error
-    finally:
-        net.train(training)
+    found = models.logits_of(_ran(net.eval(), example, ""))
+    _ran(net.train(), torch.cat([example, example]), " in training mode")
     wanted, fits = _ANSWERS[task]
     shape = tuple(getattr(found, "shape", ()))
     if not fits(shape, classes):
         raise ModelError(
             f"the network answers {shape} to {tuple(example.shape)}; {task} of this data wants {wanted.format(classes)}"
         )
+
+
+def _ran(net: nn.Module, images: torch.Tensor, how: str) -> object:
+    try:
+        with torch.no_grad():
+            return net(images)
+    except Exception as error:
+        raise ModelError(f"the network does not run{how} on {tuple(images.shape)}: {_line(error)}") from error
+
+
+def _smaller(net: nn.Module, example: torch.Tensor) -> torch.Tensor:
+    """Halved until it is at most `_ENOUGH` pixels long, or as long as the network runs on it: which channels belong together is
+    the same, and 1024x2048 takes minutes on a CPU."""
+    found, sides = example, list(example.shape[2:])
+    while max(sides) > _ENOUGH and not any(n % 64 for n in sides):
+        sides = [n // 2 for n in sides]
+        try:
+            _ran(net.eval(), example[..., : sides[0], : sides[1]], "")
+        except ModelError:
+            break
+        found = example[..., : sides[0], : sides[1]]
+    return found
 
 
 def _line(error: Exception) -> str:

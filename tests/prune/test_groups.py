@@ -8,7 +8,7 @@ from edgeprune.profile.macs import count_macs, count_params
 from edgeprune.prune import cost
 from edgeprune.prune.groups import find_groups
 from edgeprune.prune.plan import Plan, make_plan, read_plan, save_plan
-from edgeprune.prune.proof import prove
+from edgeprune.prune.proof import at_fault, prove
 from edgeprune.prune.surgery import shrink
 from tests.prune import nets
 
@@ -139,7 +139,7 @@ def test_a_broken_surgery_is_caught():
     wrong = {t: {a: list(k) for a, k in axes.items()} for t, axes in plan.tensors.items()}
     wrong["c.0.weight"][1] = list(range(12, 24))  # the reader keeps other channels than the writer
     broken = Plan(plan.keep, plan.sizes, wrong, plan.source)
-    with pytest.raises(SurgeryError, match="differ by"):
+    with pytest.raises(SurgeryError, match=r"differ by .*; no group of channels alone makes it so"):
         prove(net, graph, broken, EXAMPLE)
 
 
@@ -165,7 +165,10 @@ def test_what_runs_in_training_alone_is_refused_before_anything_is_trained():
     net, example = Taught().eval(), torch.zeros(1, 3, 16, 16)
     graph = find_groups(net, example)
     plan = make_plan(net, graph, {g.name: np.arange(0, g.size, 2) for g in graph.groups})
-    with pytest.raises(SurgeryError, match=r"does not run in training mode .* auxiliary head"):
+    with pytest.raises(
+        SurgeryError,
+        match=r"does not run in training mode .* auxiliary head.*cutting a\.0 makes it so: try prune.never: \[a\.0\]",
+    ):
         prove(net, graph, plan, example)
     spared = find_groups(net, example, ["a"])
     plan = make_plan(net, spared, {g.name: np.arange(0, g.size, 2) for g in spared.groups})
@@ -191,8 +194,26 @@ def test_a_width_written_in_the_code_is_refused():
 
     net = Hard()
     graph = find_groups(net, EXAMPLE)
-    with pytest.raises(SurgeryError, match=r"does not run.*prune\.never"):
+    with pytest.raises(SurgeryError, match=r"does not run.*written in its forward.*cutting a\.0 makes it so"):
         prove(net, graph, make_plan(net, graph, {"a.0": np.arange(2)}), EXAMPLE)
+
+
+@pytest.mark.parametrize(
+    ("bad", "found"), [({"c"}, "c"), ({"a", "h"}, "ah"), (set("abcdefgh"), "abc"), (set(), "")], ids=str
+)
+def test_groups_at_fault_are_found_by_halves(bad, found):
+    asked = []
+
+    def fails(names):
+        asked.append(names)
+        return not bad.isdisjoint(names)
+
+    assert at_fault("abcdefgh", fails) == list(found)
+    assert len(asked) <= 13, "not each of them with all others"
+
+
+def test_groups_that_fail_only_together_are_not_accused():
+    assert at_fault("abcd", lambda names: {"a", "d"} <= set(names)) == []
 
 
 def test_plan_round_trip_and_refusals(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgeprune.errors import ModelError
+from edgeprune.errors import ModelError, SurgeryError
 from edgeprune.stages import fits
 from tests.prune import nets
 
@@ -71,9 +71,59 @@ def test_a_network_that_does_not_run_says_why():
         asked(Sized(3, 5, 1))
 
 
+def test_a_network_for_one_image_alone_is_refused():
+    class Single(nn.Conv2d):
+        def forward(self, x):
+            return super().forward(x).view(1, 5, *x.shape[2:])
+
+    with pytest.raises(ModelError, match=r"does not run in training mode on \(2, 3, 32, 32\): RuntimeError"):
+        asked(Single(3, 5, 1))
+
+
 def test_where_nothing_can_go_the_reasons_are_told():
     net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(4, 8), nn.ReLU(), nn.Conv2d(8, 5, 1))
     with pytest.raises(ModelError, match="no channel of the network can be pruned; kept whole: 0 .*group norm"):
         asked(net)
     with pytest.raises(ModelError, match=r"prune.never names \*"):
         asked(nets.Residual(), never=["*"])
+
+
+def test_a_width_that_is_written_in_the_code_is_found_before_any_training_with_the_layer_to_spare():
+    class Hard(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.head = nets.block(3, 16), nets.block(16, 16), nn.Conv2d(16, 5, 1)
+
+        def forward(self, x):
+            x = self.a(x)
+            return self.head(self.b(x.view(len(x), 4, 4, -1).view(len(x), 16, *x.shape[2:])))
+
+    net = Hard()
+    with pytest.raises(
+        SurgeryError, match=r"written in its forward; cutting a\.0 makes it so: try prune.never: \[a\.0\]"
+    ):
+        asked(net)
+    asked(net, never=["a.0"])
+
+
+def test_the_rehearsal_is_on_smaller_images_where_the_network_takes_them(monkeypatch):
+    rehearsed = []
+    monkeypatch.setattr(fits, "rehearse", lambda net, graph, example: rehearsed.append(tuple(example.shape[2:])))
+
+    class Sized(nets.Residual):
+        def forward(self, x):
+            assert x.shape[-1] >= self.least
+            return super().forward(x)
+
+    for least, (height, width) in ((0, (512, 2048)), (1000, (512, 2048)), (0, (720, 1280)), (0, (512, 512))):
+        net = Sized()
+        net.least = least
+        fits.check(net, torch.zeros(1, 3, height, width), "segmentation", CLASSES, ())
+    assert rehearsed == [(128, 512), (256, 1024), (720, 1280), (512, 512)]
+
+
+def test_rehearsing_draws_no_random_numbers_of_the_training():
+    net = nets.Residual()
+    before = torch.get_rng_state()
+    asked(net)
+    assert torch.equal(torch.get_rng_state(), before)
