@@ -183,7 +183,7 @@ def _optimizer(net: nn.Module, cfg: Any) -> torch.optim.Optimizer:
     ]
     if cfg.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=cfg.lr)
-    return torch.optim.SGD(groups, lr=cfg.lr, momentum=cfg.momentum, nesterov=cfg.momentum > 0)
+    return torch.optim.SGD(groups, lr=cfg.lr, momentum=cfg.momentum, nesterov=cfg.nesterov and cfg.momentum > 0)
 
 
 def _ema(net: nn.Module, decay: float | None) -> Any:

@@ -320,3 +320,11 @@ def test_a_schedule_shorter_than_its_warm_up_still_falls():
     cfg = Train(steps=500, warmup_steps=1000, lr=1.0)
     rates = [learning_rate(cfg, step, 500) for step in (0, 249, 250, 499)]
     assert rates[0] == 1 / 250 and rates[1] == rates[2] == 1 and rates[3] < 0.02
+
+
+@pytest.mark.parametrize(("change", "nesterov"), [({}, True), ({"nesterov": False}, False), ({"momentum": 0.0}, False)])
+def test_momentum_is_nesterovs_unless_the_recipe_says_plain(change, nesterov):
+    from edgeprune.train.loop import _optimizer
+
+    made = _optimizer(nn.Linear(2, 2), Train.model_validate({"steps": 1, **change}))
+    assert made.defaults["nesterov"] is nesterov and [g["weight_decay"] for g in made.param_groups] == [5e-4, 0.0]
