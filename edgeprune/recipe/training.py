@@ -57,7 +57,9 @@ class Train(Section):
     optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="SGD with momentum, or AdamW")
     lr: Positive = Field(default=0.01, description="the peak learning rate")
     momentum: Share = Field(default=0.9, description="of SGD")
-    nesterov: bool = Field(default=True, description="SGD's momentum is Nesterov's; false: plain, as torch.optim.SGD has it")
+    nesterov: bool = Field(
+        default=True, description="SGD's momentum is Nesterov's; false: plain, as torch.optim.SGD has it"
+    )
     weight_decay: NotNegative = Field(default=5e-4, description="not applied to norms and biases")
     schedule: Literal["poly", "cosine", "constant"] = Field(default="poly", description="how the learning rate falls")
     power: Positive = Field(default=0.9, description="of poly")
