@@ -24,7 +24,7 @@ def report(method: str, miou: float) -> dict:
         "dense": {"iou_per_class": {"road": 0.9, "pole": 0.5}, "macs": 2e9},
         "pruned": {"params": 1e6, "macs": 1e9}, "attribution": [{"miou": 0.7}], "speedup": {"median": 2.0},
         "budget": {"met": True, "achieved": 0.98, "limit": 1.0, "engines_built": 2}, "gates": [],
-        "scoring": {"scoring_seconds": 10.0}, "training_steps": {"prune": 0, "finetune": 9},
+        "scoring": {"scoring_seconds": 10.0}, "training_steps": {"prune": 0, "judging": 0, "finetune": 9},
         "stages": [{"name": "prune", "seconds": 60.0}, {"name": "finetune", "seconds": 60.0}],
     }  # fmt: skip
 

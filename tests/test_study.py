@@ -72,6 +72,23 @@ def test_longer_rows_are_the_others_with_more_fine_tuning(study):
     assert set(study.LONGER).isdisjoint(r.entry for r in study.rows(scale)), "ablations are asked for"
 
 
+def test_a_layer_that_rounds_to_nothing_keeps_a_step_unless_it_is_torch_prunings_own_rounding(study):
+    opponents = importlib.import_module("opponents")
+    torch.manual_seed(0)
+    net, example = models.build("streetnet", {"width": 16, "blocks": 1}, None, 5).eval(), torch.randn(1, 3, 64, 64)
+    graph, widths = find_groups(net, example), {}
+    for rounding in ("kept", "released"):
+        small = opponents._copied(net)
+        pruner = opponents._pruner(small, example, "group_norm", True, 0.95, 16, rounding)
+        widths[rounding] = opponents.widths_of(opponents._prune(pruner, small, graph))
+    narrow = [g.name for g in graph.groups if g.size == 32]
+    assert narrow and {widths["kept"][n] for n in narrow} == {16}
+    assert {widths["released"][n] for n in narrow} == {32}, "refused, and so left whole"
+    assert opponents._leaving_some(30, 32, 8) == 24 and opponents._leaving_some(200, 256, 8) == 200
+    assert opponents._leaving_some(250, 256, 8) == 224, "a tenth stays"
+    assert opponents._leaving_some(8, 8, 16) == 0
+
+
 @pytest.mark.parametrize("importance", ["group_norm", "taylor"])
 def test_torch_prunings_cut_is_told_as_a_plan(study, importance):
     opponents = importlib.import_module("opponents")
@@ -103,7 +120,7 @@ def _record(entry: str, seed: int, score: float) -> dict:
         "method": "sirfp", "metric": "mIoU", "more_name": "boundary IoU", "score": score, "dense_score": 50.0,
         "worst_class": "pole", "worst_class_loss": 3.0, "more": 30.0, "params": 1e5, "macs": 1e8, "macs_share": 0.4, "ms": 5.0,
         "share": 0.49, "met": True, "used": 0.98, "gates_failed": [], "seconds": 60.0, "scoring": 10.0, "sharing": 20.0,
-        "tuning": 30.0, "own_steps": 0, "tuning_steps": 100,
+        "tuning": 30.0, "own_steps": 0, "judging_steps": 90, "tuning_steps": 100,
     }  # fmt: skip
     mask = {"shape": [2, 3], "classes": "0 3", "lengths": "2 4"}
     return {
@@ -122,8 +139,8 @@ def test_the_page_is_counted_from_the_raw_results(study, tmp_path, monkeypatch):
     records.append({**_record("ns", 0, 0.0), "failed": "why it failed"})
     records[-1].pop("table")
     page = report.page("cpu", {"cpu": records})
-    assert "48.50 ± 0.71" in page and "+2.50 ± 0.71, 2 seeds" in page and "why it failed" in page
-    assert "| tp_taylor | 46.00 ± 0.00 | -4.00 | -2.50 ± 0.71, 2 seeds |" in page
+    assert "48.50 (48.00, 49.00)" in page and "+2.50 (+2.00, +3.00)" in page and "why it failed" in page
+    assert "| torch-pruning Taylor | 46.00 (46.00, 46.00) | -4.00 | -2.50 (-2.00, -3.00) |" in page
     assert "Fine-tuned longer" not in page and "Ablations" not in page
     assert "very same" not in page
     other = [r | ({"dense_weights": "new"} if r["entry"] == "edgeprune" and r["seed"] == 1 else {}) for r in records]
@@ -133,9 +150,14 @@ def test_the_page_is_counted_from_the_raw_results(study, tmp_path, monkeypatch):
     more = [_record("tp_taylor_long", 1, 49.5), _record("no_contest", 0, 47.0)]
     page_with_more = report.page("cpu", {"cpu": records + more})
     longer = page_with_more[page_with_more.index("## Fine-tuned longer, streetnet at 0.5x") :]
-    assert "| tp_taylor_long | 49.50 | -0.50 | +0.50, one seed |" in longer, "beside the default of the same seed"
+    assert "| torch-pruning Taylor, fine-tuned 2.5 times as long | 49.50 | -0.50 | +0.50, one seed |" in longer, (
+        "beside the default of the same seed"
+    )
     ablated = longer[longer.index("## Ablations, streetnet at 0.5x") :]
-    assert "| no_contest | 47.00 | -3.00 | -1.00, one seed |" in ablated and "tp_taylor_long" not in ablated
+    assert (
+        "| default without the contest | 47.00 | -3.00 | -1.00, one seed |" in ablated
+        and "times as long" not in ablated
+    )
     for name in ("streetnet.svg", "streetnet-masks.svg"):
         assert f"results/{name}" in page and (tmp_path / "results" / name).read_text().rstrip().endswith("</svg>")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -45,7 +46,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "latency_budget"))
 
 Keep = dict[str, np.ndarray]  # group -> kept units
 _OUTS = (tp.prune_conv_out_channels, tp.prune_depthwise_conv_out_channels, tp.prune_linear_out_channels)
-_RATIOS = 0.01  # torch-pruning's ratio moves by it
+_LEAST = 0.1  # of every layer stays, as for most methods of the study
 
 
 def torch_pruning(
@@ -53,7 +54,7 @@ def torch_pruning(
     importance: str,
     isomorphic: bool = False,
     sparse: bool = False,
-    most: float = 0.9,
+    rounding: str = "kept",
     sparsity: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """torch-pruning's pruner over the whole network (`global_pruning`), widths on the device's step (`round_to`).
@@ -62,7 +63,8 @@ def torch_pruning(
         importance: "group_norm" (`GroupNormPruner`) or "taylor" (`MetaPruner` with `GroupTaylorImportance`).
         isomorphic: channels compete only with those of like layers (its ECCV 2024 addition).
         sparse: `GroupNormPruner.regularize` during a training by `sparsity`, as its examples do.
-        most: of a layer that may go (`max_pruning_ratio`); most methods of the study keep a tenth of every layer.
+        rounding: "kept": at least one step, and a tenth, of every layer stays; "released": as torch-pruning has it, which takes
+            a layer of 32 with 20 channels to go down to 0 of steps of 16, refuses that, and leaves the layer whole.
 
     Raises:
         SurgeryError: its cut does not leave a network that is the dense one with channels taken out.
@@ -71,7 +73,7 @@ def torch_pruning(
     graph, spent = find_groups(net, example), scoring.Spent()
     step = run.facts["profile"]["step"]
     if sparse:
-        pruner = _pruner(net, example, importance, isomorphic, 0.5, step, most)
+        pruner = _pruner(net, example, importance, isomorphic, 0.5, step, rounding)
         hooks = Hooks(after_backward=lambda: pruner.regularize(net))
         cfg = Train.model_validate(sparsity)
         scoring.teach(run, net, cfg, run.folder / "prune", 0, hooks, spent, "sparse training of torch-pruning")
@@ -83,7 +85,9 @@ def torch_pruning(
     @functools.cache
     def cut(percent: int) -> tuple[nn.Module, Keep]:
         small = _copied(net)
-        return small, _prune(_pruner(small, example, importance, isomorphic, percent / 100, step, most), small, graph)
+        return small, _prune(
+            _pruner(small, example, importance, isomorphic, percent / 100, step, rounding), small, graph
+        )
 
     def share(predictor: Any, limit: float) -> dict[str, int]:
         low, high = 0, 97  # the least ratio that is predicted to meet the limit; costs fall with it, but for rounding
@@ -108,7 +112,13 @@ def torch_pruning(
 
 
 def _pruner(
-    net: nn.Module, example: torch.Tensor, importance: str, isomorphic: bool, ratio: float, step: int, most: float = 0.9
+    net: nn.Module,
+    example: torch.Tensor,
+    importance: str,
+    isomorphic: bool,
+    ratio: float,
+    step: int,
+    rounding: str = "kept",
 ) -> Any:
     classes = [m for m in net.modules() if isinstance(m, nn.Conv2d)][-1].out_channels
     made, judged = {
@@ -116,10 +126,23 @@ def _pruner(
         "taylor": (tp.pruner.MetaPruner, tp.importance.GroupTaylorImportance()),
     }[importance]
     heads = [m for m in net.modules() if isinstance(m, nn.Conv2d) and m.out_channels == classes]
-    return made(
+    pruner = made(
         net, example, importance=judged, global_pruning=True, isomorphic=isomorphic, pruning_ratio=ratio,
-        max_pruning_ratio=most, round_to=step, ignored_layers=heads,
+        max_pruning_ratio=1 - _LEAST, round_to=step, ignored_layers=heads,
     )  # fmt: skip
+    if rounding == "kept":
+        pruner._round_to = _leaving_some
+    return pruner
+
+
+def _leaving_some(gone: int, channels: int, step: int) -> int:
+    """How many go where `gone` of the channels should: what stays is rounded down to the step, but not to nothing.
+
+    torch-pruning's own `max_pruning_ratio` does not bound a layer where all compete at once.
+    """
+    least = min(channels, step * math.ceil(max(1, _LEAST * channels / step)))
+    kept = (channels - gone) // step * step
+    return channels - max(kept, least)
 
 
 def _prune(pruner: Any, net: nn.Module, graph: ChannelGraph) -> Keep:
@@ -254,7 +277,8 @@ def _leave(
     return {
         "budget": {"kind": run.recipe.budget.kind, **said}, "macs": count_macs(small, run.recipe.data.size),
         "params": count_params(small, run.recipe.data.size), "scoring_seconds": spent.scoring, "criterion_seconds": spent.criterion,
-        "training_seconds": spent.training, "training_steps": spent.steps, "rounds": [],
+        "training_seconds": spent.training, "training_steps": spent.steps,
+        "judging_steps": run.kept.get("judging_steps", 0), "rounds": [],
         "proof": {"silenced": proof.silenced, "folded": proof.folded},
     }  # fmt: skip
 

@@ -48,14 +48,18 @@ def picker(records: Sequence[Record]) -> Pick:
 
 
 def several(records: Sequence[Record]) -> dict[str, Any]:
-    """One line of a table: means over the seeds, the sample's standard deviation, the worst class of any."""
-    row = fair.summary([r["table"] | {"entry": r["entry"]} for r in records])[0]
-    return row | {"title": records[0]["title"], "boundary": row["more"]}
+    """One line of a table: means over the seeds, each seed's score, the sample's standard deviation of three or more, the worst
+    class of any."""
+    # rows made before they were counted do not say which steps judged widths; the page does not show them
+    row = fair.summary([{"judging_steps": 0} | r["table"] | {"entry": r["entry"]} for r in records])[0]
+    title = study.ENTRIES[records[0]["entry"]].title
+    return row | {"title": title, "boundary": row["more"], "scores": [r["table"]["score"] for r in records]}
 
 
 def cells(row: dict[str, Any], to_default: str) -> str:
     """A line of a table."""
-    spread = "" if row["spread"] is None else f" ± {row['spread']:.2f}"
+    spread = f" ± {row['spread']:.2f}" if len(row["scores"]) > 2 else ""
+    spread += f" ({', '.join(f'{s:.2f}' for s in row['scores'])})" if len(row["scores"]) > 1 else ""
     return (
         f"| {row['title']} | {row['score']:.2f}{spread} | {row['score'] - row['dense_score']:+.2f} | {to_default} | "
         f"{row['worst_class']} {-row['worst_class_loss']:+.1f} | {row['boundary']:.2f} | {row['macs_share']:.3f}x | "
@@ -64,7 +68,7 @@ def cells(row: dict[str, Any], to_default: str) -> str:
 
 
 HEAD = (
-    "| method | mIoU ± sd | to dense | to the default, same seeds | worst class | boundary IoU | MACs | parameters | ms | of dense | met | minutes |\n"
+    "| method | mIoU ± sd (each seed) | to dense | to the default, same seeds | worst class | boundary IoU | MACs | parameters | ms | of dense | met | minutes |\n"
     "|---" + "|---:" * 11 + "|"
 )
 
@@ -72,22 +76,22 @@ HEAD = (
 def table(pick: Pick, network: str, budget: str, entries: Sequence[str], by: str = "edgeprune") -> list[str]:
     """The lines of these entries, the best first; differences are to the entry `by`. Nothing where none was run."""
     base = pick(network=network, budget=budget, entry=by)
+    lead = float(np.mean([r["table"]["score"] - r["table"]["dense_score"] for r in base])) if base else 0.0
     lines = []
     for entry in entries:
         if found := pick(network=network, budget=budget, entry=entry):
             row, difference = several(found), paired(found, base)
-            lines.append((row["score"], cells(row, "-" if entry == by or difference is None else told(difference))))
+            # by the difference over the same seeds: means of other seeds are of other dense networks
+            rank = float(np.mean(difference)) if difference else row["score"] - row["dense_score"] - lead
+            lines.append((rank, cells(row, "-" if entry == by else told(difference))))
     return [HEAD, *(line for _, line in sorted(lines, reverse=True)), ""] if lines else []
 
 
-def paired(ours: Sequence[Record], theirs: Sequence[Record]) -> tuple[float, float | None, int] | None:
-    """(mean difference of mIoU in points, its standard deviation over seeds, seeds) where both pruned the same dense network."""
+def paired(ours: Sequence[Record], theirs: Sequence[Record]) -> list[float]:
+    """The differences of mIoU in points, seed by seed, where both pruned the same dense network."""
     theirs_of = {(r["seed"], r["dense_weights"]): r["table"]["score"] for r in theirs}
     of = [((r["seed"], r["dense_weights"]), r["table"]["score"]) for r in ours]
-    found = [score - theirs_of[key] for key, score in of if key in theirs_of]
-    if not found:
-        return None
-    return float(np.mean(found)), float(np.std(found, ddof=1)) if len(found) > 1 else None, len(found)
+    return [score - theirs_of[key] for key, score in of if key in theirs_of]
 
 
 def in_common(these: Sequence[Record], others: Sequence[Record]) -> list[Record]:
@@ -100,7 +104,7 @@ def glance(picks: dict[str, Pick], networks: Sequence[str]) -> list[str]:
     """The default against the best of torch-pruning, and against the best of all others, among those with most seeds in common;
     the rivals' figures and the differences are of these seeds."""
     lines = [
-        "| network | budget | engines on | edgeprune's default | torch-pruning's best | difference | best of the others | difference |",
+        "| network | budget | engines on | edgeprune's default | torch-pruning's best | the default's lead | best of the others | the default's lead |",
         "|---" * 8 + "|",
     ]
     for network in networks:
@@ -115,19 +119,22 @@ def glance(picks: dict[str, Pick], networks: Sequence[str]) -> list[str]:
                     line += ["-", "-"]
                     continue
                 # of those with most seeds in common: a mean over one good seed is no better method
-                best = max(rivals, key=lambda rows: ((paired(ours, rows) or (0, 0, 0))[2], several(rows)["score"]))
+                best = max(
+                    rivals, key=lambda rows: (len(paired(ours, rows)), several(in_common(rows, ours) or rows)["score"])
+                )
                 difference, same = paired(ours, best), in_common(ours, best)
                 own = "" if len(same) in (0, len(ours)) else f", the default {several(same)['score']:.2f} there"
                 line.append(f"{several(in_common(best, ours) or best)['score']:.2f} ({best[0]['title']}{own})")
-                line.append("-" if difference is None else told(difference))
+                line.append(told(difference))
             lines.append("| " + " | ".join(line) + " |")
     return lines if len(lines) > 2 else ["The default's own rows are still to be run."]
 
 
-def told(difference: tuple[float, float | None, int]) -> str:
-    """A paired difference in words."""
-    mean, spread, seeds = difference
-    return f"{mean:+.2f}" + (f" ± {spread:.2f}, {seeds} seeds" if spread is not None else ", one seed")
+def told(differences: Sequence[float]) -> str:
+    """Paired differences in words: their mean, and each of them, since two or three have no spread to speak of."""
+    if len(differences) < 2:
+        return f"{differences[0]:+.2f}, one seed" if differences else "-"
+    return f"{np.mean(differences):+.2f} ({', '.join(f'{d:+.2f}' for d in differences)})"
 
 
 def page(scale: str, places: dict[str, list[Record]]) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +88,24 @@ def record(scale: study.Scale, row: study.Row, report: dict[str, Any], seconds: 
     told["spent"] = report["budget"]  # `budget` is the row's
     return {
         "schema": SCHEMA, **row._asdict(), "title": study.ENTRIES[row.entry].title, "size": list(scale.size),
-        "edgeprune": report["edgeprune"], "table": fair.row(report), "dense": {**report["dense"], "latency": dense_latency},
+        "program": program(), "table": fair.row(report), "dense": {**report["dense"], "latency": dense_latency},
         "pruned": {**report["pruned"], "latency": latency}, "engine": engine, **told,
         "widths": {w["group"]: w["after"] for w in report["widths"]["widths"]}, "contest": report["contest"],
         "stages": [{k: s[k] for k in ("name", "seconds")} for s in report["stages"]], "seconds": seconds,
     }  # fmt: skip
+
+
+def program() -> dict[str, str | None]:
+    """Which program made a row: the commit (with a + where files differ from it) and the packages' versions."""
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    packages = ("edgeprune", "torch", "torch-pruning", "openvino")
+    return {"commit": found.stdout.strip() or None, **{name: version(name) for name in packages}}
 
 
 def _masks(scale: study.Scale, row: study.Row, root: str, weights: str, folder: Path) -> dict[str, Any]:

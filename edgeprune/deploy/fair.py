@@ -36,7 +36,8 @@ def row(report: dict[str, Any]) -> dict[str, Any]:
         "met": budget["met"], "used": budget["achieved"] / budget["limit"], "engines_built": budget["engines_built"],
         "gates_failed": [g["name"] for g in report["gates"] if not g["passed"]],
         **_spent(report),
-        "own_steps": report["training_steps"]["prune"], "tuning_steps": report["training_steps"]["finetune"],
+        "own_steps": report["training_steps"]["prune"], "judging_steps": report["training_steps"]["judging"],
+        "tuning_steps": report["training_steps"]["finetune"],
     }  # fmt: skip
 
 
@@ -59,7 +60,7 @@ def _spent(report: dict[str, Any]) -> dict[str, float]:
 
 _MEANS = (
     "score", "dense_score", "more", "params", "macs", "macs_share", "used", "seconds", *PARTS,
-    "own_steps", "tuning_steps",
+    "own_steps", "judging_steps", "tuning_steps",
 )  # fmt: skip
 
 
@@ -90,7 +91,7 @@ def cells(r: dict[str, Any]) -> list[str]:
         f"{r['params'] / 1e6:.3f} M", f"{r['macs_share']:.3f}x", "-" if r["ms"] is None else f"{r['ms']:.3f}",
         "-" if r["share"] is None else f"{r['share']:.3f}x", f"{r['used']:.1%}", f"{r['met']} of {r['runs']}",
         f"{r['seconds'] / 60:.1f}", " + ".join(f"{r[part] / 60:.1f}" for part in PARTS),
-        f"{r['own_steps']:.0f} + {r['tuning_steps']:.0f}",
+        f"{r['own_steps']:.0f} + {r['judging_steps']:.0f} + {r['tuning_steps']:.0f}",
     ]  # fmt: skip
 
 
@@ -98,7 +99,7 @@ def notes(rows: Sequence[dict[str, Any]]) -> list[str]:
     """What the table's reader has to know: the columns that explain themselves least, and which rows do not compare."""
     told = [
         "¹ scoring (its own training in it) + sharing the budget out (engines built for it in it) + fine-tuning",
-        "² optimiser steps: the pruning stage's own + fine-tuning's",
+        "² optimiser steps: of the network before it is cut + of cut networks that only served to judge widths + fine-tuning's",
     ]
     if len({r["runs"] for r in rows}) > 1:
         short = ", ".join(r["entry"] for r in rows if r["runs"] < max(o["runs"] for o in rows))

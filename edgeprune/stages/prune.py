@@ -36,6 +36,7 @@ def prune(run: Run) -> dict[str, Any]:
     for line in kept_whole(graph):
         run.console.print(line, style="dim", markup=False, soft_wrap=True)
     spent = scoring.Spent()
+    run.kept["judging_steps"] = 0
     dense, before = net, cut_rounds(run, net, graph, spent)
     net, rest = (before.net, find_groups(before.net, example, recipe.prune.never)) if before else (net, graph)
     scores = scoring.score(run, net, rest, spent, recipe.prune.args, recipe.prune.sparsity)
@@ -65,6 +66,7 @@ def prune(run: Run) -> dict[str, Any]:
         "training_seconds": spent.training,
         "between_seconds": spent.between,
         "training_steps": spent.steps,
+        "judging_steps": run.kept["judging_steps"],
         "rounds": before.facts if before else [],
         "proof": {"silenced": proof.silenced, "folded": proof.folded},
     }

@@ -63,7 +63,8 @@ def assemble(run: Run) -> dict[str, Any]:
         "method": run.recipe.prune.method,
         "scoring": {k: facts["prune"].get(k, 0.0) for k in _SCORING},
         "training_steps": {
-            "load": _steps(run, "load"), "prune": facts["prune"]["training_steps"], "finetune": _steps(run, "finetune"),
+            "load": _steps(run, "load"), "prune": facts["prune"]["training_steps"],
+            "judging": facts["prune"].get("judging_steps", 0), "finetune": _steps(run, "finetune"),
         },  # fmt: skip
         "dense": {**dense, "latency": verified["dense_latency"]},
         "pruned": {**pruned, "latency": verified["latency"], "against_dense": verified["pruning"]},

@@ -14,7 +14,7 @@ def run(entry, miou, ms=2.0, met=True, loss=3.0, name="pole", used=0.98, gates=(
         "entry": entry, "method": "l1", "metric": "mIoU", "more_name": "boundary IoU", "score": miou, "dense_score": 70.0, "worst_class": name, "worst_class_loss": loss,
         "more": 50.0, "params": 1e6, "macs": 1e9, "macs_share": 0.5, "ms": ms, "share": None if ms is None else ms / 4,
         "met": met, "used": used, "engines_built": 2, "gates_failed": list(gates), "seconds": 600.0, "scoring": 60.0, "sharing": 120.0, "tuning": 420.0,
-        "own_steps": 150, "tuning_steps": 450,
+        "own_steps": 150, "judging_steps": 90, "tuning_steps": 450,
     }  # fmt: skip
 
 
@@ -30,7 +30,7 @@ def test_means_spread_and_order():
     assert rows[0]["spread"] is None and cell(rows[0], "± sd") == "-"
     assert cell(a, "to dense") == "-8.00" and cell(a, "met") == "1 of 2" and cell(a, "worst class") == "rider -9.0"
     assert cell(a, "minutes") == "10.0" and cell(a, "of them ¹") == "1.0 + 2.0 + 7.0"
-    assert cell(a, "steps ²") == "150 + 450" and cell(a, "budget used") == "98.0%"
+    assert cell(a, "steps ²") == "150 + 90 + 450" and cell(a, "budget used") == "98.0%"
     assert "c failed: no" in fair.markdown(rows, {"c": "no"})
 
 

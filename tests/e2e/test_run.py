@@ -227,6 +227,6 @@ def test_two_processes_train_together(tmp_path):
     line = command(tmp_path / "two", "train.batch=2", "finetune.batch=2")
     done = together(line, ranks())
     assert [p.returncode for p in done] == [0, 0], done
-    assert report(tmp_path / "two")["training_steps"] == {"load": 8, "prune": 0, "finetune": 6}
+    assert report(tmp_path / "two")["training_steps"] == {"load": 8, "prune": 0, "judging": 0, "finetune": 6}
     again = together(line, ranks())
     assert [p.returncode for p in again] == [0, 0] and again[0].stderr.count("skipped") == len(STAGES), again

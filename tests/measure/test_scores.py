@@ -143,3 +143,12 @@ def test_the_interval_of_a_median_knows_that_slow_calls_come_in_rows():
         held += low <= 1 <= high
     assert held > 45, "resampled one by one it would hold in a third of them"
     assert time_median(np.array([2.0]))[:1] == (2.0,)
+
+
+def test_the_interval_of_a_ratio_knows_that_neighbours_slow_two_engines_unlike_for_seconds():
+    rng, held = np.random.default_rng(1), 0
+    for _ in range(60):
+        ratio = np.repeat(rng.normal(2, 0.05, 15), 40) + rng.normal(0, 0.002, 600)
+        low, high = time_ratio(ratio, np.ones(600), resamples=500)[1:]
+        held += low <= 2 <= high
+    assert held > 45, "resampled one by one it would hold in a third of them"
