@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 
@@ -147,6 +148,8 @@ def test_the_page_is_counted_from_the_raw_results(study, tmp_path, monkeypatch):
     page_of_three = report.page("cpu", {"cpu": other, "cpu-avx512": records[:1]})
     assert "3 dense networks of 2 seeds" in page_of_three and "+2.00, one seed" in page_of_three
     assert "| streetnet | 0.5x | AVX-512 | 48.00 | - |" in page_of_three, "places are not averaged"
+    timed = [r | {"again": {"share": 0.471}} for r in records if "table" in r]
+    assert "| 0.490x | 0.471x | 2 of 2 |" in report.page("cpu", {"cpu": timed}) and "| 0.490x |  | 2 of 2 |" in page
     more = [_record("tp_taylor_long", 1, 49.5), _record("no_contest", 0, 47.0)]
     page_with_more = report.page("cpu", {"cpu": records + more})
     longer = page_with_more[page_with_more.index("## Fine-tuned longer, streetnet at 0.5x") :]
@@ -162,6 +165,25 @@ def test_the_page_is_counted_from_the_raw_results(study, tmp_path, monkeypatch):
         assert f"results/{name}" in page and (tmp_path / "results" / name).read_text().rstrip().endswith("</svg>")
 
 
+def test_engines_are_timed_again_in_turns(study):
+    again = importlib.import_module("again")
+    told = again.summary([0.5, 0.52, 0.51, 0.5, 0.6])
+    assert told["share"] == 0.51 and told["ci95"][0] <= 0.51 <= told["ci95"][1] <= 0.6
+
+    class Device:
+        def pairs(self, dense, small, image, count):
+            asked.append(small)
+            return np.full(count, 4.0), np.full(count, small), []
+
+    asked: list[float] = []
+    made = {Path("a"): (1.0, 1.0), Path("b"): (1.0, 2.0)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(again, "device_of", lambda target: Device())
+        found = again.shares(None, made, None, rounds=3, pairs=2)
+    assert found == {Path("a"): [0.25] * 3, Path("b"): [0.5] * 3}
+    assert all(set(asked[i : i + 2]) == {1.0, 2.0} for i in (0, 2, 4)), "each once a round"
+
+
 def test_a_record_keeps_which_row_it_is(study, monkeypatch):
     """A run's report has words of its own for what a row calls `budget`."""
     rows = importlib.import_module("rows")
@@ -175,3 +197,4 @@ def test_a_record_keeps_which_row_it_is(study, monkeypatch):
     row = study.Row("streetnet", "0.5x", "sirfp", 2)
     found = rows.record(study.SCALES["cpu"], row, report, 1.0)
     assert {k: found[k] for k in row._fields} == row._asdict() and found["spent"] == {"kind": "latency"}
+    assert {"commit", "torch-pruning", "openvino"} <= set(found["program"])

@@ -3,8 +3,9 @@
     benchmarks/camvid/run --root /data/camvid                       all rows of this machine's scale, those that matter most first
     benchmarks/camvid/run --root /data/camvid --network streetnet --budget 0.5x --method edgeprune,sirfp --seed 0
     benchmarks/camvid/run --scale gpu --root /data/camvid           full resolution and widths, where there is a GPU to train on
-    benchmarks/camvid/run … --results mine                          to compare with what is here: rows that are here are not skipped
+    benchmarks/camvid/run … --results mine --runs-dir mine/runs     to compare with what is here: nothing that is here is taken over
     benchmarks/camvid/run --list                                    what is done and what is missing
+    benchmarks/camvid/again                                         times all rows' engines once more, in one sitting
     benchmarks/camvid/report                                        docs/results.md from the raw results
 
 Rows that are done are skipped, one that was killed goes on where it was, one that failed is told and tried again with --again.
@@ -74,7 +75,9 @@ def listing(found: list[study.Row], home: Path) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", default="../shared/data/camvid", help="of CamVid")
-    parser.add_argument("--scale", choices=list(study.SCALES), default="gpu" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--scale", choices=list(study.SCALES), help="default: that of --results, or gpu where there is one"
+    )
     parser.add_argument("--target", default="cpu", help="where engines run; budgets are of its dense engine's latency")
     for name in ("network", "budget", "method", "seed"):
         parser.add_argument(f"--{name}", help="only these, divided by commas")
@@ -86,6 +89,8 @@ def main() -> int:
     )
     parser.add_argument("--runs-dir", type=Path, default=Path("runs/camvid"))
     args = parser.parse_args()
+    known = study.PLACES[args.results.name][0] if args.results and args.results.name in study.PLACES else None
+    args.scale = args.scale or known or ("gpu" if torch.cuda.is_available() else "cpu")
     scale, home = study.SCALES[args.scale], args.results or HERE / "results" / args.scale
     found = wanted(args, scale)
     if args.list:
