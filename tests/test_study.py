@@ -145,7 +145,7 @@ def test_the_page_is_counted_from_the_raw_results(study, tmp_path, monkeypatch):
     assert "Fine-tuned longer" not in page and "Ablations" not in page
     assert "very same" not in page
     other = [r | ({"dense_weights": "new"} if r["entry"] == "edgeprune" and r["seed"] == 1 else {}) for r in records]
-    page_of_three = report.page("cpu", {"cpu": other, "cpu-avx512": records[:1]})
+    page_of_three = report.page("cpu", {"cpu": other, "cpu-epyc-avx512": records[:1]})
     assert "3 dense networks of 2 seeds" in page_of_three and "+2.00, one seed" in page_of_three
     assert "| streetnet | 0.5x | AVX-512 | 48.00 | - |" in page_of_three, "places are not averaged"
     timed = [r | {"again": {"share": 0.471}} for r in records if "table" in r]

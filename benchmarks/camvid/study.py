@@ -107,9 +107,10 @@ SCALES = {
 }  # fmt: skip
 
 PLACES = {  # folder of results/ -> its scale, and where the rows' engines ran; rows of several places are never averaged
-    "cpu": ("cpu", "AVX2"),
-    "cpu-avx512": ("cpu", "AVX-512"),
-    "cpu-epyc-avx512": ("cpu", "AVX-512, EPYC"),
+    "cpu": ("cpu", "CPU"),
+    "cpu-epyc-avx512": ("cpu", "AVX-512"),
+    "cpu-avx2-earlier": ("cpu", "AVX2, earlier program"),
+    "cpu-avx512-earlier": ("cpu", "AVX-512 (Xeon), earlier program"),
     "gpu": ("gpu", "GPU"),
 }
 
