@@ -61,6 +61,7 @@ def settle(
     path, key = run.folder / "prune" / "settled.json", notes.key_of(run, cutter, [step, list(rules)])
     if told := notes.told(path, key):
         run.kept["contest"] = told["contest"]
+        recovery.count(run, told["contest"]["steps"] * len(told["contest"]["loss"]))
         return _around(fields, told["contest"]["winner"], told["widths"], step)
     run.kept["contest"] = None
     contestants: dict[str, Widths] = {}

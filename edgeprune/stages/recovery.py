@@ -100,7 +100,7 @@ def _share(after: float, before: float, drift: float, common: float) -> float:
 def _trained(run: Run, cutter: Cutter, yard: worth.Yardstick, steps: int, cuts: dict[str, Widths]) -> dict[str, float]:
     """The losses of cut networks, each trained for `steps` on the same batches."""
     known = _Notes(run, "recovery", cutter, steps)
-    _count(run, steps * len(cuts))
+    count(run, steps * len(cuts))
     batches = load.batches(run, run.recipe.finetune, run.recipe.seed + 2)
     done = sum(name in known.loss for name in cuts)
     with Progress("recovery", steps * len(cuts), steps * done, unit="steps") as bar:
@@ -121,7 +121,7 @@ def contest(run: Run, cutter: Cutter, contestants: dict[str, Widths], steps: int
     goes on with the next contestant; `prune/contest.json` keeps what each kept and lost.
     """
     lost = _Notes(run, "contest", cutter, [steps, contestants])
-    _count(run, steps * len(contestants))
+    count(run, steps * len(contestants))
     batches = load.batches(run, run.recipe.finetune, run.recipe.seed + 3)
     with Progress("contest", steps * len(contestants), steps * len(lost.loss), unit="steps") as bar:
         for name, widths in contestants.items():
@@ -137,7 +137,7 @@ def contest(run: Run, cutter: Cutter, contestants: dict[str, Widths], steps: int
     return lost.loss
 
 
-def _count(run: Run, steps: int) -> None:
+def count(run: Run, steps: int) -> None:
     """Optimiser steps of networks that only serve to judge widths; those of a killed attempt, too."""
     run.kept["judging_steps"] = run.kept.get("judging_steps", 0) + steps
 

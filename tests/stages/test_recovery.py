@@ -75,6 +75,15 @@ def test_what_heals_becomes_cheap_and_what_is_lost_stays_dear(tmp_path: Path):
     assert kept["recovery_steps"] == 30 and kept["stays"] == found.stays
 
 
+def test_steps_that_only_judge_are_counted_also_where_notes_tell_what_they_found(tmp_path: Path):
+    run = job(tmp_path, "prune.recovery_steps=6")
+    measured(run)
+    assert run.kept["judging_steps"] == 6 * 3, "the dense network and two cut ones"
+    again = job(tmp_path, "prune.recovery_steps=6")
+    measured(again)
+    assert again.kept["judging_steps"] == 6 * 3
+
+
 def test_steps_are_bounded_by_the_fine_tuning(tmp_path: Path):
     assert recovery.steps_each(job(tmp_path), 2) == 30
     assert recovery.steps_each(job(tmp_path, "finetune.steps=60"), 2) == 10

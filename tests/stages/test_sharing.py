@@ -103,9 +103,13 @@ def test_where_no_widths_fit_networks_with_fewer_blocks_compete(tmp_path: Path, 
     assert all(name.endswith(", fewer blocks") for name in run.kept["contest"]["loss"])
     found = read_json(tmp_path / "prune" / "recovery.json")["loss"]
     assert {f"without {n}" for n in find_blocks(cutter.graph)} < found.keys()
+    judged = run.kept.pop("judging_steps")
     again, _ = sharing.under_latency(run, cutter, 1)  # told by its notes
     near = again(device, 0.93 * device.price(widths))  # type: ignore[arg-type]
     assert {n for n, w in near.items() if not w} == block, "the loop stays around the winner"
+    contested = 2 * len(run.kept["contest"]["loss"])
+    assert judged - run.kept["judging_steps"] == 2 * len(find_blocks(cutter.graph)), "blocks are not looked at again"
+    assert run.kept["judging_steps"] == contested + 2 * (1 + len(whole))
 
 
 def test_blocks_are_not_judged_where_widths_fit(tmp_path: Path):
