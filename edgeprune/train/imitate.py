@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from edgeprune.data.loader import Batch
+from edgeprune.devices.lease import give_way
 from edgeprune.errors import EdgepruneError
 from edgeprune.models import logits_of
 from edgeprune.train.distill import logits_loss
@@ -53,6 +54,7 @@ def imitate(
     cast = torch.autocast(device.type, torch.bfloat16) if cfg.autocast != "none" else nullcontext()
     losses = []
     for step, (images, *_) in enumerate(islice(batches, steps)):
+        give_way()
         torch.manual_seed(step)  # dropout: a run that goes on finds what one that was not killed would have found
         for group in optimizer.param_groups:
             group["lr"] = peak * (1 - step / steps)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from edgeprune.devices.lease import give_way
 from edgeprune.errors import EdgepruneError
 from edgeprune.files import hash_obj, replace_with, write_json
 from edgeprune.progress import Progress
@@ -86,6 +87,7 @@ def train(
     bar = Progress(title, steps, step, quiet=not accelerator.is_main_process)
     with bar, synced(net, accelerator.num_processes), checkpointed(net, cfg.checkpoint_blocks):
         while step < steps:
+            give_way()
             rate = learning_rate(cfg, step, steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate

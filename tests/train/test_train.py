@@ -252,6 +252,16 @@ def test_training_learns_and_evaluates(tmp_path: Path):
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5]) and len(seen) == 3
 
 
+def test_every_step_gives_way_to_measurements(tmp_path: Path, monkeypatch):
+    asked = []
+    for module in ("loop", "imitate"):
+        monkeypatch.setattr(f"edgeprune.train.{module}.give_way", lambda m=module: asked.append(m))
+    net, batches, cfg = setup(steps=3)
+    train(net, batches, cfg, tmp_path, loss=LOSS, seed=1, title="t", hooks=Hooks())
+    imitate(copy.deepcopy(net), net, batches.stream(), 2, cfg)
+    assert asked == ["loop"] * 3 + ["imitate"] * 2
+
+
 def test_what_hooks_gather_goes_on_from_the_checkpoint(tmp_path: Path):
     def run(home: str, most: int) -> list[float]:
         net, batches, cfg = setup()

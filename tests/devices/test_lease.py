@@ -1,0 +1,48 @@
+"""One measures at a time on a machine, and trainings wait meanwhile."""
+
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from edgeprune.devices import lease
+
+HOLDER = "from edgeprune.devices.lease import lease\nwith lease():\n    print('held', flush=True)\n    input()"
+
+
+@pytest.fixture
+def held(tmp_path, monkeypatch):
+    """Another process that holds the lease until its input ends."""
+    monkeypatch.setenv("EDGEPRUNE_LEASE", str(tmp_path / "lease"))
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        yield other
+        other.kill()
+
+
+def test_trainings_wait_while_another_process_measures_and_not_for_each_other(held):
+    waiting = [threading.Thread(target=lease.give_way, daemon=True) for _ in range(2)]
+    for one in waiting:
+        one.start()
+        one.join(0.3)
+        assert one.is_alive()
+    held.communicate("\n")
+    for one in waiting:
+        one.join(30)
+        assert not one.is_alive()
+    with lease.lease():
+        pass
+
+
+def test_nobody_waits_where_nobody_has_measured_or_the_file_is_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGEPRUNE_LEASE", str(tmp_path / "none"))
+    lease.give_way()
+    assert not (tmp_path / "none").exists(), "left to those who measure"
+    monkeypatch.setenv("EDGEPRUNE_LEASE", str(tmp_path))
+    lease.give_way()
+    (tmp_path / "link").symlink_to(tmp_path / "none")
+    monkeypatch.setenv("EDGEPRUNE_LEASE", str(tmp_path / "link"))
+    lease.give_way()
