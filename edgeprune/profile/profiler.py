@@ -97,6 +97,7 @@ class Profiler:
                     self.table.add(self.where, found)
                     known |= found
                     bar.move(len(batch))
+            known |= self._again(_suspicious(missing, known))
         return {k: known[k] for k in wanted if k in known}
 
     def _again(self, keys: Sequence[Key]) -> dict[Key, float]:
@@ -163,7 +164,7 @@ class Profiler:
         times = self.ensure(
             [Key(s, i, o) for s, (ins, outs) in grids.items() for i in ins for o in outs], "latency table"
         )
-        times |= self._again(_suspicious(grids, times))
+        times |= self._again(_suspicious(list(times), times))
         for _ in range(2):
             wanted = [k for s, grid in grids.items() for k in _middles(s, *grid, times, step)]
             if not wanted:
@@ -201,17 +202,17 @@ def _apart(a: Key, b: Key) -> float:
     return abs(float(np.log(_macs(a) / _macs(b))))
 
 
-def _suspicious(grids: Mapping[Signature, tuple[list[int], list[int]]], times: Mapping[Key, float]) -> list[Key]:
-    """Keys that took clearly longer than the next wider ones did: most of them were disturbed."""
-    found = []
-    for s, (ins, outs) in grids.items():
-        for a, i in enumerate(ins):
-            for b, o in enumerate(outs):
-                wider = [times[Key(s, ins[a + 1], o)]] if a + 1 < len(ins) else []
-                wider += [times[Key(s, i, outs[b + 1])]] if b + 1 < len(outs) else []
-                if any(times[Key(s, i, o)] > 1.2 * ms + 0.002 for ms in wider):
-                    found.append(Key(s, i, o))
-    return found
+def _suspicious(keys: Sequence[Key], times: Mapping[Key, float]) -> list[Key]:
+    """Those that took clearly longer than one that is wider did: most of them were disturbed."""
+    alike: dict[Signature, list[tuple[Key, float]]] = {}
+    for other, ms in times.items():
+        alike.setdefault(other.signature, []).append((other, ms))
+
+    def least(k: Key) -> float:
+        wider = (ms for o, ms in alike[k.signature] if o != k and o.inputs >= k.inputs and o.outputs >= k.outputs)
+        return min(wider, default=float("inf"))
+
+    return [k for k in keys if k in times and times[k] > 1.2 * least(k) + 0.002]
 
 
 def _middles(s: Signature, ins: list[int], outs: list[int], times: Mapping[Key, float], step: int) -> list[Key]:

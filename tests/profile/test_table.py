@@ -226,6 +226,27 @@ def test_a_disturbed_measurement_is_taken_again(tmp_path):
     assert Table(tmp_path / "t.sqlite").times(HERE, [S])[Key(S, 32, 48)] < 1
 
 
+def test_a_single_width_that_took_longer_than_a_wider_one_is_measured_again(tmp_path):
+    """As contests and loops ask for them: one small convolution alone, which read 0.072 ms where wider ones take 0.017."""
+    from edgeprune.profile.context import convolutions
+
+    device, times = Device(), []
+
+    def layers(path, precision):
+        times.append(1)
+        counts = [(k.inputs, k.outputs) for k in convolutions(path).values()]
+        odd = counts.index((16, 32)) if len(times) == 2 else None
+        return [x._replace(ms=50.0) if n == odd else x for n, x in enumerate(device.layers(path, precision))]
+
+    profiler = Profiler(Table(tmp_path / "t.sqlite"), HERE, layers, quiet=True)
+    profiler.ensure([Key(S, 32, 64), REFERENCE])
+    assert profiler.ensure([Key(S, 16, 32)]) == {Key(S, 16, 32): pytest.approx(cost(Key(S, 16, 32)))}
+    assert len(times) == 3
+    assert Table(tmp_path / "t.sqlite").times(HERE, [S])[Key(S, 16, 32)] == pytest.approx(cost(Key(S, 16, 32)))
+    profiler.ensure([Key(S, 16, 48)])
+    assert len(times) == 4, "nothing is odd about it"
+
+
 def test_a_step_that_noise_has_widened_is_not_believed(tmp_path):
     """All counts seem to cost the same at first, as on a machine that does other work: the window is measured again."""
 
