@@ -3,7 +3,7 @@ width under one budget.
 
 A block's removal is one decision over several groups, which the knapsack over single groups cannot weigh. Blocks are
 therefore tried one after the other, the smallest loss a unit of cost first, the widths of all other groups shared out
-anew each time; a removal stays where the summed value grows. HALP (NeurIPS 2022) lets a layer go when its last channels do.
+anew each time. Where they go because they must, as few go as can be; where they may, a removal stays if the summed value grows. HALP (NeurIPS 2022) lets a layer go when its last channels do.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from edgeprune.errors import BudgetError
-from edgeprune.prune.blocks import Wiring
+from edgeprune.prune.blocks import Blocks, Wiring
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.cost import Cost, Term, Widths, total
 from edgeprune.prune.knapsack import Values, knapsack
@@ -27,9 +27,9 @@ def knapsack_with_removal(
     """Widths of the greatest value under the limit; 0 for the groups of blocks that go.
 
     Args:
-        values: as for `knapsack`; 0 where nothing is lost.
+        values: as for `knapsack`; 0 where nothing is lost. Groups that can only be 0 have gone before.
         losses: block (named by one of its groups) -> the value that its removal costs.
-        free: blocks go wherever the summed value grows; else only where no widths meet the limit.
+        free: blocks go wherever the summed value grows; else as few as can be, and only where no widths meet the limit.
 
     Raises:
         BudgetError: not even without the blocks.
@@ -43,24 +43,27 @@ def knapsack_with_removal(
     if best is not None and not free:
         return best
     wiring, price = Wiring(graph), total(terms)
-    blocks = {name: wiring.closure(name) for name in losses}
+    before = frozenset(n for n, v in values.items() if set(v) == {0})
+    blocks = {name: block for name in losses if not (block := wiring.closure(name)) <= before}
     base = best or {n: min(v) for n, v in values.items()}
+    saved = {n: price(base) - price({**base, **dict.fromkeys(block, 0)}) for n, block in blocks.items()}
+    order = sorted(blocks, key=lambda n: losses[n] / max(saved[n], 1e-9))
+    if not free:
+        return _fewest(values, terms, limit, losses, {n: blocks[n] for n in order}, wiring, before, fault)
     most = -float("inf") if best is None else sum(values[n][w] for n, w in best.items())
     rate = _exchange(values, price, base)
-    saved = {n: price(base) - price({**base, **dict.fromkeys(block, 0)}) for n, block in blocks.items()}
     lost = {n: losses[n] + sum(values[g][base[g]] for g in block) for n, block in blocks.items()}
 
     taken: list[str] = []
     missed = 0
-    for name in sorted(blocks, key=lambda n: losses[n] / max(saved[n], 1e-9)):
+    for name in order:
         tried = [t for t in taken if not blocks[t] < blocks[name]] + [name]
-        if any(blocks[name] <= blocks[t] for t in taken) or not wiring.connected({g for t in tried for g in blocks[t]}):
+        gone = before.union(*(blocks[t] for t in tried))
+        if any(blocks[name] <= blocks[t] for t in taken) or not wiring.connected(gone):
             continue
         if best is not None and lost[name] > _HOPE * rate * saved[name]:
             continue  # what its time would buy elsewhere is worth less than it
-        rest = dict(values)
-        for t in tried:
-            rest.update({g: {0: 0.0} for g in blocks[t]})
+        rest = _without(values, gone)
         try:
             found = knapsack(rest, terms, limit)
         except BudgetError as error:
@@ -77,6 +80,46 @@ def knapsack_with_removal(
         assert fault is not None
         raise fault
     return best
+
+
+def _fewest(
+    values: Values, terms: Sequence[Term], limit: float, losses: Mapping[str, float], blocks: Blocks, wiring: Wiring,
+    before: frozenset[str], fault: BudgetError | None,
+) -> Widths:  # fmt: skip
+    """One block more goes at a time: of those that are then enough the one that leaves the greatest value; where none is, the first
+    of `blocks`, the cheapest a unit of cost.
+
+    Losses of single removals add up to less than all of them together cost, so that the sum of many says little.
+    """
+    taken: list[str] = []
+    while True:
+        enough: list[tuple[float, Widths]] = []
+        more: list[list[str]] = []
+        for name in blocks:
+            if any(blocks[name] <= blocks[t] for t in taken):
+                continue
+            tried = [t for t in taken if not blocks[t] < blocks[name]] + [name]
+            gone = before.union(*(blocks[t] for t in tried))
+            if not wiring.connected(gone):
+                continue
+            more.append(tried)
+            rest = _without(values, gone)
+            try:
+                found = knapsack(rest, terms, limit)
+            except BudgetError as error:
+                fault = error
+                continue
+            enough.append((sum(rest[n][w] for n, w in found.items()) - sum(losses[t] for t in tried), found))
+        if enough:
+            return max(enough, key=lambda pair: pair[0])[1]
+        if not more:
+            assert fault is not None
+            raise fault
+        taken = more[0]
+
+
+def _without(values: Values, gone: frozenset[str]) -> Values:
+    return {**values, **{g: {0: 0.0} for g in gone}}
 
 
 def _exchange(values: Values, price: Cost, widths: Widths) -> float:

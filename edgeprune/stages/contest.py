@@ -22,7 +22,7 @@ from edgeprune.stages.run import Run
 
 OTHERS = {"even cut": "uniform", "all channels compete": "global"}  # ways that know no measured loss
 _LEVEL = 1.05  # losses that are within it cannot be told apart
-_FEWER = ", fewer blocks"
+_FEWER, _MANY = ", fewer blocks", ", as many blocks gone as pay"
 _AROUND = 0.3  # of its width may a group move from the winner: a step of 8 is half of 16 and nothing of 216
 _TURNS = 4  # in which a contestant's convolutions are measured
 
@@ -37,14 +37,14 @@ class Fields:
         rules: name -> what widths are worth.
         by_macs: the same, for ways that spend MACs and not milliseconds: they do not like what a table underestimates.
         options: group -> all its widths on the device's step.
-        fewer: (values, terms, limit) -> widths, 0 for those of blocks that go; None: none may.
+        fewer: (values, terms, limit, as many as pay?) -> widths, 0 for those of blocks that go; None: none may.
         free: blocks may go where widths alone meet the limit, too.
     """
 
     rules: dict[str, Values]
     by_macs: dict[str, Values]
     options: dict[str, list[int]]
-    fewer: Callable[[Values, list[Term], float], Widths] | None
+    fewer: Callable[[Values, list[Term], float, bool], Widths] | None
     free: bool
 
 
@@ -77,7 +77,8 @@ def settle(
     fit = bool(contestants)
     if fields.fewer and len(rules) > 1 and (fields.free or not fit):
         for name, values in rules.items():
-            enter(name + _FEWER, lambda t, v=values, f=fields.fewer: f(v, t, limit))
+            enter(name + _FEWER, lambda t, v=values, f=fields.fewer: f(v, t, limit, fields.free))
+        enter(first + _MANY, lambda t, f=fields.fewer: f(rules[first], t, limit, True))
     if fit and len(rules) > 1:
         scores, least, macs = cutter.scores, run.recipe.prune.min_keep, cost.macs(cutter.graph)
         for name, values in fields.by_macs.items():
@@ -111,7 +112,7 @@ def _winner(loss: dict[str, float], contestants: dict[str, Widths]) -> str:
 
 def _around(fields: Fields, winner: str, widths: Widths, step: int) -> tuple[Values, Values]:
     """The winner's values, all of them and those near its widths."""
-    values = fields.rules.get(winner.removesuffix(_FEWER), fields.rules[next(iter(fields.rules))])
+    values = fields.rules.get(winner.removesuffix(_FEWER).removesuffix(_MANY), fields.rules[next(iter(fields.rules))])
     return values, _near(values, widths, fields.options, step)
 
 

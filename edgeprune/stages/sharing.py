@@ -137,8 +137,8 @@ def allocator(run: Run, cutter: Cutter, step: int, removal: bool = True) -> Allo
     def removed() -> dict[str, float]:
         return _removed(run, cutter, found, blocks) if blocks and found.stays else found.removed
 
-    def fewer(values: Values, terms: list[Term], limit: float) -> Widths:
-        return knapsack_with_removal(graph, values, terms, limit, removed(), free)
+    def fewer(values: Values, terms: list[Term], limit: float, many: bool = free) -> Widths:
+        return knapsack_with_removal(graph, values, terms, limit, removed(), many)
 
     def allocate(
         terms: list[Term], limit: float, exactly: contest.Exactly | None = None, settle: bool = True
@@ -151,6 +151,9 @@ def allocator(run: Run, cutter: Cutter, step: int, removal: bool = True) -> Allo
             with suppress(BudgetError):
                 if values:
                     return knapsack(values, terms, limit)
+        with suppress(BudgetError):
+            if near and not free:
+                return fewer(near, terms, limit)
         return fewer(whole if free else finest, terms, limit)
 
     return allocate

@@ -173,6 +173,27 @@ def test_removal_against_all_sets_of_blocks():
     assert 0 in knapsack_with_removal(graph, values, terms, 0.9 * least, losses).values()
 
 
+def test_where_blocks_must_go_as_few_go_as_can_be():
+    """Even where sums of single losses say that without most of them the rest would be worth more."""
+    net = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), *(streetnet.Residual(16, 16) for _ in range(4)), nn.Conv2d(16, 5, 1))
+    graph = find_groups(net, EXAMPLE)
+    blocks, terms = find_blocks(graph), cost.macs(graph)
+    values = {n: {4: -9.0, 8: -3.0, 16: 0.0} for n in graph.widths()}
+    losses = {name: 0.1 * number for number, name in enumerate(blocks)}
+    price = cost.total(terms)
+    least = price(dict.fromkeys(graph.widths(), 4))
+    saved = least - price({**dict.fromkeys(graph.widths(), 4), **dict.fromkeys(next(iter(blocks.values())), 0)})
+    for share, count in ((0.99, 1), (1.5, 2), (2.5, 3)):
+        widths = knapsack_with_removal(graph, values, terms, least - share * saved, losses)
+        gone = [n for n in blocks if not widths[n]]
+        assert len(gone) == count and gone == list(blocks)[:count] and price(widths) <= least - share * saved
+    many = knapsack_with_removal(graph, values, terms, 0.99 * least, losses, free=True)
+    assert sum(not many[n] for n in blocks) > 1
+    near = {**values, **{g: {0: 0.0} for g in next(iter(blocks.values()))}}  # one has gone before
+    widths = knapsack_with_removal(graph, near, terms, least - 1.5 * saved, losses)
+    assert [n for n in blocks if not widths[n]] == list(blocks)[:2]
+
+
 def solved(values, terms, limit, gone):
     rest = {**values, **{g: {0: 0.0} for block in gone for g in block}}
     try:

@@ -100,7 +100,9 @@ def test_where_no_widths_fit_networks_with_fewer_blocks_compete(tmp_path: Path, 
     share, _ = sharing.under_latency(run, cutter, 1)
     widths = share(device, limit)  # type: ignore[arg-type]
     assert {n for n, w in widths.items() if not w} == block and 0 < device.price(widths) <= limit
-    assert all(name.endswith(", fewer blocks") for name in run.kept["contest"]["loss"])
+    assert all(
+        name.endswith((", fewer blocks", ", as many blocks gone as pay")) for name in run.kept["contest"]["loss"]
+    )
     found = read_json(tmp_path / "prune" / "recovery.json")["loss"]
     assert {f"without {n}" for n in find_blocks(cutter.graph)} < found.keys()
     judged = run.kept.pop("judging_steps")
