@@ -130,7 +130,7 @@ METHODS = {
     "bn_scale": Entry("BN-Scale", {"method": "bn_scale", **_GLOBAL}),
     "taylor": Entry("Taylor", {"method": "taylor", **_GLOBAL}),
     "random": Entry("random, even share", {"method": "random", **_UNIFORM}),
-    "scratch": Entry("even share, trained from scratch", {"method": "l2", **_UNIFORM}, by="scratch"),
+    "scratch": Entry("even share, trained from scratch on labels", {"method": "l2", **_UNIFORM}, by="scratch"),
     "tp_group_norm": Entry(
         "torch-pruning group magnitude", {"method": "l2"}, by="torch-pruning", args={"importance": "group_norm", "isomorphic": True}
     ),
