@@ -135,7 +135,9 @@ def glance(picks: dict[str, Pick], networks: Sequence[str]) -> list[str]:
                 )
                 difference, same = paired(ours, best), in_common(ours, best)
                 own = "" if len(same) in (0, len(ours)) else f", the default {several(same)['score']:.2f} there"
-                line.append(f"{several(in_common(best, ours) or best)['score']:.2f} ({study.ENTRIES[best[0]['entry']].title}{own})")
+                line.append(
+                    f"{several(in_common(best, ours) or best)['score']:.2f} ({study.ENTRIES[best[0]['entry']].title}{own})"
+                )
                 line.append(told(difference))
             lines.append("| " + " | ".join(line) + " |")
     return lines if len(lines) > 2 else ["The default's own rows are still to be run."]
