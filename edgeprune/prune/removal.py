@@ -17,6 +17,7 @@ from edgeprune.prune.cost import Cost, Term, Widths, total
 from edgeprune.prune.knapsack import Values, knapsack
 
 _MISSES = 3  # removals in a row that gain nothing, after which no other is tried
+_LOOKS = 6  # blocks that would be enough, of which the best goes
 _HOPE = 2.0  # by how much a freed unit of cost may buy more than the next one does
 
 
@@ -47,7 +48,7 @@ def knapsack_with_removal(
     blocks = {name: block for name in losses if not (block := wiring.closure(name)) <= before}
     base = best or {n: min(v) for n, v in values.items()}
     saved = {n: price(base) - price({**base, **dict.fromkeys(block, 0)}) for n, block in blocks.items()}
-    order = sorted(blocks, key=lambda n: losses[n] / max(saved[n], 1e-9))
+    order = sorted(blocks, key=lambda n: (losses[n] / max(saved[n], 1e-9), -saved[n]))
     if not free:
         return _fewest(values, terms, limit, losses, {n: blocks[n] for n in order}, wiring, before, fault)
     most = -float("inf") if best is None else sum(values[n][w] for n, w in best.items())
@@ -86,8 +87,8 @@ def _fewest(
     values: Values, terms: Sequence[Term], limit: float, losses: Mapping[str, float], blocks: Blocks, wiring: Wiring,
     before: frozenset[str], fault: BudgetError | None,
 ) -> Widths:  # fmt: skip
-    """One block more goes at a time: of those that are then enough the one that leaves the greatest value; where none is, the first
-    of `blocks`, the cheapest a unit of cost.
+    """One block more goes at a time: of those that are then enough (the first few of `blocks`, the cheapest a unit of cost) the one
+    that leaves the greatest value; where none is, the first.
 
     Losses of single removals add up to less than all of them together cost, so that the sum of many says little.
     """
@@ -110,6 +111,8 @@ def _fewest(
                 fault = error
                 continue
             enough.append((sum(rest[n][w] for n, w in found.items()) - sum(losses[t] for t in tried), found))
+            if len(enough) == _LOOKS:
+                break
         if enough:
             return max(enough, key=lambda pair: pair[0])[1]
         if not more:
