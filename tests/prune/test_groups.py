@@ -198,15 +198,13 @@ def test_a_width_written_in_the_code_is_refused():
         prove(net, graph, make_plan(net, graph, {"a.0": np.arange(2)}), EXAMPLE)
 
 
-@pytest.mark.parametrize(
-    ("bad", "found"), [({"c"}, "c"), ({"a", "h"}, "ah"), (set("abcdefgh"), "abc"), (set(), "")], ids=str
-)
+@pytest.mark.parametrize(("bad", "found"), [("c", "c"), ("ah", "ah"), ("abcdefgh", "abc"), ("", "")])
 def test_groups_at_fault_are_found_by_halves(bad, found):
     asked = []
 
     def fails(names):
         asked.append(names)
-        return not bad.isdisjoint(names)
+        return not set(bad).isdisjoint(names)
 
     assert at_fault("abcdefgh", fails) == list(found)
     assert len(asked) <= 13, "not each of them with all others"
