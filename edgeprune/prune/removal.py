@@ -8,10 +8,11 @@ anew each time. Where they go because they must, as few go as can be; where they
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 from edgeprune.errors import BudgetError
-from edgeprune.prune.blocks import Blocks, Wiring
+from edgeprune.prune.blocks import Wiring
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.cost import Cost, Term, Widths, total
 from edgeprune.prune.knapsack import Values, knapsack
@@ -49,28 +50,36 @@ def knapsack_with_removal(
     base = best or {n: min(v) for n, v in values.items()}
     saved = {n: price(base) - price({**base, **dict.fromkeys(block, 0)}) for n, block in blocks.items()}
     order = sorted(blocks, key=lambda n: (losses[n] / max(saved[n], 1e-9), -saved[n]))
-    if not free:
-        return _fewest(values, terms, limit, losses, {n: blocks[n] for n in order}, wiring, before, fault)
-    most = -float("inf") if best is None else sum(values[n][w] for n, w in best.items())
-    rate = _exchange(values, price, base)
-    lost = {n: losses[n] + sum(values[g][base[g]] for g in block) for n, block in blocks.items()}
 
+    def joined(taken: list[str], name: str) -> list[str] | None:
+        """These blocks and one more; None where that is no more, or would tear the network apart."""
+        tried = [t for t in taken if not blocks[t] < blocks[name]] + [name]
+        nested = any(blocks[name] <= blocks[t] for t in taken)
+        return None if nested or not wiring.connected(before.union(*(blocks[t] for t in tried))) else tried
+
+    def solved(tried: list[str]) -> tuple[float, Widths]:
+        """What is left without these blocks is worth, and the widths."""
+        rest = {**values, **{g: {0: 0.0} for t in tried for g in blocks[t]}}
+        found = knapsack(rest, terms, limit)
+        return sum(rest[n][w] for n, w in found.items()) - sum(losses[t] for t in tried), found
+
+    if best is None and not free:
+        return _fewest(order, joined, solved)
+    rate = _exchange(values, price, base)
+    lost = {n: losses[n] + sum(values[g][base[g]] for g in blocks[n]) for n in order}
     taken: list[str] = []
+    most = -float("inf") if best is None else sum(values[n][w] for n, w in best.items())
     missed = 0
     for name in order:
-        tried = [t for t in taken if not blocks[t] < blocks[name]] + [name]
-        gone = before.union(*(blocks[t] for t in tried))
-        if any(blocks[name] <= blocks[t] for t in taken) or not wiring.connected(gone):
+        if (tried := joined(taken, name)) is None:
             continue
         if best is not None and lost[name] > _HOPE * rate * saved[name]:
             continue  # what its time would buy elsewhere is worth less than it
-        rest = _without(values, gone)
         try:
-            found = knapsack(rest, terms, limit)
+            worth, found = solved(tried)
         except BudgetError as error:
             fault, taken = error, tried if best is None else taken
             continue
-        worth = sum(rest[n][w] for n, w in found.items()) - sum(losses[t] for t in tried)
         if worth > most:
             best, most, taken, missed = found, worth, tried, 0
             continue
@@ -84,45 +93,29 @@ def knapsack_with_removal(
 
 
 def _fewest(
-    values: Values, terms: Sequence[Term], limit: float, losses: Mapping[str, float], blocks: Blocks, wiring: Wiring,
-    before: frozenset[str], fault: BudgetError | None,
-) -> Widths:  # fmt: skip
-    """One block more goes at a time: of those that are then enough (the first few of `blocks`, the cheapest a unit of cost) the one
-    that leaves the greatest value; where none is, the first.
+    order: Sequence[str],
+    joined: Callable[[list[str], str], list[str] | None],
+    solved: Callable[[list[str]], tuple[float, Widths]],
+) -> Widths:
+    """One block more goes at a time: of those that are then enough (the first few in the order) the one that leaves the greatest
+    value; where none is, the first.
 
     Losses of single removals add up to less than all of them together cost, so that the sum of many says little.
     """
     taken: list[str] = []
     while True:
         enough: list[tuple[float, Widths]] = []
-        more: list[list[str]] = []
-        for name in blocks:
-            if any(blocks[name] <= blocks[t] for t in taken):
-                continue
-            tried = [t for t in taken if not blocks[t] < blocks[name]] + [name]
-            gone = before.union(*(blocks[t] for t in tried))
-            if not wiring.connected(gone):
-                continue
-            more.append(tried)
-            rest = _without(values, gone)
-            try:
-                found = knapsack(rest, terms, limit)
-            except BudgetError as error:
-                fault = error
-                continue
-            enough.append((sum(rest[n][w] for n, w in found.items()) - sum(losses[t] for t in tried), found))
+        more = [tried for name in order if (tried := joined(taken, name)) is not None]
+        for tried in more:
+            with suppress(BudgetError):
+                enough.append(solved(tried))
             if len(enough) == _LOOKS:
                 break
         if enough:
             return max(enough, key=lambda pair: pair[0])[1]
         if not more:
-            assert fault is not None
-            raise fault
+            return solved(taken)[1]  # says what cannot be reached
         taken = more[0]
-
-
-def _without(values: Values, gone: frozenset[str]) -> Values:
-    return {**values, **{g: {0: 0.0} for g in gone}}
 
 
 def _exchange(values: Values, price: Cost, widths: Widths) -> float:
