@@ -39,14 +39,12 @@ def _opened() -> int:
 def give_way() -> None:
     """Wait while another process measures. Trainings call it at every step: beside them, engines take other times, and small ones
     other shares of large ones'."""
-    try:
+    with contextlib.suppress(OSError):  # nobody has measured yet; what else may be wrong with it, measuring will say
         handle = os.open(path(), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:  # nobody has measured yet; what else may be wrong with it, measuring will say
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH)
-    finally:
-        os.close(handle)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        finally:
+            os.close(handle)
 
 
 @contextlib.contextmanager
