@@ -26,11 +26,10 @@ from torch.overrides import TorchFunctionMode
 from edgeprune.errors import SurgeryError, first_line
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.plan import Plan, make_plan
-from edgeprune.prune.surgery import fold_constants, masked, shrink
+from edgeprune.prune.surgery import Example, fold_constants, masked, shrink
 
 TOLERANCE = 1e-4  # of the largest output, f32
 NAMED = 3  # groups that are at fault, at most
-Example = torch.Tensor | tuple[torch.Tensor, ...]
 
 
 @dataclass(frozen=True)

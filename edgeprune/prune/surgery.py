@@ -21,6 +21,7 @@ from edgeprune.prune import vanished
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.plan import Plan, structure_hash
 
+Example = torch.Tensor | tuple[torch.Tensor, ...]  # what a network is run on
 _WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
@@ -121,9 +122,7 @@ def _still_bare_norms(full: nn.Module, graph: ChannelGraph, quiets: list[np.ndar
             full.get_buffer(tensor)[torch.tensor(still)] = 0
 
 
-def silent_units(
-    net: nn.Module, graph: ChannelGraph, plan: Plan, example: torch.Tensor | tuple[torch.Tensor, ...]
-) -> dict[str, np.ndarray]:
+def silent_units(net: nn.Module, graph: ChannelGraph, plan: Plan, example: Example) -> dict[str, np.ndarray]:
     """Removed units that cannot be folded: what they emit is not one constant where a weight reads it.
 
     Found by running the masked network on noise and looking, so it holds for any operator in between.
@@ -161,7 +160,7 @@ def _blocked(net: nn.Module, module: str, index: np.ndarray) -> np.ndarray:
 
 
 def _read_constants(
-    full: nn.Module, graph: ChannelGraph, plan: Plan, example: torch.Tensor | tuple[torch.Tensor, ...]
+    full: nn.Module, graph: ChannelGraph, plan: Plan, example: Example
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """module -> (mean value, is it one constant) of every input channel, over noise inputs and all positions."""
     readers = {m.module for g in graph.groups for m in g.members if m.kind == "in"}
@@ -195,9 +194,7 @@ def _read_constants(
     return result
 
 
-def fold_constants(
-    net: nn.Module, graph: ChannelGraph, plan: Plan, example: torch.Tensor | tuple[torch.Tensor, ...]
-) -> tuple[nn.Module, nn.Module]:
+def fold_constants(net: nn.Module, graph: ChannelGraph, plan: Plan, example: Example) -> tuple[nn.Module, nn.Module]:
     """Shrink `net` with the removed channels' constants folded into what reads them.
 
     Returns:
