@@ -15,17 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rows
 import study
-import torch
 
 from edgeprune.data import open_dataset
 from edgeprune.devices import device_of
 from edgeprune.files import read_json, write_json
+from edgeprune.measure.bootstrap import time_median
 from edgeprune.progress import Progress
 from edgeprune.runtime import Engine
 from edgeprune.target import Target, load_target
-
-HERE = Path(__file__).parent
 
 
 def engines(target: Target, network: str, home: Path, runs: Path) -> dict[Path, tuple[Engine, Engine]]:
@@ -62,15 +61,16 @@ def shares(
 
 def summary(rounds: list[float]) -> dict[str, Any]:
     """What a row keeps."""
-    drawn = np.random.default_rng(0).choice(rounds, size=(2000, len(rounds)))
-    low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])
-    return {"share": float(np.median(rounds)), "ci95": [float(low), float(high)], "rounds": rounds}
+    share, low, high = time_median(np.array(rounds))
+    return {"share": share, "ci95": [low, high], "rounds": rounds}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", default="../shared/data/camvid", help="of CamVid")
-    parser.add_argument("--scale", choices=list(study.SCALES), default="gpu" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--scale", choices=list(study.SCALES), help="default: that of --results, or gpu where there is one"
+    )
     parser.add_argument("--target", default="cpu")
     parser.add_argument("--network", help="one of the scale's; default: the first")
     parser.add_argument("--results", type=Path, help="folder of the rows' files, instead of results/<scale>")
@@ -78,12 +78,12 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--pairs", type=int, default=40, help="a round and row")
     args = parser.parse_args()
-    scale, target = study.SCALES[args.scale], load_target(args.target)
-    home = args.results or HERE / "results" / args.scale
+    name, home = rows.where(args.scale, args.results)
+    scale, target = study.SCALES[name], load_target(args.target)
     network = args.network or next(iter(scale.networks))
-    made = engines(target, network, home, args.runs_dir / args.scale)
+    made = engines(target, network, home, args.runs_dir / name)
     if not made:
-        sys.exit(f"no row of {network} in {home} has its run under {args.runs_dir / args.scale}")
+        sys.exit(f"no row of {network} in {home} has its run under {args.runs_dir / name}")
     image = open_dataset("camvid", args.root, "val", scale.size, limit=1)[0][0][None]
     for path, told in shares(target, made, image, args.rounds, args.pairs).items():
         row = read_json(path)

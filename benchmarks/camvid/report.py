@@ -84,9 +84,9 @@ HEAD = (
 )
 
 
-def table(pick: Pick, network: str, budget: str, entries: Sequence[str], by: str = "edgeprune") -> list[str]:
-    """The lines of these entries, the best first; differences are to the entry `by`. Nothing where none was run."""
-    base = pick(network=network, budget=budget, entry=by)
+def table(pick: Pick, network: str, budget: str, entries: Sequence[str]) -> list[str]:
+    """The lines of these entries, the best first; differences are to the default. Nothing where none was run."""
+    base = pick(network=network, budget=budget, entry="edgeprune")
     lead = float(np.mean([r["table"]["score"] - r["table"]["dense_score"] for r in base])) if base else 0.0
     lines = []
     for entry in entries:
@@ -94,7 +94,7 @@ def table(pick: Pick, network: str, budget: str, entries: Sequence[str], by: str
             row, difference = several(found), paired(found, base)
             # by the difference over the same seeds: means of other seeds are of other dense networks
             rank = float(np.mean(difference)) if difference else row["score"] - row["dense_score"] - lead
-            lines.append((rank, cells(row, "-" if entry == by else told(difference))))
+            lines.append((rank, cells(row, "-" if entry == "edgeprune" else told(difference))))
     return [HEAD, *(line for _, line in sorted(lines, reverse=True)), ""] if lines else []
 
 

@@ -33,6 +33,13 @@ SCHEMA = 1
 SHOWN = 2  # images whose masks are kept, small, for the page
 
 
+def where(scale: str | None, results: Path | None) -> tuple[str, Path]:
+    """The scale's name, by default that of the results' folder or this machine's, and the folder."""
+    told = study.PLACES.get(results.name) if results else None
+    name = scale or (told[0] if told else "gpu" if torch.cuda.is_available() else "cpu")
+    return name, results or Path(__file__).parent / "results" / name
+
+
 def dense(scale: study.Scale, row: study.Row, root: str, target: Target, runs: Path, console: Console) -> str:
     """The dense network's weights, trained once a network and seed."""
     document = study.recipe(scale, row._replace(entry="random"), root, None)

@@ -22,14 +22,11 @@ from pathlib import Path
 
 import rows
 import study
-import torch
 from rich.console import Console
 
 from edgeprune.errors import EdgepruneError, RunLockedError
 from edgeprune.files import read_json, write_json
 from edgeprune.target import load_target
-
-HERE = Path(__file__).parent
 
 
 def wanted(args: argparse.Namespace, scale: study.Scale) -> list[study.Row]:
@@ -89,9 +86,8 @@ def main() -> int:
     )
     parser.add_argument("--runs-dir", type=Path, default=Path("runs/camvid"))
     args = parser.parse_args()
-    known = study.PLACES[args.results.name][0] if args.results and args.results.name in study.PLACES else None
-    args.scale = args.scale or known or ("gpu" if torch.cuda.is_available() else "cpu")
-    scale, home = study.SCALES[args.scale], args.results or HERE / "results" / args.scale
+    name, home = rows.where(args.scale, args.results)
+    scale = study.SCALES[name]
     found = wanted(args, scale)
     if args.list:
         print(listing(found, home))
@@ -105,7 +101,7 @@ def main() -> int:
             continue
         console.rule(f"{number} of {len(found)}: {row.name}")
         try:
-            told = rows.run(scale, row, args.root, target, args.runs_dir / args.scale, console)
+            told = rows.run(scale, row, args.root, target, args.runs_dir / name, console)
         except RunLockedError:
             console.print(f"{row.name}: another process is at it")
             continue
