@@ -14,6 +14,7 @@ import torch
 
 from edgeprune import models
 from edgeprune.compatible import check_pair
+from edgeprune.devices.pairs import Pairs
 from edgeprune.errors import SurgeryError
 from edgeprune.prune.groups import find_groups
 from edgeprune.prune.plan import make_plan
@@ -173,7 +174,7 @@ def test_engines_are_timed_again_in_turns(study):
     class Device:
         def pairs(self, dense, small, image, count):
             asked.append(small)
-            return np.full(count, 4.0), np.full(count, small), []
+            return Pairs(np.full(count, 4.0), np.full(count, small), [(12, True), (12, True)])
 
     asked: list[float] = []
     made = {Path("a"): (1.0, 1.0), Path("b"): (1.0, 2.0)}

@@ -21,7 +21,7 @@ import study
 from edgeprune.data import open_dataset
 from edgeprune.devices import device_of
 from edgeprune.files import read_json, write_json
-from edgeprune.measure.bootstrap import time_median
+from edgeprune.measure.race import in_turns, over_rounds
 from edgeprune.progress import Progress
 from edgeprune.runtime import Engine
 from edgeprune.target import Target, load_target
@@ -48,20 +48,14 @@ def shares(
     target: Target, made: dict[Path, tuple[Engine, Engine]], image: np.ndarray, rounds: int, pairs: int
 ) -> dict[Path, list[float]]:
     """Each row's share of the dense engine's time, round by round."""
-    on, order, found = device_of(target), list(made), {path: [] for path in made}
-    draw = np.random.default_rng(0)
-    with Progress("again", rounds * len(order), unit="engines") as bar:
-        for _ in range(rounds):
-            for i in draw.permutation(len(order)):
-                slow, fast = on.pairs(*made[order[i]], image, pairs)[:2]
-                found[order[i]].append(float(np.median(fast / slow)))
-                bar.move(1)
-    return found
+    takes = {path: lambda n, both=both: device_of(target).pairs(*both, image, n) for path, both in made.items()}
+    with Progress("again", rounds * len(made), unit="engines") as bar:
+        return in_turns(takes, rounds=rounds, pairs=pairs, done=bar.move)
 
 
 def summary(rounds: list[float]) -> dict[str, Any]:
     """What a row keeps."""
-    share, low, high = time_median(np.array(rounds))
+    share, low, high = over_rounds(rounds)
     return {"share": share, "ci95": [low, high], "rounds": rounds}
 
 

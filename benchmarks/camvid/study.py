@@ -6,6 +6,7 @@ but the entry is the same for all rows of a network and seed: the dense weights,
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -28,7 +29,7 @@ class Scale:
     """How large the study is; the script and the page are the same for both.
 
     Args:
-        networks: name -> `model` of a recipe; the first one has the ablations.
+        networks: name -> `model` of a recipe.
         train, finetune, sparsity: schedules; what methods that learn in training get before they score is `sparsity`.
     """
 
@@ -159,7 +160,7 @@ METHODS = {
 OPPONENTS = tuple(name for name, entry in METHODS.items() if entry.by == "torch-pruning")
 
 _DEFAULT = METHODS["edgeprune"].prune
-ABLATIONS = {  # on the first network
+ABLATIONS = {
     "edge": Entry("SIRFP with its spatial detail term (0.4)", {"method": "sirfp", "args": {"detail": 0.4}, **_GLOBAL}),
     "cosine": Entry("SIRFP with cosine scale", {"method": "sirfp", "args": {"scale": "cosine"}, **_GLOBAL}),
     "pooled": Entry("SIRFP on maps pooled by 8", {"method": "sirfp", "args": {"pool": 8}, **_GLOBAL}),
@@ -208,8 +209,8 @@ def rows(scale: Scale, ablations: bool = False) -> Iterator[Row]:
             for network in scale.networks:
                 yield from (Row(network, budget, entry, seed) for entry in METHODS)
         if ablations:
-            first = next(iter(scale.networks))
-            yield from (Row(first, budget, entry, seed) for budget in ABLATED for entry in (*LONGER, *ABLATIONS))
+            more = itertools.product(scale.networks, ABLATED, (*LONGER, *ABLATIONS))
+            yield from (Row(network, budget, entry, seed) for network, budget, entry in more)
 
 
 def recipe(scale: Scale, row: Row, root: str, checkpoint: str | None) -> dict[str, Any]:

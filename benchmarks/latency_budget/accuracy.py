@@ -12,8 +12,8 @@ Every row goes through the closed loop, so each network's engine was measured wi
     macs8, …     the same, widths rounded to 8, 16, 32 by rule
     uniform      every group keeps the same share
 
-Writes accuracy-<name>-<budget>.json and .md beside this file. `--again` only times the engines of all rows once more, one after the
-other, each in turn with the dense one (column `again`): the loops met their budgets at different hours.
+Writes accuracy-<name>-<budget>.json and .md beside this file. `--again` only times the engines of all rows of a seed once more, in one
+sitting and in turns (column `again`): the loops met their budgets at different hours.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from rich.console import Console
 
 from edgeprune.errors import BudgetError
 from edgeprune.files import hash_obj, read_json, write_atomic, write_json
-from edgeprune.measure.race import race
+from edgeprune.measure.race import in_turns, over_rounds
 from edgeprune.prune import cost, worth
 from edgeprune.prune.allocate import allocate as by_rank
 from edgeprune.prune.allocate import floors
@@ -145,18 +145,20 @@ def one(run: Run, way: str) -> dict[str, Any]:
 
 
 def again(run: Run, rows: dict[str, Any]) -> None:
-    """Time the engines of these rows anew, in one session; `again` is [share, low, high] of the dense engine's time."""
+    """Time the engines of these rows anew, in one sitting and in turns; `again` is [share, low, high] of the dense engine's time."""
     net = load.dense(run)
     graph = find_groups(net, load.example(run), run.recipe.prune.never)
     cutter = Cutter(net, graph, {g.name: -np.arange(g.size, dtype=float) for g in graph.groups})
     home, image = run.folder / "again", load.dataset(run, "val")[0][0][None]
     dense = profile.engine_of(run, net, home, "dense")
+    takes = {}
     for name, row in rows.items():
         small = cutter.small(cutter.plan(row["widths"]), load.example(run))
         made = profile.engine_of(run, small, home, name.replace(" ", "-"))
-        found = race(lambda n, made=made: device(run).pairs(dense, made, image, n))
-        row["again"] = [found.share, found.low, found.high]
-        print(name, row["again"], flush=True)
+        takes[name] = lambda n, made=made: device(run).pairs(dense, made, image, n)
+    for name, shares in in_turns(takes).items():
+        rows[name]["again"] = over_rounds(shares)
+        print(name, rows[name]["again"], flush=True)
 
 
 def table(rows: dict[str, Any], dense: dict[str, float]) -> str:

@@ -11,7 +11,7 @@ from torch import nn
 from edgeprune.devices.pairs import Pairs
 from edgeprune.errors import BudgetError
 from edgeprune.files import read_json
-from edgeprune.measure.race import race
+from edgeprune.measure.race import believed, race
 from edgeprune.profile.context import Context
 from edgeprune.prune.cutter import Cutter
 from edgeprune.recipe import Budget
@@ -239,6 +239,27 @@ def test_a_race_on_a_board_takes_more_at_a_time(monkeypatch):
 
     race(take, pairs=20, most=2000)
     assert taken[:3] == [20, 80, 400] and len(taken) <= 4
+
+
+@pytest.mark.parametrize(
+    ("expected", "slowed", "taken", "believes"),
+    [
+        (0.5, [1.1, 1.0, 1.0], 3, 0.5),  # the first sitting was disturbed
+        (0.5, [1.1, 1.1, 1.1], 3, 0.55),  # it was not: the engine is slower than expected
+        (0.5, [0.9, 1.0, 1.0], 3, 0.5),  # and a dense engine that was slowed is no better
+        (0.5, [1.02, 1.0, 1.0], 1, 0.51),  # as predictions go
+        (None, [1.1, 1.0, 1.0], 1, 0.55),
+    ],
+)
+def test_an_engine_that_contradicts_what_was_learnt_is_timed_again(expected, slowed, taken, believes):
+    sittings = iter(slowed)
+
+    def sitting():
+        pace = next(sittings)
+        return race(lambda n: Pairs(np.full(n, 2.0), np.full(n, pace), [(12, True), (12, True)]))
+
+    assert believed(sitting, expected, 0.03).share == pytest.approx(believes)
+    assert len(slowed) - len(list(sittings)) == taken
 
 
 @pytest.mark.parametrize(("budget", "narrow"), [(Budget(latency="0.5x"), True), (Budget(latency_ms=5.0), False)])
