@@ -7,8 +7,6 @@ together. What an unknown operator touches is kept. What comes out is a `Channel
 from __future__ import annotations
 
 import fnmatch
-import math
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,10 +18,10 @@ from torch.utils._pytree import tree_unflatten
 
 from edgeprune.errors import SurgeryError, first_line
 from edgeprune.models import logits_of
-from edgeprune.prune.channels import ChannelGraph, Group, Member, Move, Operation, UnionFind, Width
+from edgeprune.prune.assemble import assemble, out_axis
+from edgeprune.prune.channels import ChannelGraph, Group, Member, UnionFind
 from edgeprune.prune.operators import HANDLERS, MOVING
-from edgeprune.prune.values import Value, argument, shape_of
-from edgeprune.runtime.signature import Signature
+from edgeprune.prune.values import Value, shape_of
 
 __all__ = ["ChannelGraph", "Group", "Member", "find_groups"]
 
@@ -160,7 +158,7 @@ def find_groups(
             trace.union.fix(ids, "a tensor that is neither parameter nor buffer (register_buffer makes it one)")
     _keep_others(trace, shipped)
     _keep_named(trace, net, never)
-    return _assemble(trace, net)
+    return assemble(trace, net)
 
 
 def _main_output(program: torch.export.ExportedProgram) -> Node:
@@ -225,147 +223,10 @@ def _keep_named(trace: Trace, net: nn.Module, never: Sequence[str]) -> None:
         module = tensor.rpartition(".")[0]
         if tensor in frozen:
             trace.union.fix(ids, "frozen")
-        elif axis == _out_axis(net, module) and any(matches(module, p) for p in never):
+        elif axis == out_axis(net, module) and any(matches(module, p) for p in never):
             trace.union.fix(ids, "named in prune.never")
 
 
 def matches(module: str, pattern: str) -> bool:
     """Does a pattern of `prune.never` name the module, or a container that holds it?"""
     return fnmatch.fnmatch(module, pattern) or fnmatch.fnmatch(module, f"{pattern}.*")
-
-
-def _out_axis(net: nn.Module, module: str) -> int:
-    return 1 if isinstance(net.get_submodule(module), nn.ConvTranspose2d) else 0
-
-
-def _kind(net: nn.Module, tensor: str, axis: int) -> str | None:
-    module, _, leaf = tensor.rpartition(".")
-    owner = net.get_submodule(module)
-    if leaf != "weight":
-        return None
-    if isinstance(owner, nn.modules.batchnorm._NormBase):
-        return "norm"
-    if isinstance(owner, (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-        return "out" if axis == _out_axis(net, module) else "in"
-    return None
-
-
-def _assemble(trace: Trace, net: nn.Module) -> ChannelGraph:
-    keys = list(trace.axes)
-    roots = {key: trace.union.roots(ids) for key, ids in trace.axes.items()}
-    homes: dict[int, list[tuple[int, int]]] = {}  # root -> (axis number, how often it stands there), in order
-    for number, key in enumerate(keys):
-        for root, times in zip(*(a.tolist() for a in np.unique(roots[key], return_counts=True)), strict=True):
-            homes.setdefault(root, []).append((number, times))
-    families: dict[tuple[tuple[int, int], ...], list[int]] = {}
-    why: dict[str, str] = {}
-    for root, places in homes.items():
-        producers = [keys[n][0].rpartition(".")[0] for n, _ in places if _kind(net, *keys[n]) == "out"]
-        if root in trace.union.reason:
-            for module in producers:
-                if trace.union.reason[root]:
-                    why.setdefault(module, trace.union.reason[root])
-        elif producers:
-            families.setdefault(tuple(places), []).append(root)
-
-    groups: list[Group] = []
-    owner: dict[int, tuple[int, int]] = {}  # root -> (group, unit)
-    taken: Counter[str] = Counter()
-    for places, units in sorted(families.items()):
-        units = sorted(units)
-        members = []
-        for number, _ in places:
-            kind = _kind(net, *keys[number])
-            if kind is not None:
-                module = keys[number][0].rpartition(".")[0]
-                behind = trace.series.get(module, "") if kind == "norm" else ""
-                members.append(Member(module, kind, _index(roots[keys[number]], units), behind))
-        name = next(m.module for m in members if m.kind == "out")
-        taken[name] += 1
-        if taken[name] > 1:
-            name = f"{name}#{taken[name]}"
-        owner.update({root: (len(groups), i) for i, root in enumerate(units)})
-        groups.append(Group(name, len(units), members))
-
-    places_of: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
-    for (tensor, axis), ids in roots.items():
-        pairs = [owner.get(r, (-1, -1)) for r in ids.tolist()]
-        if any(g >= 0 for g, _ in pairs):
-            table = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-            places_of.setdefault(tensor, {})[axis] = (table[:, 1], table[:, 0])
-
-    def width(ids: np.ndarray) -> Width:
-        numbers = Counter(owner.get(r, (-1, -1))[0] for r in trace.union.roots(ids).tolist())
-        fixed = numbers.pop(-1, 0)
-        return Width(fixed, {groups[g].name: n // groups[g].size for g, n in sorted(numbers.items())})
-
-    operations = [
-        Operation(
-            node.name, kind, scale, width(out), None if inp is None else width(inp), _signature(node, kind),
-            _module(trace, node),
-        )
-        for node, kind, scale, out, inp in trace.counted
-    ]  # fmt: skip
-    moves = [
-        Move(name, math.prod(_result_shape(node)) // max(1, value.ids.size), width(value.ids.ravel()))
-        for node, name, value in trace.moved
-    ]
-    tensors: dict[str, list[Width | int]] = {}
-    named = dict(net.named_parameters(remove_duplicate=False))
-    shipped = {id(named[name]) for name in trace.shipped if name in named}
-    for name, p in net.named_parameters():
-        if id(p) not in shipped:
-            continue
-        shape: list[Width | int] = []
-        for axis, size in enumerate(p.shape):
-            found = trace.axes.get((name, axis))
-            shape.append(int(size) if found is None else width(found))
-        tensors[name] = shape
-    return ChannelGraph(groups, places_of, operations, tensors, moves, why, {c: n for c, n in trace.norms.items() if n})
-
-
-def _result_shape(node: Any) -> tuple[int, ...]:
-    """The shape of a call's (first) result."""
-    value = node.meta["val"]
-    return tuple(int(n) for n in (value[0] if isinstance(value, (tuple, list)) else value).shape)
-
-
-def _signature(node: Any, kind: str) -> Signature | None:
-    """The geometry of a two-dimensional convolution; None for anything else."""
-    if kind not in ("conv", "deconv") or len(shape_of(node)) != 4:
-        return None
-    weight = shape_of(node.args[1])
-    place = {"conv": (3, 4, 5, 6), "deconv": (3, 4, 7, 6)}[kind]
-    stride, padding, dilation = (
-        argument(node, p, name, default)
-        for p, name, default in zip(place, ("stride", "padding", "dilation"), (1, 0, 1), strict=False)
-    )
-    stride, dilation = _pair(stride), _pair(dilation)
-    named = {"same": [d * (k - 1) // 2 for d, k in zip(dilation, weight[2:], strict=True)], "valid": 0}
-    padding = _pair(named.get(padding, 0) if isinstance(padding, str) else padding)
-    groups = int(argument(node, place[3], "groups", 1))
-    depthwise = groups > 1 and weight[1] == 1
-    batch, _, *size = shape_of(node.args[0])
-    return Signature(
-        kind, (weight[2], weight[3]), stride, padding, dilation, 0 if depthwise else groups, (size[0], size[1]), batch
-    )
-
-
-def _module(trace: Trace, node: Any) -> str:
-    """The module whose weight a call takes."""
-    weight = node.args[1] if len(node.args) > 1 else None
-    return trace.parameters.get(weight, "").rpartition(".")[0] if isinstance(weight, Node) else ""
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    pair = list(value) if isinstance(value, (list, tuple)) else [value]
-    return int(pair[0]), int(pair[-1])
-
-
-def _index(roots: np.ndarray, units: list[int]) -> np.ndarray:
-    """Positions of every unit in an axis: (units,) or (units, m)."""
-    order = np.argsort(roots, kind="stable")
-    ordered = roots[order]
-    rows = [order[np.searchsorted(ordered, u, "left") : np.searchsorted(ordered, u, "right")] for u in units]
-    table = np.array(rows, dtype=np.int64)
-    return table[:, 0] if table.shape[1] == 1 else table

@@ -9,7 +9,7 @@ from torch import nn
 
 from edgeprune import models
 from edgeprune.data.transforms import IMAGENET
-from edgeprune.deploy import precision
+from edgeprune.deploy import half, precision
 from edgeprune.deploy.export import Shipped, export
 from edgeprune.errors import ExportError
 from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
@@ -99,7 +99,7 @@ def test_nodes_beyond_the_range_stay_in_f32_and_what_is_between_them_is_not_roun
     assert set(convolutions[:2]) <= set(done.kept) and convolutions[2] not in done.kept
     assert done.limit == precision.LARGEST / 2 and done.agreement > 0.99
     assert conv_types(done.model) == {TensorProto.FLOAT, TensorProto.FLOAT16}
-    assert agreement(loud, precision.to_float16(loud), tmp_path) < 0.9  # so the test can fail
+    assert agreement(loud, half.to_float16(loud), tmp_path) < 0.9  # so the test can fail
 
 
 def test_the_limit_falls_until_the_masks_agree(model, monkeypatch):
@@ -139,8 +139,8 @@ def test_classes_that_hang_on_small_differences_are_decided_in_f32(tmp_path):
     first, last = (n.name for n in near.graph.node if n.op_type == "Conv")
     done = precision.mixed(near, IMAGES)
     assert last in done.kept and first not in done.kept and done.agreement > 0.97
-    assert agreement(near, precision.to_float16(near), tmp_path) < 0.97  # so the test can fail
-    assert precision.deciding(precision.named(near)) == set(done.kept)
+    assert agreement(near, half.to_float16(near), tmp_path) < 0.97  # so the test can fail
+    assert precision.deciding(half.named(near)) == set(done.kept)
 
 
 def test_int8_is_signed_symmetric_and_one_step_a_tensor(model, tmp_path):
@@ -154,7 +154,7 @@ def test_int8_is_signed_symmetric_and_one_step_a_tensor(model, tmp_path):
         if n.op_type == "Conv":
             assert makers[n.input[0]] == makers[n.input[1]] == "DequantizeLinear"
     both = precision.mixed(low, IMAGES)
-    assert TensorProto.FLOAT16 in conv_types(both.model) and set(both.kept) <= precision.deciding(precision.named(low))
+    assert TensorProto.FLOAT16 in conv_types(both.model) and set(both.kept) <= precision.deciding(half.named(low))
     assert agreement(model, both.model, tmp_path) > 0.9
     assert conv_types(model) == {TensorProto.FLOAT}
 
@@ -169,7 +169,7 @@ def test_what_cannot_be_done_is_one_line(model):
         [_value("x"), helper.make_tensor_value_info("c", TensorProto.BOOL, [])], [_value("y")],
     )  # fmt: skip
     with pytest.raises(ExportError, match="graph of its own"):
-        precision.to_float16(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]))
+        half.to_float16(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]))
 
 
 def _value(name: str) -> onnx.ValueInfoProto:

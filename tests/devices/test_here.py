@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from edgeprune import devices
-from edgeprune.deploy.precision import to_float16
+from edgeprune.deploy.half import to_float16
 from edgeprune.devices import Agent, Here, device_of
 from edgeprune.errors import DeviceError, EngineError
 from edgeprune.profile import context

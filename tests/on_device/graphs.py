@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeprune.deploy.precision import to_float16
+from edgeprune.deploy.half import to_float16
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 32, 48, 3)).astype(np.uint8)
 

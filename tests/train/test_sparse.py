@@ -13,7 +13,7 @@ from edgeprune import models
 from edgeprune.data import open_dataset
 from edgeprune.data.loader import train_loader
 from edgeprune.data.transforms import IMAGENET
-from edgeprune.deploy import precision
+from edgeprune.deploy import half, precision
 from edgeprune.deploy.export import Shipped, export
 from edgeprune.deploy.simplify import simplify
 from edgeprune.recipe import Loss, Train
@@ -86,7 +86,7 @@ def test_the_graphs_keep_them_in_every_type(tmp_path: Path):
     simplify(tmp_path / "net.onnx", tmp_path / "small.onnx", IMAGES)
     small = onnx.load(tmp_path / "small.onnx")
     low = precision.quantised(small, IMAGES)
-    for graph in (small, precision.to_float16(small), low):
+    for graph in (small, half.to_float16(small), low):
         made = {n.output[0]: n for n in graph.graph.node}
         weights = {w.name: numpy_helper.to_array(w) for w in graph.graph.initializer}
         checked = 0
