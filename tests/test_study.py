@@ -81,7 +81,7 @@ def test_a_layer_that_rounds_to_nothing_keeps_a_step_unless_it_is_torch_prunings
     graph, widths = find_groups(net, example), {}
     for rounding in ("kept", "released"):
         small = opponents._copied(net)
-        pruner = opponents._pruner(small, example, "group_norm", True, 0.95, 16, rounding)
+        pruner = opponents._pruner(small, graph, example, "group_norm", True, 0.95, 16, rounding)
         widths[rounding] = opponents.widths_of(opponents._prune(pruner, small, graph))
     narrow = [g.name for g in graph.groups if g.size == 32]
     assert narrow and {widths["kept"][n] for n in narrow} == {16}
@@ -98,12 +98,23 @@ def test_torch_prunings_cut_is_told_as_a_plan(study, importance):
     net, example = models.build("streetnet", {"width": 16, "blocks": 1}, None, 5).eval(), torch.randn(1, 3, 64, 64)
     models.logits_of(net(example)).square().mean().backward()
     graph, small = find_groups(net, example), opponents._copied(net)
-    keep = opponents._prune(opponents._pruner(small, example, importance, True, 0.5, 8), small, graph)
+    keep = opponents._prune(opponents._pruner(small, graph, example, importance, True, 0.5, 8), small, graph)
     told = shrink(net, make_plan(net, graph, keep))
     told.load_state_dict(small.state_dict())  # shapes are the plan's
     assert 0 < sum(opponents.widths_of(keep).values()) < sum(graph.widths().values())
     weight, kept = net.stem[0][0].weight, keep["stem.0.0"]
     assert torch.equal(small.stem[0][0].weight, weight[kept])  # and so are the channels
+
+
+def test_torch_pruning_leaves_what_does_not_ship_alone(study):
+    opponents = importlib.import_module("opponents")
+    torch.manual_seed(0)
+    net = models.build("deeplabv3", {"depth": 18, "width": 16, "head": 32, "aux": True}, None, 5).eval()
+    example = torch.randn(1, 3, 64, 64)
+    graph, small = find_groups(net, example), opponents._copied(net)
+    keep = opponents._prune(opponents._pruner(small, graph, example, "group_norm", True, 0.5, 8), small, graph)
+    shrink(net, make_plan(net, graph, keep)).load_state_dict(small.state_dict())
+    assert any(name.startswith("aux") for name in graph.unprunable)
 
 
 def test_a_cut_that_tears_channels_apart_is_refused(study):
@@ -114,7 +125,7 @@ def test_a_cut_that_tears_channels_apart_is_refused(study):
     net, example = models.build("segnet", {"widths": widths}, None, 11).eval(), torch.randn(1, 3, 64, 64)
     graph = find_groups(net, example)
     with pytest.raises(SurgeryError, match="were not cut together"):
-        opponents._prune(opponents._pruner(net, example, "group_norm", True, 0.5, 8), net, graph)
+        opponents._prune(opponents._pruner(net, graph, example, "group_norm", True, 0.5, 8), net, graph)
 
 
 def _record(entry: str, seed: int, score: float) -> dict:

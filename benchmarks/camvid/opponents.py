@@ -73,7 +73,7 @@ def torch_pruning(
     graph, spent = find_groups(net, example), scoring.Spent()
     step = run.facts["profile"]["step"]
     if sparse:
-        pruner = _pruner(net, example, importance, isomorphic, 0.5, step, rounding)
+        pruner = _pruner(net, graph, example, importance, isomorphic, 0.5, step, rounding)
         hooks = Hooks(after_backward=lambda: pruner.regularize(net))
         cfg = Train.model_validate(sparsity)
         scoring.teach(run, net, cfg, run.folder / "prune", 0, hooks, spent, "sparse training of torch-pruning")
@@ -86,7 +86,7 @@ def torch_pruning(
     def cut(percent: int) -> tuple[nn.Module, Keep]:
         small = _copied(net)
         return small, _prune(
-            _pruner(small, example, importance, isomorphic, percent / 100, step, rounding), small, graph
+            _pruner(small, graph, example, importance, isomorphic, percent / 100, step, rounding), small, graph
         )
 
     def share(predictor: Any, limit: float) -> dict[str, int]:
@@ -113,6 +113,7 @@ def torch_pruning(
 
 def _pruner(
     net: nn.Module,
+    graph: ChannelGraph,
     example: torch.Tensor,
     importance: str,
     isomorphic: bool,
@@ -120,15 +121,16 @@ def _pruner(
     step: int,
     rounding: str = "kept",
 ) -> Any:
-    classes = [m for m in net.modules() if isinstance(m, nn.Conv2d)][-1].out_channels
     made, judged = {
         "group_norm": (tp.pruner.GroupNormPruner, tp.importance.GroupMagnitudeImportance(p=2)),
         "taylor": (tp.pruner.MetaPruner, tp.importance.GroupTaylorImportance()),
     }[importance]
-    heads = [m for m in net.modules() if isinstance(m, nn.Conv2d) and m.out_channels == classes]
+    whole = [
+        net.get_submodule(name) for name in graph.unprunable
+    ]  # classifiers, and auxiliary heads, which do not ship
     pruner = made(
         net, example, importance=judged, global_pruning=True, isomorphic=isomorphic, pruning_ratio=ratio,
-        max_pruning_ratio=1 - _LEAST, round_to=step, ignored_layers=heads,
+        max_pruning_ratio=1 - _LEAST, round_to=step, ignored_layers=whole,
     )  # fmt: skip
     if rounding == "kept":
         pruner._round_to = _leaving_some
