@@ -60,18 +60,16 @@ def test_rows_differ_in_nothing_but_the_method(study):
     assert all(m["finetune"] | {"steps": 0} == made[0]["finetune"] | {"steps": 0} for m in made)
 
 
-def test_longer_rows_are_the_others_with_more_fine_tuning(study):
+def test_rows_at_other_lengths_differ_in_their_fine_tuning_alone(study):
     scale = study.SCALES["cpu"]
-    for name in study.LONGER:
-        row, base = (
-            study.recipe(scale, study.Row("streetnet", "0.4x", m, 0), "data", "dense")
-            for m in (name, name.removesuffix("_long"))
-        )
-        assert row["finetune"].pop("steps") == study.LONG * base["finetune"].pop("steps")
+    for name in study.AT_LENGTHS:
+        base, _, length = name.rpartition("_")
+        row, base = (study.recipe(scale, study.Row("streetnet", "0.4x", m, 0), "data", "dense") for m in (name, base))
+        assert row["finetune"].pop("steps") == study.LENGTHS[length][0] * base["finetune"].pop("steps")
         assert {**row, "name": ""} == {**base, "name": ""}
     asked = {r.entry for r in study.rows(scale, ablations=True)}
     assert asked == set(study.ENTRIES), "every entry has rows"
-    assert set(study.LONGER).isdisjoint(r.entry for r in study.rows(scale)), "ablations are asked for"
+    assert set(study.AT_LENGTHS).isdisjoint(r.entry for r in study.rows(scale)), "ablations are asked for"
 
 
 def test_a_layer_that_rounds_to_nothing_keeps_a_step_unless_it_is_torch_prunings_own_rounding(study):

@@ -84,17 +84,17 @@ HEAD = (
 )
 
 
-def table(pick: Pick, network: str, budget: str, entries: Sequence[str]) -> list[str]:
-    """The lines of these entries, the best first; differences are to the default. Nothing where none was run."""
-    base = pick(network=network, budget=budget, entry="edgeprune")
-    lead = float(np.mean([r["table"]["score"] - r["table"]["dense_score"] for r in base])) if base else 0.0
+def table(pick: Pick, network: str, budget: str, entries: Sequence[str], base: str = "edgeprune") -> list[str]:
+    """The lines of these entries, the best first; differences are to `base`. Nothing where none was run."""
+    ours = pick(network=network, budget=budget, entry=base)
+    lead = float(np.mean([r["table"]["score"] - r["table"]["dense_score"] for r in ours])) if ours else 0.0
     lines = []
     for entry in entries:
         if found := pick(network=network, budget=budget, entry=entry):
-            row, difference = several(found), paired(found, base)
+            row, difference = several(found), paired(found, ours)
             # by the difference over the same seeds: means of other seeds are of other dense networks
             rank = float(np.mean(difference)) if difference else row["score"] - row["dense_score"] - lead
-            lines.append((rank, cells(row, "-" if entry == "edgeprune" else told(difference))))
+            lines.append((rank, cells(row, "-" if entry == base else told(difference))))
     return [HEAD, *(line for _, line in sorted(lines, reverse=True)), ""] if lines else []
 
 
@@ -237,8 +237,11 @@ def _ablations(pick: Pick, network: str, place: str) -> list[str]:
     lines: list[str] = []
     for budget in study.ABLATED:
         at = f"{network} at {budget}, {study.PLACES[place][1]}"
-        if any(pick(network=network, budget=budget, entry=m) for m in study.LONGER):
-            lines += [f"## Fine-tuned longer, {at}", "", *table(pick, network, budget, ["edgeprune", *study.LONGER])]
+        for length, (_, words) in study.LENGTHS.items():
+            entries = [f"{name}_{length}" for name in study.LENGTHENED]
+            if any(pick(network=network, budget=budget, entry=m) for m in entries):
+                rows = table(pick, network, budget, entries, base=f"edgeprune_{length}")
+                lines += [f"## Fine-tuned {words}, {at}", "", *rows]
         if any(pick(network=network, budget=budget, entry=m) for m in study.ABLATIONS):
             lines += [
                 f"## Ablations, {at}",

@@ -178,15 +178,15 @@ ABLATIONS = {
     "one_cut": Entry("SIRFP, 0.4x MACs, one cut", {"method": "sirfp", **_GLOBAL}, budget={"macs": "0.4x"}),
     "two_cuts": Entry("SIRFP, 0.4x MACs, two cuts", {"method": "sirfp", **_GLOBAL}, budget={"macs": "0.4x"}, args={"rounds": True}),
 }  # fmt: skip
-# the default trains, before it fine-tunes, for up to one and a half times the fine-tuning's steps: what do others make of those?
-LONG = 2.5
-LONGER = {
-    f"{name}_long": replace(
-        METHODS[name], title=f"{METHODS[name].title}, fine-tuned {LONG:g} times as long", longer=LONG
-    )
-    for name in ("edgeprune", "taylor", "tp_group_norm", "tp_taylor")
+# how much does a method's lead hang on the fine-tuning's length? And what would others make of the steps that the default spends before it?
+LENGTHS = {"short": (0.25, "a quarter as long"), "long": (2.5, "2.5 times as long")}
+LENGTHENED = ("edgeprune", "taylor", "tp_group_norm", "tp_taylor")
+AT_LENGTHS = {
+    f"{name}_{length}": replace(METHODS[name], title=f"{METHODS[name].title}, fine-tuned {words}", longer=times)
+    for length, (times, words) in LENGTHS.items()
+    for name in LENGTHENED
 }
-ENTRIES = {**METHODS, **ABLATIONS, **LONGER}
+ENTRIES = {**METHODS, **ABLATIONS, **AT_LENGTHS}
 
 
 class Row(NamedTuple):
@@ -209,7 +209,7 @@ def rows(scale: Scale, ablations: bool = False) -> Iterator[Row]:
             for network in scale.networks:
                 yield from (Row(network, budget, entry, seed) for entry in METHODS)
         if ablations:
-            more = itertools.product(scale.networks, ABLATED, (*LONGER, *ABLATIONS))
+            more = itertools.product(scale.networks, ABLATED, (*AT_LENGTHS, *ABLATIONS))
             yield from (Row(network, budget, entry, seed) for network, budget, entry in more)
 
 
