@@ -152,7 +152,7 @@ def test_the_page_is_counted_from_the_raw_results(study, tmp_path, monkeypatch):
     page = report.page("cpu", {"cpu": records})
     assert "48.50 (48.00, 49.00)" in page and "+2.50 (+2.00, +3.00)" in page and "why it failed" in page
     assert "| torch-pruning Taylor | 46.00 (46.00, 46.00) | -4.00 | -2.50 (-2.00, -3.00) |" in page
-    assert "Fine-tuned longer" not in page and "Ablations" not in page
+    assert "## Fine-tuned" not in page and "Ablations" not in page
     assert "very same" not in page
     other = [r | ({"dense_weights": "new"} if r["entry"] == "edgeprune" and r["seed"] == 1 else {}) for r in records]
     page_of_three = report.page("cpu", {"cpu": other, "cpu-epyc-avx512": records[:1]})
@@ -160,11 +160,11 @@ def test_the_page_is_counted_from_the_raw_results(study, tmp_path, monkeypatch):
     assert "| streetnet | 0.5x | AVX-512 | 48.00 | - |" in page_of_three, "places are not averaged"
     timed = [r | {"again": {"share": 0.471}} for r in records if "table" in r]
     assert "| 0.490x | 0.471x | 2 of 2 |" in report.page("cpu", {"cpu": timed}) and "| 0.490x |  | 2 of 2 |" in page
-    more = [_record("tp_taylor_long", 1, 49.5), _record("no_contest", 0, 47.0)]
+    more = [_record("tp_taylor_long", 1, 49.5), _record("edgeprune_long", 1, 49.0), _record("no_contest", 0, 47.0)]
     page_with_more = report.page("cpu", {"cpu": records + more})
-    longer = page_with_more[page_with_more.index("## Fine-tuned longer, streetnet at 0.5x") :]
+    longer = page_with_more[page_with_more.index("## Fine-tuned 2.5 times as long, streetnet at 0.5x") :]
     assert "| torch-pruning Taylor, fine-tuned 2.5 times as long | 49.50 | -0.50 | +0.50, one seed |" in longer, (
-        "beside the default of the same seed"
+        "beside the default of the same length and seed"
     )
     ablated = longer[longer.index("## Ablations, streetnet at 0.5x") :]
     assert (
