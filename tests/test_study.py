@@ -162,7 +162,7 @@ def test_the_page_is_counted_from_the_raw_results(study, tmp_path, monkeypatch):
     assert "| 0.490x | 0.471x | 2 of 2 |" in report.page("cpu", {"cpu": timed}) and "| 0.490x |  | 2 of 2 |" in page
     more = [_record("tp_taylor_long", 1, 49.5), _record("edgeprune_long", 1, 49.0), _record("no_contest", 0, 47.0)]
     page_with_more = report.page("cpu", {"cpu": records + more})
-    longer = page_with_more[page_with_more.index("## Fine-tuned 2.5 times as long, streetnet at 0.5x") :]
+    longer = page_with_more[page_with_more.index("## Shorter and longer fine-tuning, streetnet at 0.5x") :]
     assert "| torch-pruning Taylor, fine-tuned 2.5 times as long | 49.50 | -0.50 | +0.50, one seed |" in longer, (
         "beside the default of the same length and seed"
     )
@@ -171,6 +171,8 @@ def test_the_page_is_counted_from_the_raw_results(study, tmp_path, monkeypatch):
         "| default without the contest | 47.00 | -3.00 | -1.00, one seed |" in ablated
         and "times as long" not in ablated
     )
+    assert "results/streetnet-cpu-0.5x-lengths.svg" in longer
+    assert "1500" in (tmp_path / "results" / "streetnet-cpu-0.5x-lengths.svg").read_text()
     for name in ("streetnet.svg", "streetnet-masks.svg"):
         assert f"results/{name}" in page and (tmp_path / "results" / name).read_text().rstrip().endswith("</svg>")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,35 @@ _BOLD = {"edgeprune": "#0b6e4f"}
 _OTHERS = plt.get_cmap("tab20")
 
 
-def front(path: Path, points: dict[str, Sequence[tuple[float, float, float]]], dense: float, title: str) -> None:
+def front(path: Path, points: Mapping[str, Sequence[tuple[float, float, float]]], dense: float, title: str) -> None:
     """One line a method: (share of the dense engine's ms, mIoU in points, its spread), the dense network as a level."""
     figure, axes = plt.subplots(figsize=(8.5, 4.8))
     axes.axhline(dense, color="black", lw=0.8, ls="--")
     axes.text(0.01, dense, " dense", va="bottom", transform=axes.get_yaxis_transform())
+    _curves(axes, points)
+    axes.set(xlabel="measured latency, share of the dense engine's", ylabel="mIoU of the engine, points", title=title)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
+    _save(figure, path)
+
+
+def lengths(path: Path, points: Mapping[str, Sequence[tuple[float, float, float]]], dense: float, title: str) -> None:
+    """One line a method: (optimiser steps of the fine-tuning, mIoU in points, its spread), the dense network as a level."""
+    figure, axes = plt.subplots(figsize=(8.5, 4.2))
+    axes.axhline(dense, color="black", lw=0.8, ls="--")
+    axes.text(0.01, dense, " dense", va="bottom", transform=axes.get_yaxis_transform())
+    _curves(axes, points)
+    ticks = sorted({x for found in points.values() for x, *_ in found})
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+    axes.minorticks_off()
+    axes.set(xlabel="optimiser steps of the fine-tuning", ylabel="mIoU of the engine, points", title=title)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
+    _save(figure, path)
+
+
+def _curves(axes: Any, points: Mapping[str, Sequence[tuple[float, float, float]]]) -> None:
     for number, (name, found) in enumerate(points.items()):
         x, y, spread = (np.array(v) for v in zip(*sorted(found), strict=True))
         style = (
@@ -37,10 +61,6 @@ def front(path: Path, points: dict[str, Sequence[tuple[float, float, float]]], d
             x, y, spread if spread.any() else None, marker="o", ms=4, capsize=2, label=name,
             ls=":" if name.startswith("tp_") else "-", **style,
         )  # fmt: skip
-    axes.set(xlabel="measured latency, share of the dense engine's", ylabel="mIoU of the engine, points", title=title)
-    axes.grid(alpha=0.3)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
-    _save(figure, path)
 
 
 def masks(path: Path, columns: dict[str, list[dict[str, Any]]], title: str) -> None:

@@ -10,24 +10,19 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import figures
 import numpy as np
 import study
+from tables import Pick, Record, in_common, paired, several, table, told
 
-from edgeprune.deploy import fair
 from edgeprune.files import read_json, write_atomic
 
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
-Record = dict[str, Any]
-
-
-Pick = Callable[..., list[Record]]  # (network=, budget=, entry=, seed=): the rows with these
 
 
 def read(scale: str) -> dict[str, list[Record]]:
@@ -45,70 +40,6 @@ def picker(records: Sequence[Record]) -> Pick:
     """Picks among those that were measured."""
     good = [r for r in records if "table" in r]
     return lambda **wanted: [r for r in good if all(r[k] == v for k, v in wanted.items())]
-
-
-def several(records: Sequence[Record]) -> dict[str, Any]:
-    """One line of a table: means over the seeds, each seed's score, the sample's standard deviation of three or more, the worst
-    class of any."""
-    # rows made before they were counted do not say which steps judged widths; the page does not show them
-    row = fair.summary([{"judging_steps": 0} | r["table"] | {"entry": r["entry"]} for r in records])[0]
-    title = study.ENTRIES[records[0]["entry"]].title
-    return row | {
-        "title": title,
-        "boundary": row["more"],
-        "scores": [r["table"]["score"] for r in records],
-        "again": _again(records),
-    }
-
-
-def _again(records: Sequence[Record]) -> float | None:
-    """Mean share of the dense engine's time in the sitting that timed all of them; None where one was not there."""
-    return None if any("again" not in r for r in records) else float(np.mean([r["again"]["share"] for r in records]))
-
-
-def cells(row: dict[str, Any], to_default: str) -> str:
-    """A line of a table."""
-    spread = f" ± {row['spread']:.2f}" if len(row["scores"]) > 2 else ""
-    spread += f" ({', '.join(f'{s:.2f}' for s in row['scores'])})" if len(row["scores"]) > 1 else ""
-    again = "" if row["again"] is None else f"{row['again']:.3f}x"
-    return (
-        f"| {row['title']} | {row['score']:.2f}{spread} | {row['score'] - row['dense_score']:+.2f} | {to_default} | "
-        f"{row['worst_class']} {-row['worst_class_loss']:+.1f} | {row['boundary']:.2f} | {row['macs_share']:.3f}x | "
-        f"{row['params'] / 1e6:.3f} M | {row['ms']:.2f} | {row['share']:.3f}x | {again} | {row['met']} of {row['runs']} | {row['seconds'] / 60:.1f} |"
-    )
-
-
-HEAD = (
-    "| method | mIoU ± sd (each seed) | to dense | to the default, same seeds | worst class | boundary IoU | MACs | parameters | ms | of dense | again | met | minutes |\n"
-    "|---" + "|---:" * 12 + "|"
-)
-
-
-def table(pick: Pick, network: str, budget: str, entries: Sequence[str], base: str = "edgeprune") -> list[str]:
-    """The lines of these entries, the best first; differences are to `base`. Nothing where none was run."""
-    ours = pick(network=network, budget=budget, entry=base)
-    lead = float(np.mean([r["table"]["score"] - r["table"]["dense_score"] for r in ours])) if ours else 0.0
-    lines = []
-    for entry in entries:
-        if found := pick(network=network, budget=budget, entry=entry):
-            row, difference = several(found), paired(found, ours)
-            # by the difference over the same seeds: means of other seeds are of other dense networks
-            rank = float(np.mean(difference)) if difference else row["score"] - row["dense_score"] - lead
-            lines.append((rank, cells(row, "-" if entry == base else told(difference))))
-    return [HEAD, *(line for _, line in sorted(lines, reverse=True)), ""] if lines else []
-
-
-def paired(ours: Sequence[Record], theirs: Sequence[Record]) -> list[float]:
-    """The differences of mIoU in points, seed by seed, where both pruned the same dense network."""
-    theirs_of = {(r["seed"], r["dense_weights"]): r["table"]["score"] for r in theirs}
-    of = [((r["seed"], r["dense_weights"]), r["table"]["score"]) for r in ours]
-    return [score - theirs_of[key] for key, score in of if key in theirs_of]
-
-
-def in_common(these: Sequence[Record], others: Sequence[Record]) -> list[Record]:
-    """Those of these rows whose dense network the others pruned, too."""
-    known = {(r["seed"], r["dense_weights"]) for r in others}
-    return [r for r in these if (r["seed"], r["dense_weights"]) in known]
 
 
 def glance(picks: dict[str, Pick], networks: Sequence[str]) -> list[str]:
@@ -143,13 +74,6 @@ def glance(picks: dict[str, Pick], networks: Sequence[str]) -> list[str]:
     return lines if len(lines) > 2 else ["The default's own rows are still to be run."]
 
 
-def told(differences: Sequence[float]) -> str:
-    """Paired differences in words: their mean, and each of them, since two or three have no spread to speak of."""
-    if len(differences) < 2:
-        return f"{differences[0]:+.2f}, one seed" if differences else "-"
-    return f"{np.mean(differences):+.2f} ({', '.join(f'{d:+.2f}' for d in differences)})"
-
-
 def page(scale: str, places: dict[str, list[Record]]) -> str:
     """The page; writes the figures beside it."""
     cfg, picks = study.SCALES[scale], {place: picker(records) for place, records in places.items()}
@@ -158,7 +82,8 @@ def page(scale: str, places: dict[str, list[Record]]) -> str:
     for place, pick in picks.items():
         for network in (n for n in cfg.networks if pick(network=n)):
             lines += _network(network, place, pick)
-        lines += _ablations(pick, next(iter(cfg.networks)), place)
+            lines += _at_lengths(scale, network, place, pick)
+            lines += _ablations(pick, network, place)
     return "\n".join([*lines, *_failed(places)])
 
 
@@ -233,15 +158,48 @@ def _network(network: str, place: str, pick: Pick) -> list[str]:
     return lines
 
 
+def _at_lengths(scale: str, network: str, place: str, pick: Pick) -> list[str]:
+    """Rows that were fine-tuned for longer or shorter: the figure and the tables of each budget."""
+    lines: list[str] = []
+    for budget in study.ABLATED:
+        at, rest = f"{network} at {budget}, {study.PLACES[place][1]}", []
+        for length, (_, words) in study.LENGTHS.items():
+            entries = [f"{name}_{length}" for name in study.LENGTHENED]
+            if any(pick(network=network, budget=budget, entry=m) for m in entries):
+                rest += [f"### Fine-tuned {words}", "", *table(pick, network, budget, entries, f"edgeprune_{length}")]
+        if rest:
+            figure = f"{network}-{place}-{budget}-lengths.svg"
+            _lengths_figure(DOCS / "results" / figure, scale, study.Row(network, budget, "", 0), pick, at)
+            lines += [
+                f"## Shorter and longer fine-tuning, {at}",
+                "",
+                f"![accuracy against steps](results/{figure})",
+                "",
+            ]
+            lines += rest
+    return lines
+
+
+def _lengths_figure(path: Path, scale: str, row: study.Row, pick: Pick, at: str) -> None:
+    points: dict[str, list[tuple[float, float, float]]] = {}
+    for name in study.LENGTHENED:
+        for entry in (name, *(f"{name}_{length}" for length in study.LENGTHS)):
+            if found := pick(network=row.network, budget=row.budget, entry=entry):
+                told, tuned = (
+                    several(found),
+                    study.recipe(study.SCALES[scale], row._replace(entry=entry), "", "-")["finetune"],
+                )
+                points.setdefault(name, []).append(
+                    (tuned.get("steps") or tuned["epochs"], told["score"], told["spread"] or 0.0)
+                )
+    dense = {r["seed"]: r["table"]["dense_score"] for r in pick(network=row.network)}
+    figures.lengths(path, points, float(np.mean(list(dense.values()))), f"{at}: how long each method is fine-tuned")
+
+
 def _ablations(pick: Pick, network: str, place: str) -> list[str]:
     lines: list[str] = []
     for budget in study.ABLATED:
         at = f"{network} at {budget}, {study.PLACES[place][1]}"
-        for length, (_, words) in study.LENGTHS.items():
-            entries = [f"{name}_{length}" for name in study.LENGTHENED]
-            if any(pick(network=network, budget=budget, entry=m) for m in entries):
-                rows = table(pick, network, budget, entries, base=f"edgeprune_{length}")
-                lines += [f"## Fine-tuned {words}, {at}", "", *rows]
         if any(pick(network=network, budget=budget, entry=m) for m in study.ABLATIONS):
             lines += [
                 f"## Ablations, {at}",
