@@ -36,10 +36,7 @@ from edgeprune.stages.run import Run
 ENGINES, LAST_RESORT = 5, 8  # as a rule; and where none of the first has met the budget
 SCOUTS, CLOSE = 2, 0.03  # engines that only teach the predictor; how well it predicts where one is enough
 USED, AIM = 0.96, 0.98  # the least share of the budget that is used; what is aimed at
-MARGIN, RISK = (
-    0.01,
-    0.03,
-)  # of the budget: to keep free; and what an engine that keeps it may use less than one that does not
+MARGIN, RISK = 0.01, 0.03  # of the budget: to keep free; and how much less one that keeps it may use
 
 _ROUNDS = 8  # of answers whose convolutions are measured before an engine is built
 
