@@ -14,13 +14,12 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from edgeprune.errors import BudgetError
-from edgeprune.files import write_json
 from edgeprune.measure.bootstrap import Interval, time_median
 from edgeprune.measure.race import Race, believed, race
 from edgeprune.profile import context
@@ -28,52 +27,19 @@ from edgeprune.profile.predict import Predictor, errors
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.cost import Widths
 from edgeprune.prune.cutter import Cutter
-from edgeprune.stages import load, notes
+from edgeprune.stages import load
 from edgeprune.stages.deploy import device, precision
+from edgeprune.stages.loop import MARGIN, History, Tried
 from edgeprune.stages.profile import engine_of, predictor_of, profiler_of
 from edgeprune.stages.run import Run
 
 ENGINES, LAST_RESORT = 5, 8  # as a rule; and where none of the first has met the budget
 SCOUTS, CLOSE = 2, 0.03  # engines that only teach the predictor; how well it predicts where one is enough
 USED, AIM = 0.96, 0.98  # the least share of the budget that is used; what is aimed at
-MARGIN, RISK = 0.01, 0.03  # of the budget: to keep free; and how much less one that keeps it may use
 
 _ROUNDS = 8  # of answers whose convolutions are measured before an engine is built
 
 Allocate = Callable[[Predictor, float], Widths]  # under so many milliseconds
-
-
-@dataclass(frozen=True)
-class Tried:
-    """One engine of the loop; milliseconds are comparable with `limit`."""
-
-    widths: Widths
-    predicted: float
-    limit: float
-    ms: float
-    low: float
-    high: float
-    record: dict[str, Any]
-    precision: str
-    seconds: float
-    scout: bool = False  # it only teaches the predictor
-
-    @property
-    def met(self) -> bool:
-        return self.high <= self.limit
-
-    @property
-    def safe(self) -> bool:
-        """Met by a margin, so that it will be met when the engine that ships is measured."""
-        return self.high <= (1 - MARGIN) * self.limit
-
-    @property
-    def used(self) -> float:
-        return self.ms / self.limit
-
-    @property
-    def merit(self) -> float:
-        return self.used - (0.0 if self.safe else RISK)
 
 
 def limit_of(run: Run, dense_ms: float) -> float:
@@ -101,7 +67,7 @@ def meet(run: Run, cutter: Cutter, allocate: Allocate, scout: Allocate | None = 
         widths = allocate(predictor, limit)
         return widths, {"estimated": True, "limit": limit, "achieved": predictor(widths), "dense": facts["dense_ms"]}
     _reachable(run, predictor, cutter.graph, limit)
-    history = _History(run, cutter, limit)
+    history = History(run, cutter, limit)
     tried, aim = history.resume(predictor, AIM * limit)
     exhausted = False
     while not _enough(tried):
@@ -261,6 +227,7 @@ def _facts(run: Run, tried: list[Tried], chosen: Tried) -> dict[str, Any]:
     return {
         "estimated": False, "limit": chosen.limit, "achieved": chosen.ms, "ci95": [chosen.low, chosen.high],
         "dense": run.facts["profile"]["dense_ms"], "used": chosen.used, "engines_built": len(tried),
+        "share": chosen.record.get("share"), "precision": chosen.precision,
         "predicted": chosen.predicted, "prediction": errors([t.predicted for t in tried], [_profiles(run, t) for t in tried]),
     }  # fmt: skip
 
@@ -268,34 +235,3 @@ def _facts(run: Run, tried: list[Tried], chosen: Tried) -> dict[str, Any]:
 def _profiles(run: Run, t: Tried) -> float:
     """An engine's milliseconds at the pace that the machine had while the dense engine was profiled."""
     return t.ms * run.facts["profile"]["dense_ms"] / t.record["dense_ms"]
-
-
-class _History:
-    """`prune/latency.json`: every engine as soon as it is measured, and what the predictor has learnt from it.
-
-    A loop that was killed goes on with its next engine; one that came to its end is measured anew when it is asked again.
-    """
-
-    def __init__(self, run: Run, cutter: Cutter, limit: float) -> None:
-        self._path, self._limit, self._console = run.folder / "prune" / "latency.json", limit, run.console
-        self._key = notes.key_of(run, cutter, [run.facts["profile"], limit])
-
-    def resume(self, predictor: Predictor, aim: float) -> tuple[list[Tried], float]:
-        """The engines of a loop that did not come to its end, and what to aim at next."""
-        told = notes.told(self._path, self._key)
-        if not told:
-            return [], aim
-        predictor.recall(told["predictor"])
-        tried = [Tried(**{f.name: e[f.name] for f in fields(Tried) if f.name in e}) for e in told["engines"]]
-        self._console.print(f"going on after engine {len(tried)}")
-        return tried, told["aim"]
-
-    def keep(self, tried: list[Tried], predictor: Predictor, aim: float) -> None:
-        self._write(tried, None, {"key": self._key, "aim": aim, "predictor": predictor.learnt()})
-
-    def close(self, tried: list[Tried], chosen: Tried | None) -> None:
-        self._write(tried, chosen, {})
-
-    def _write(self, tried: list[Tried], chosen: Tried | None, more: dict[str, Any]) -> None:
-        rows = [asdict(t) | {"met": t.met, "used": t.used, "chosen": t is chosen} for t in tried]
-        write_json(self._path, {"limit": self._limit, "engines": rows} | more)
