@@ -2,7 +2,8 @@
 
 `global`: all scores compete; the lowest go first until the cost is met (SIRFP, CAP: one threshold for all layers, with a
 floor a layer). `uniform`: every group keeps the same share. Widths fall on the target's step; what rounding leaves of
-the budget is given back, step by step, to the groups where a step's score is worth most.
+the budget is given back, step by step: `global` to the group where a step's score is worth most for its cost, `uniform` to the
+one that has kept the least share of its channels.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def allocate(
             low = middle
         else:
             high = middle - 1
-    return _fill(_rounded(widths_at(low), scores, least, step), scores, cost, limit, step)
+    return _fill(_rounded(widths_at(low), scores, least, step), scores, cost, limit, step, even=how == "uniform")
 
 
 def select(scores: Scores, widths: Widths) -> dict[str, np.ndarray]:
@@ -100,15 +101,15 @@ def _rounded(widths: Widths, scores: Scores, floors: Widths, step: int) -> Width
     return {n: w if step == 1 or w == len(scores[n]) else max(floors[n], w // step * step) for n, w in widths.items()}
 
 
-def _fill(widths: Widths, scores: Scores, cost: Cost, limit: float, step: int) -> Widths:
-    """Give back what is left of the budget: the step with the most score a cost, as long as one fits."""
+def _fill(widths: Widths, scores: Scores, cost: Cost, limit: float, step: int, even: bool) -> Widths:
+    """Give back what is left of the budget: the step with the most score a cost (`even`: of the group cut the most), as long as one fits."""
     widths = dict(widths)
     lowest = min(float(s.min()) for s in scores.values())  # scores may be negative; a channel is worth its lead
     ordered = {n: np.sort(s)[::-1] - lowest for n, s in scores.items()}
     now = cost(widths)
     open_ = {n for n, s in scores.items() if widths[n] < len(s)}
     while open_:
-        best: tuple[float, str, int, float] | None = None
+        best: tuple[tuple[float, float], str, int, float] | None = None
         for name in sorted(open_):  # a copy: names that no longer fit are dropped
             wider = min(len(scores[name]), (widths[name] // step + 1) * step)
             then = cost({**widths, name: wider})
@@ -116,8 +117,9 @@ def _fill(widths: Widths, scores: Scores, cost: Cost, limit: float, step: int) -
                 open_.discard(name)  # costs only grow while the budget is filled
                 continue
             gain = float(ordered[name][widths[name] : wider].sum()) / max(then - now, 1e-9)
-            if best is None or gain > best[0]:
-                best = (gain, name, wider, then)
+            rank = (-widths[name] / len(scores[name]) if even else 0.0, gain)
+            if best is None or rank > best[0]:
+                best = (rank, name, wider, then)
         if best is None:
             break
         _, name, widths[name], now = best

@@ -51,3 +51,12 @@ def test_the_lowest_scores_go_and_the_floor_stays():
 def test_a_budget_out_of_reach_says_the_smallest():
     with pytest.raises(BudgetError, match="smallest"):
         allocate(scores(0), cost.total(cost.channels(GRAPH)), 1)
+
+
+def test_an_even_share_stays_even_where_rounding_leaves_much_of_the_budget():
+    """Just under a half, all widths round down; by scores the rest of the budget would go to one group alone."""
+    s = {"wide": np.full(256, 9.0), "middle": np.full(128, 2.0), "narrow": np.full(64, 1.0)}
+    widths = allocate(s, lambda w: float(sum(w.values())), 223, how="uniform", step=16)
+    assert widths == {"wide": 112, "middle": 64, "narrow": 32}
+    uneven = allocate(s, lambda w: float(sum(w.values())), 223, how="global", step=16)
+    assert uneven["wide"] == 176 and uneven["narrow"] == 16
