@@ -107,7 +107,8 @@ def main() -> int:
             continue
         except EdgepruneError as error:
             console.print(f"[red]{row.name}: {error}[/red]")
-            told, failed = {"schema": rows.SCHEMA, **row._asdict(), "failed": str(error)}, failed + 1
+            why = str(error).replace(f"{args.runs_dir / name}/", "")  # where the runs lie here says nothing elsewhere
+            told, failed = {"schema": rows.SCHEMA, **row._asdict(), "failed": why}, failed + 1
         write_json(path, told)
         if "table" in told:
             console.print(
