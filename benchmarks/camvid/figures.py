@@ -26,30 +26,6 @@ def front(path: Path, points: Mapping[str, Sequence[tuple[float, float, float]]]
     figure, axes = plt.subplots(figsize=(8.5, 4.8))
     axes.axhline(dense, color="black", lw=0.8, ls="--")
     axes.text(0.01, dense, " dense", va="bottom", transform=axes.get_yaxis_transform())
-    _curves(axes, points)
-    axes.set(xlabel="measured latency, share of the dense engine's", ylabel="mIoU of the engine, points", title=title)
-    axes.grid(alpha=0.3)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
-    _save(figure, path)
-
-
-def lengths(path: Path, points: Mapping[str, Sequence[tuple[float, float, float]]], dense: float, title: str) -> None:
-    """One line a method: (optimiser steps of the fine-tuning, mIoU in points, its spread), the dense network as a level."""
-    figure, axes = plt.subplots(figsize=(8.5, 4.2))
-    axes.axhline(dense, color="black", lw=0.8, ls="--")
-    axes.text(0.01, dense, " dense", va="bottom", transform=axes.get_yaxis_transform())
-    _curves(axes, points)
-    ticks = sorted({x for found in points.values() for x, *_ in found})
-    axes.set_xscale("log")
-    axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
-    axes.minorticks_off()
-    axes.set(xlabel="optimiser steps of the fine-tuning", ylabel="mIoU of the engine, points", title=title)
-    axes.grid(alpha=0.3)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
-    _save(figure, path)
-
-
-def _curves(axes: Any, points: Mapping[str, Sequence[tuple[float, float, float]]]) -> None:
     for number, (name, found) in enumerate(points.items()):
         x, y, spread = (np.array(v) for v in zip(*sorted(found), strict=True))
         style = (
@@ -61,6 +37,32 @@ def _curves(axes: Any, points: Mapping[str, Sequence[tuple[float, float, float]]
             x, y, spread if spread.any() else None, marker="o", ms=4, capsize=2, label=name,
             ls=":" if name.startswith("tp_") else "-", **style,
         )  # fmt: skip
+    axes.set(xlabel="measured latency, share of the dense engine's", ylabel="mIoU of the engine, points", title=title)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
+    _save(figure, path)
+
+
+def lengths(path: Path, curves: Mapping[str, Mapping[int, Sequence[tuple[float, float]]]], title: str) -> None:
+    """One line a method and seed: (optimiser steps of the fine-tuning, mIoU in points less its dense network's)."""
+    figure, axes = plt.subplots(figsize=(8.5, 4.2))
+    axes.axhline(0, color="black", lw=0.8, ls="--")
+    axes.text(0.01, 0, " dense", va="bottom", transform=axes.get_yaxis_transform())
+    for number, (name, seeds) in enumerate(curves.items()):
+        colour = _BOLD.get(name, _OTHERS((4 + 2 * number) % 20))
+        for i, found in enumerate(seeds.values()):
+            axes.plot(
+                *zip(*sorted(found), strict=True), marker="o", ms=4, lw=2 if name in _BOLD else 1, color=colour,
+                ls=":" if name.startswith("tp_") else "-", label=name if i == 0 else None,
+            )  # fmt: skip
+    ticks = sorted({x for seeds in curves.values() for found in seeds.values() for x, _ in found})
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+    axes.minorticks_off()
+    axes.set(xlabel="optimiser steps of the fine-tuning", ylabel="mIoU less the dense network's, points", title=title)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
+    _save(figure, path)
 
 
 def masks(path: Path, columns: dict[str, list[dict[str, Any]]], title: str) -> None:

@@ -181,19 +181,15 @@ def _at_lengths(scale: str, network: str, place: str, pick: Pick) -> list[str]:
 
 
 def _lengths_figure(path: Path, scale: str, row: study.Row, pick: Pick, at: str) -> None:
-    points: dict[str, list[tuple[float, float, float]]] = {}
+    """Every seed has its own line: some lengths were run on fewer seeds than others, and means of unlike seeds make no curve."""
+    curves: dict[str, dict[int, list[tuple[float, float]]]] = {}
     for name in study.LENGTHENED:
         for entry in (name, *(f"{name}_{length}" for length in study.LENGTHS)):
-            if found := pick(network=row.network, budget=row.budget, entry=entry):
-                told, tuned = (
-                    several(found),
-                    study.recipe(study.SCALES[scale], row._replace(entry=entry), "", "-")["finetune"],
-                )
-                points.setdefault(name, []).append(
-                    (tuned.get("steps") or tuned["epochs"], told["score"], told["spread"] or 0.0)
-                )
-    dense = {r["seed"]: r["table"]["dense_score"] for r in pick(network=row.network)}
-    figures.lengths(path, points, float(np.mean(list(dense.values()))), f"{at}: how long each method is fine-tuned")
+            tuned = study.recipe(study.SCALES[scale], row._replace(entry=entry), "", "-")["finetune"]
+            for r in pick(network=row.network, budget=row.budget, entry=entry):
+                point = (tuned.get("steps") or tuned["epochs"], r["table"]["score"] - r["table"]["dense_score"])
+                curves.setdefault(name, {}).setdefault(r["seed"], []).append(point)
+    figures.lengths(path, curves, f"{at}: how long each method is fine-tuned, each seed")
 
 
 def _ablations(pick: Pick, network: str, place: str) -> list[str]:
