@@ -21,7 +21,8 @@ import study
 from edgeprune.data import open_dataset
 from edgeprune.devices import device_of
 from edgeprune.files import read_json, write_json
-from edgeprune.measure.race import in_turns, over_rounds
+from edgeprune.measure.bootstrap import time_median
+from edgeprune.measure.race import in_turns
 from edgeprune.progress import Progress
 from edgeprune.runtime import Engine
 from edgeprune.target import Target, load_target
@@ -55,7 +56,7 @@ def shares(
 
 def summary(rounds: list[float]) -> dict[str, Any]:
     """What a row keeps."""
-    share, low, high = over_rounds(rounds)
+    share, low, high = time_median(np.array(rounds))
     return {"share": share, "ci95": [low, high], "rounds": rounds}
 
 

@@ -30,7 +30,8 @@ from rich.console import Console
 
 from edgeprune.errors import BudgetError
 from edgeprune.files import hash_obj, read_json, write_atomic, write_json
-from edgeprune.measure.race import in_turns, over_rounds
+from edgeprune.measure.bootstrap import time_median
+from edgeprune.measure.race import in_turns
 from edgeprune.prune import cost, worth
 from edgeprune.prune.allocate import allocate as by_rank
 from edgeprune.prune.allocate import floors
@@ -157,7 +158,7 @@ def again(run: Run, rows: dict[str, Any]) -> None:
         made = profile.engine_of(run, small, home, name.replace(" ", "-"))
         takes[name] = lambda n, made=made: device(run).pairs(dense, made, image, n)
     for name, shares in in_turns(takes).items():
-        rows[name]["again"] = over_rounds(shares)
+        rows[name]["again"] = time_median(np.array(shares))
         print(name, rows[name]["again"], flush=True)
 
 

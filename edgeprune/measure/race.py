@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from edgeprune.devices.pairs import Pairs
-from edgeprune.measure.bootstrap import Interval, time_median, time_ratio
+from edgeprune.measure.bootstrap import time_ratio
 
 K = TypeVar("K")
 
@@ -112,8 +112,3 @@ def in_turns(
             found[order[i]].append(float(np.median(taken.fast / taken.slow)))
             done(1)
     return found
-
-
-def over_rounds(shares: list[float]) -> Interval:
-    """Of `in_turns`: the median, and its 95 % interval over the rounds."""
-    return time_median(np.array(shares))
