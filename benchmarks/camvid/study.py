@@ -180,11 +180,12 @@ ABLATIONS = {
 }  # fmt: skip
 # how much does a method's lead hang on the fine-tuning's length? And what would others make of the steps that the default spends before it?
 LENGTHS = {"short": (0.25, "a quarter as long"), "long": (2.5, "2.5 times as long")}
-LENGTHENED = ("edgeprune", "taylor", "tp_group_norm", "tp_taylor")
+LENGTHENED = ("edgeprune", "taylor", "tp_group_norm", "tp_taylor", "at_once", "no_compensation", "even")
 AT_LENGTHS = {
-    f"{name}_{length}": replace(METHODS[name], title=f"{METHODS[name].title}, fine-tuned {words}", longer=times)
+    f"{name}_{length}": replace(entry, title=f"{entry.title}, fine-tuned {words}", longer=times)
     for length, (times, words) in LENGTHS.items()
-    for name in LENGTHENED
+    for name, entry in {**METHODS, **ABLATIONS}.items()
+    if name in LENGTHENED
 }
 ENTRIES = {**METHODS, **ABLATIONS, **AT_LENGTHS}
 
