@@ -160,7 +160,7 @@ def test_the_page_is_counted_from_the_raw_results(study, tmp_path, monkeypatch):
     assert "| streetnet | 0.5x | AVX-512 | 48.00 | - |" in page_of_three, "places are not averaged"
     timed = [r | {"again": {"share": 0.471}} for r in records if "table" in r]
     assert "| 0.490x | 0.471x | 2 of 2 |" in report.page("cpu", {"cpu": timed}) and "| 0.490x |  | 2 of 2 |" in page
-    more = [_record("tp_taylor_long", 1, 49.5), _record("edgeprune_long", 1, 49.0), _record("no_contest", 0, 47.0)]
+    more = [_record("tp_taylor_long", 1, 49.5), _record("edgeprune_long", 1, 49.0), _record("recovered", 0, 47.0)]
     page_with_more = report.page("cpu", {"cpu": records + more})
     longer = page_with_more[page_with_more.index("## Shorter and longer fine-tuning, streetnet at 0.5x") :]
     assert "| torch-pruning Taylor, fine-tuned 2.5 times as long | 49.50 | -0.50 | +0.50, one seed |" in longer, (
@@ -168,7 +168,7 @@ def test_the_page_is_counted_from_the_raw_results(study, tmp_path, monkeypatch):
     )
     ablated = longer[longer.index("## Ablations, streetnet at 0.5x") :]
     assert (
-        "| default without the contest | 47.00 | -3.00 | -1.00, one seed |" in ablated
+        "| default, losses after a recovery | 47.00 | -3.00 | -1.00, one seed |" in ablated
         and "times as long" not in ablated
     )
     assert "results/streetnet-cpu-0.5x-lengths.svg" in longer

@@ -165,12 +165,14 @@ ABLATIONS = {
     "cosine": Entry("SIRFP with cosine scale", {"method": "sirfp", "args": {"scale": "cosine"}, **_GLOBAL}),
     "pooled": Entry("SIRFP on maps pooled by 8", {"method": "sirfp", "args": {"pool": 8}, **_GLOBAL}),
     "swaps": Entry("SIRFP, clique improved by swaps", {"method": "sirfp", **_GLOBAL}, by="swaps"),
-    "no_contest": Entry("default without the contest", {**_DEFAULT, "contest_steps": 0}),
+    "judged": Entry("default, widths judged by recovery and contest", {**_DEFAULT, "contest_steps": 120}),
+    "recovered": Entry("default, losses after a recovery", {**_DEFAULT, "recovery_steps": 20}),
     "sirfp_order": Entry("default with SIRFP's order of channels", {**_DEFAULT, "method": "sirfp"}),
-    "no_compensation": Entry("default without compensation", {**_DEFAULT, "compensate": False}),
-    "at_once": Entry("default without contest and recovery", {**_DEFAULT, "contest_steps": 0, "recovery_steps": 0}),
+    "no_compensation": Entry(
+        "default without compensation", {**_DEFAULT, "compensate": False, "recovery_steps": 0, "contest_steps": 0}
+    ),
     "even": Entry("even share, the default's order and compensation", {**_DEFAULT, "allocate": "uniform"}),
-    "macs": Entry("default's worths under a MACs budget", {**_DEFAULT, "contest_steps": 0}, by="macs"),
+    "macs": Entry("default's worths under a MACs budget", _DEFAULT, by="macs"),
     "nothing_cut": Entry("nothing cut, the same fine-tuning", {"method": "l2"}, budget={"macs": "1x"}),
     "no_distill": Entry("default without distillation", _DEFAULT, {"distill": None}),
     "no_recalibration": Entry("default without recalibration", _DEFAULT, {"recalibrate_batches": 0}),
@@ -180,7 +182,7 @@ ABLATIONS = {
 }  # fmt: skip
 # how much does a method's lead hang on the fine-tuning's length? And what would others make of the steps that the default spends before it?
 LENGTHS = {"short": (0.25, "a quarter as long"), "long": (2.5, "2.5 times as long")}
-LENGTHENED = ("edgeprune", "taylor", "tp_group_norm", "tp_taylor", "at_once", "no_compensation", "even")
+LENGTHENED = ("edgeprune", "taylor", "tp_group_norm", "tp_taylor", "no_compensation", "even")
 AT_LENGTHS = {
     f"{name}_{length}": replace(entry, title=f"{entry.title}, fine-tuned {words}", longer=times)
     for length, (times, words) in LENGTHS.items()

@@ -4,11 +4,10 @@
 
 Every row goes through the closed loop, so each network's engine was measured within the same latency budget:
 
-    knapsack     edgeprune's default: the device's table, values by sensitivity after a short recovery, and the contest
-    no_contest   the same values, and no contest
-    at_once      the device's table, values by sensitivity before any training
+    knapsack     edgeprune's default: the device's table, values by sensitivity behind compensation
+    judged       the same with prune.contest_steps: values by sensitivity after a short recovery, and a contest
     score        the device's table, values by the criterion's scores
-    macs         no_contest's values, but the costs are MACs, as a MACs budget would share it out
+    macs         the default's values, but the costs are MACs, as a MACs budget would share it out
     macs8, …     the same, widths rounded to 8, 16, 32 by rule
     uniform      every group keeps the same share
 
@@ -49,7 +48,8 @@ from edgeprune.stages.run import Run
 from edgeprune.target import load_target
 
 HERE = Path(__file__).parent
-WAYS = ("knapsack", "no_contest", "at_once", "score", "macs", "macs8", "macs16", "macs32", "uniform")
+CONTEST = 120  # steps a contestant
+WAYS = ("knapsack", "judged", "score", "macs", "macs8", "macs16", "macs32", "uniform")
 
 
 def allocator(run: Run, way: str, cutter: Cutter) -> tuple[Any, Any, Any]:
@@ -60,14 +60,11 @@ def allocator(run: Run, way: str, cutter: Cutter) -> tuple[Any, Any, Any]:
     options = worth.candidates(dense, floors(scores, floor, step), step)
 
     found = measured_once(run, cutter, find_blocks(graph))
-    curves = found.curves if way == "at_once" else found.after(found.power)
-    values = worth.by_score(scores, options) if way == "score" else worth.by_sensitivity(curves, scores, options)
-    if way not in ("score", "at_once"):
-        values = worth.evened(values, curves, sharing.EVENED[0])
+    values = worth.by_score(scores, options) if way == "score" else worth.by_sensitivity(found.curves, scores, options)
     macs = cost.macs(graph)
     whole = total(macs)(dense)
 
-    if way == "knapsack":
+    if way in ("knapsack", "judged"):
         sharing.sensitivity = measured_once
         return *sharing.under_latency(run, cutter, step), valued(found, scores, dense)
 
@@ -98,8 +95,9 @@ def allocator(run: Run, way: str, cutter: Cutter) -> tuple[Any, Any, Any]:
 
 def valued(found: worth.Losses, scores: Any, dense: Widths) -> Any:
     """widths -> minus the sum of the losses that stay."""
-    curves = found.after(found.power)
-    measured = worth.by_sensitivity(curves, scores, {n: list(range(1, s + 1)) for n, s in dense.items()})
+    measured = worth.by_sensitivity(
+        found.after(found.power), scores, {n: list(range(1, s + 1)) for n, s in dense.items()}
+    )
     return lambda widths: sum(measured[n][w] for n, w in widths.items() if w)
 
 
@@ -107,10 +105,11 @@ _measure = sharing.sensitivity
 
 
 def measured_once(run: Run, *args: Any) -> worth.Losses:
-    """The sensitivity, the same for all ways."""
-    if "losses" not in run.kept:
-        run.kept["losses"] = _measure(run, *args)
-    return run.kept["losses"]
+    """The sensitivity, the same for all ways that measure alike."""
+    kind = f"losses, contest of {run.recipe.prune.contest_steps}"
+    if kind not in run.kept:
+        run.kept[kind] = _measure(run, *args)
+    return run.kept[kind]
 
 
 def one(run: Run, way: str) -> dict[str, Any]:
@@ -232,6 +231,8 @@ def main() -> None:
         if args.again:
             again(run, {k: r for k, r in found["rows"].items() if k.endswith(f" {seed}") and "widths" in r})
         for way in () if args.again else ways:
+            steps = {"contest_steps": CONTEST if way == "judged" else None}
+            run.recipe = recipe.model_copy(update={"prune": recipe.prune.model_copy(update=steps)})
             found["rows"][f"{way} {seed}"] = one(run, way)
             print(way, seed, found["rows"][f"{way} {seed}"].get("miou"), flush=True)
             save(out, found)

@@ -52,13 +52,13 @@ class Prune(Section):
     sensitivity_images: Count = Field(default=8, description="training images that the sensitivity is measured on")
     recovery_steps: Annotated[int, Field(ge=0)] | None = Field(
         default=None,
-        description="steps of distillation after which each layer's measured loss counts; 0: at once; null: up to 30, all "
-        "layers together at most half of the fine-tuning",
+        description="steps of distillation after which each layer's measured loss counts; 0: at once; null: 0 with "
+        "prune.compensate and no contest, else up to 30, all layers together at most half of the fine-tuning",
     )
     contest_steps: Annotated[int, Field(ge=0)] | None = Field(
         default=None,
-        description="steps that ways to share the budget out compete for; 0: no contest; null: up to 150, all of them "
-        "together at most as long as the fine-tuning",
+        description="steps that ways to share the budget out compete for; 0: no contest; null: none with "
+        "prune.compensate, else up to 150, all of them together at most as long as the fine-tuning",
     )
     remove_blocks: Literal["never", "needed", "free"] = Field(
         default="needed",

@@ -26,21 +26,36 @@ CONTEST = 150  # optimiser steps a contestant
 
 
 def steps_each(run: Run, groups: int) -> int:
-    """Optimiser steps a group: the recipe's, or as many that all groups train half as long as the fine-tuning at most."""
+    """Optimiser steps a group: the recipe's; none where nothing asks for them (`judged`), else `short`."""
     asked = run.recipe.prune.recovery_steps
     if asked is not None:
         return asked
+    return short(run, groups) if judged(run) else 0
+
+
+def short(run: Run, groups: int) -> int:
+    """As many steps a group, or a network without a block, that all groups train half as long as the fine-tuning at most."""
     steps = min(MOST, finetuning(run) // (2 * (groups + 1)))
     return steps if steps >= LEAST else 0
 
 
 def contest_steps(run: Run, contestants: int) -> int:
-    """Optimiser steps a contestant: the recipe's, or as many that all of them train no longer than the fine-tuning."""
+    """Optimiser steps a contestant: the recipe's, or as many that all of them train no longer than the fine-tuning; none where
+    nothing asks for them (`judged`)."""
     asked = run.recipe.prune.contest_steps
     if asked is not None:
         return asked
-    steps = min(CONTEST, finetuning(run) // contestants)
+    steps = min(CONTEST, finetuning(run) // contestants) if judged(run) else 0
     return steps if steps >= LEAST else 0
+
+
+def judged(run: Run) -> bool:
+    """Are widths judged by training where the recipe gives no number of steps?
+
+    Compensation heals at once most of what a short training heals, and losses are measured behind it: judged networks were no
+    better in the end (docs/results.md). Without it, losses before training say little.
+    """
+    return not run.recipe.prune.compensate or bool(run.recipe.prune.contest_steps)
 
 
 def finetuning(run: Run) -> int:

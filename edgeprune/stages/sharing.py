@@ -95,7 +95,7 @@ def _contested(run: Run, cutter: Cutter) -> bool:
 def allocator(run: Run, cutter: Cutter, step: int, removal: bool = True) -> Allocate:
     """(terms, limit) -> widths. What widths are worth is measured once.
 
-    With the sensitivity after a short recovery, several prices on uneven cuts (and `contest.OTHERS`) share the first limit out; the
+    With the sensitivity after a short recovery and a contest, several prices on uneven cuts (and `contest.OTHERS`) share the first limit out; the
     networks that they come to are trained for a while, and the one that comes closest to the dense network wins. Later
     limits, which follow what built engines measured, stay around its widths where that is enough.
 
@@ -135,7 +135,7 @@ def allocator(run: Run, cutter: Cutter, step: int, removal: bool = True) -> Allo
 
     @cache  # measured only where blocks have to go
     def removed() -> dict[str, float]:
-        return _removed(run, cutter, found, blocks) if blocks and found.stays else found.removed
+        return _removed(run, cutter, found, blocks)
 
     def fewer(values: Values, terms: list[Term], limit: float, many: bool = free) -> Widths:
         return knapsack_with_removal(graph, values, terms, limit, removed(), many)
@@ -173,10 +173,15 @@ def sensitivity(run: Run, cutter: Cutter, blocks: Blocks) -> worth.Losses:
 
 
 def _removed(run: Run, cutter: Cutter, found: worth.Losses, blocks: Blocks) -> dict[str, float]:
-    """What the removal of blocks costs after a short recovery, as `found` says it of widths."""
-    steps = recovery.steps_each(run, len(cutter.graph.groups))
+    """What the removal of blocks costs after a short recovery, also where widths are judged without one."""
+    asked, groups = run.recipe.prune.recovery_steps, len(cutter.graph.groups)
+    steps = recovery.short(run, groups) if asked is None else asked
+    if not blocks or not steps:
+        return found.removed
     cutter = cutter.to(PartialState().device)
-    return recovery.without_blocks(run, cutter, _yardstick(run, cutter), found, blocks, steps)
+    yard = _yardstick(run, cutter)
+    judged = found if found.stays else recovery.healed(run, cutter, yard, found, steps)
+    return recovery.without_blocks(run, cutter, yard, judged, blocks, steps)
 
 
 def _yardstick(run: Run, cutter: Cutter) -> worth.Yardstick:

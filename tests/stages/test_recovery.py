@@ -10,6 +10,7 @@ from torch import nn
 
 from edgeprune.errors import EdgepruneError
 from edgeprune.files import read_json, save_tensors
+from edgeprune.prune.blocks import find_blocks
 from edgeprune.prune.cost import Term
 from edgeprune.prune.cutter import Cutter
 from edgeprune.prune.groups import find_groups
@@ -35,18 +36,25 @@ class Halves(nn.Module):
 SCORES = {"copies": np.arange(8.0)[::-1].copy(), "once": np.arange(8.0)[::-1].copy()}
 
 
-def job(folder: Path, *more: str) -> Run:
+def job(folder: Path, *more: str, halves: bool = True) -> Run:
     recipe = load_recipe(
         "quickstart",
         [
             "model.network=null", "model.args={}", "model.factory=tests.stages.test_recovery:Halves",
             "data.size=[32,64]", "data.args={train: 8, val: 2}", "finetune.batch=4", "finetune.lr=0.01",
-            "finetune.steps=400", *more,
+            "finetune.steps=400", "prune.compensate=false", *more,
         ],
     )  # fmt: skip
     run = Run(recipe, load_target("cpu"), folder, Console(quiet=True))
     torch.manual_seed(3)
     net = load.build(run)
+    if halves:
+        _copied(net)
+    save_tensors(folder / "load" / "weights.safetensors", dict(net.state_dict()))
+    return run
+
+
+def _copied(net: nn.Module) -> None:
     with torch.no_grad():
         net.head.weight.normal_(0, 1.0)
         for layer, rows in ((net.copies, slice(2, 8)), (net.head, (slice(None), slice(2, 8)))):
@@ -54,8 +62,6 @@ def job(folder: Path, *more: str) -> Run:
                 [layer.weight[:2] if layer is net.copies else layer.weight[:, :2]] * 3, int(layer is net.head)
             )
         net.copies.bias[2:] = net.copies.bias[:2].repeat(3)
-    save_tensors(folder / "load" / "weights.safetensors", dict(net.state_dict()))
-    return run
 
 
 def measured(run: Run) -> Losses:
@@ -92,6 +98,37 @@ def test_steps_are_bounded_by_the_fine_tuning(tmp_path: Path):
     assert recovery.steps_each(job(tmp_path, "finetune.steps=40", "prune.recovery_steps=5"), 2) == 5
     measured(job(tmp_path, "prune.recovery_steps=0"))
     assert not (tmp_path / "prune" / "recovery.json").exists()
+
+
+def test_behind_compensation_nothing_is_trained_to_judge_widths_unless_asked(tmp_path: Path):
+    def steps(*more: str) -> tuple[int, int]:
+        run = job(tmp_path, "prune.compensate=true", *more)
+        return recovery.steps_each(run, 2), recovery.contest_steps(run, 4)
+
+    assert steps() == (0, 0)
+    assert steps("prune.contest_steps=20") == (30, 20), "contestants differ by losses after a recovery"
+    assert steps("prune.contest_steps=20", "prune.recovery_steps=0") == (0, 20)
+    assert steps("prune.recovery_steps=7") == (7, 0)
+    assert measured(job(tmp_path, "prune.compensate=true")).stays == {}
+
+
+def test_blocks_are_judged_after_a_short_training_also_where_widths_are_not(tmp_path: Path):
+    def tried(name: str, *more: str) -> tuple[Run, Losses, dict[str, float]]:
+        settings = ["model.network=streetnet", "model.args={width: 4, blocks: 1}", "model.factory=null"]
+        run = job(tmp_path / name, *settings, "prune.compensate=true", "finetune.steps=400", *more, halves=False)
+        net = load.dense(run)
+        graph = find_groups(net, load.example(run))
+        cutter, blocks = Cutter(net, graph, {g.name: np.arange(g.size) for g in graph.groups}), find_blocks(graph)
+        found = sharing.sensitivity(run, cutter, blocks)
+        assert run.kept.get("judging_steps") is None and set(blocks) == set(found.removed) != set()
+        return run, found, sharing._removed(run, cutter, found, blocks)
+
+    run, found, after = tried("as it is")
+    cuts = len(found.curves) + len(found.removed)
+    assert run.kept["judging_steps"] == recovery.short(run, len(found.curves)) * (1 + cuts) > 0
+    assert after != found.removed and all(0 <= after[n] <= found.removed[n] for n in after)
+    _, found, after = tried("at once", "prune.recovery_steps=0")
+    assert after == found.removed
 
 
 def test_a_killed_measurement_goes_on_with_the_next_layer(tmp_path: Path, monkeypatch):
