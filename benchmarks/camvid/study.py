@@ -180,7 +180,7 @@ ABLATIONS = {
     "one_cut": Entry("SIRFP, 0.4x MACs, one cut", {"method": "sirfp", **_GLOBAL}, budget={"macs": "0.4x"}),
     "two_cuts": Entry("SIRFP, 0.4x MACs, two cuts", {"method": "sirfp", **_GLOBAL}, budget={"macs": "0.4x"}, args={"rounds": True}),
 }  # fmt: skip
-# how much does a method's lead hang on the fine-tuning's length? And what would others make of the steps that the default spends before it?
+# how much does a method's lead hang on the fine-tuning's length? And what do longer ones make of the steps that judging widths takes?
 LENGTHS = {"short": (0.25, "a quarter as long"), "long": (2.5, "2.5 times as long")}
 LENGTHENED = ("edgeprune", "taylor", "tp_group_norm", "tp_taylor", "no_compensation", "even")
 AT_LENGTHS = {
