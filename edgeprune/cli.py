@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from importlib.util import find_spec
@@ -14,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 import edgeprune
-from edgeprune import boards
-from edgeprune.documents import hint
+from edgeprune import boards, datasets
+from edgeprune.boards import HostOpt
 from edgeprune.errors import EdgepruneError, UsageError, first_line
 from edgeprune.recipe import Recipe, check_files, load_recipe
 from edgeprune.shipped import shipped
@@ -28,16 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data_app = typer.Typer(help="Look at data sets.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(data_app, name="data")
 RecipeArg = Annotated[str, typer.Argument(help="a shipped recipe's name, or the path of a .yaml file")]
 TargetOpt = Annotated[str, typer.Option("--target", "-t", help="a shipped target's name, or the path of a .yaml file")]
 SetOpt = Annotated[list[str], typer.Option("--set", "-s", help="change a key: --set budget.macs=0.3x; may stand often")]
-
-
-HostOpt = Annotated[
-    str | None, typer.Option("--host", help="ssh address of the device (user@board); default: the target's own")
-]
 RunsOpt = Annotated[Path, typer.Option(help="where the runs' folders lie")]
 
 
@@ -237,40 +229,7 @@ def targets() -> None:
     Console().print(table)
 
 
-@data_app.command("check")
-def check_data(
-    name: Annotated[str, typer.Argument(help="the kind of data set, as data.name in a recipe")],
-    root: Annotated[str | None, typer.Argument(help="its folder; sets that are drawn need none")] = None,
-    split: Annotated[str, typer.Option(help="comma-separated; also a list of the set, such as trainaug")] = "train,val",
-    limit: Annotated[int | None, typer.Option(min=1, help="read only so many images a split, evenly spread")] = None,
-    args: Annotated[str, typer.Option(help="data.args as in a recipe: '{classes: [road, car]}'")] = "{}",
-    out: Annotated[Path, typer.Option(help="the contact sheet")] = Path("contact.png"),
-) -> None:
-    """Read a data set: images and labels in pairs, their sizes and ids, pixels per class, and a contact sheet to look at.
-
-    Ends with status 1 where anything is wrong, and names the files.
-
-    edgeprune data check voc2012 /data/VOCdevkit --split train,val,trainaug
-    edgeprune data check folder /data/mine --args '{classes: [road, person, car]}' --limit 200
-    """
-    from edgeprune.data import DATASETS
-    from edgeprune.data import check as checking
-    from edgeprune.data.contact import write_sheet
-
-    if name not in DATASETS:
-        raise UsageError(f"data check: {name!r} is no data set; {hint(name, list(DATASETS))}")
-    taken = _mapping(args)
-    console, errors = Console(), Console(stderr=True)
-    found = [checking.check(name, root, s.strip(), limit, taken) for s in split.split(",")]
-    for one in (f for f in found if f.data is not None):  # of one that could not be opened there is nothing to sum up
-        console.print(checking.summary(one), markup=False, highlight=False, soft_wrap=True)
-    if any(one.read for one in found):
-        console.print(checking.table(found))
-        write_sheet(out, found)
-        errors.print(f"contact sheet: {out}", soft_wrap=True)
-    checking.refuse(found, errors)
-
-
+app.add_typer(datasets.app, name="data")
 boards.add_to(app)
 
 
@@ -282,16 +241,6 @@ def _root(
     if version:
         print(f"edgeprune {edgeprune.__version__}")
         raise typer.Exit
-
-
-def _mapping(text: str) -> dict[str, Any]:
-    """The `--args` of a data set."""
-    import yaml
-
-    with contextlib.suppress(yaml.YAMLError):
-        if isinstance(taken := yaml.safe_load(text), dict):
-            return taken
-    raise UsageError(f"data check --args: write a mapping such as '{{classes: [road, car]}}', not {text}")
 
 
 def _checked(recipe: str, target: str, settings: list[str], host: str | None = None) -> tuple[Recipe, Target]:

@@ -108,6 +108,7 @@ def allocator(run: Run, cutter: Cutter, step: int, removal: bool = True) -> Allo
     how = recipe.prune.allocate
     how = ("knapsack" if recipe.budget.is_latency else "global") if how == "auto" else how
     if how != "knapsack":
+        _no_contest(run, "prune.allocate: knapsack")
         return lambda terms, limit: by_rank(
             scores, total(terms), limit, how=how, min_keep=recipe.prune.min_keep, step=step
         )
@@ -115,6 +116,7 @@ def allocator(run: Run, cutter: Cutter, step: int, removal: bool = True) -> Allo
     blocks = find_blocks(graph) if removal and recipe.prune.remove_blocks != "never" else {}
     free = recipe.prune.remove_blocks == "free"
     if recipe.prune.worth != "sensitivity":
+        _no_contest(run, "prune.worth: sensitivity")
         values = (worth.by_sum if recipe.prune.worth == "sum" else worth.by_score)(scores, options)
         nothing = dict.fromkeys(blocks, 0.0)
         return lambda terms, limit: knapsack_with_removal(graph, values, terms, limit, nothing, free)
@@ -130,6 +132,8 @@ def allocator(run: Run, cutter: Cutter, step: int, removal: bool = True) -> Allo
         if recipe.budget.is_latency:
             by_macs = {f"MACs, steps of {step}": rules[first], f"MACs, steps of {2 * step}": wide}
         rules[f"{first}, steps of {2 * step}"] = wide
+    else:
+        _no_contest(run, "prune.recovery_steps of 1 or more; a fine-tuning as short as this sets none by itself")
     settled: list[tuple[Values, Values]] = []  # of the rule that won: all its widths, and those around the winner
     finest = rules[next(iter(rules))]  # the winner's widths may be coarser: no block goes while narrower ones fit
 
@@ -157,6 +161,12 @@ def allocator(run: Run, cutter: Cutter, step: int, removal: bool = True) -> Allo
         return fewer(whole if free else finest, terms, limit)
 
     return allocate
+
+
+def _no_contest(run: Run, needed: str) -> None:
+    """Say why there is no contest where the recipe asks for one."""
+    if run.recipe.prune.contest_steps:
+        run.console.print(f"[yellow]no contest (prune.contest_steps): it needs {needed}[/yellow]")
 
 
 def sensitivity(run: Run, cutter: Cutter, blocks: Blocks) -> worth.Losses:

@@ -122,6 +122,27 @@ def test_blocks_are_not_judged_where_widths_fit(tmp_path: Path):
     assert not any(name.startswith("without") for name in read_json(tmp_path / "prune" / "recovery.json")["loss"])
 
 
+@pytest.mark.parametrize(
+    ("settings", "needed"),
+    [
+        (["prune.allocate=uniform"], "prune.allocate: knapsack"),
+        (["prune.allocate=knapsack", "prune.worth=score"], "prune.worth: sensitivity"),
+        (["prune.allocate=knapsack", "prune.recovery_steps=0"], "prune.recovery_steps of 1"),
+        (["prune.allocate=knapsack", "finetune.steps=10"], "prune.recovery_steps of 1"),
+        (["prune.allocate=knapsack", "prune.recovery_steps=1"], None),
+    ],
+    ids=["uniform", "score", "no recovery", "too short", "held"],
+)
+def test_a_contest_that_was_asked_for_and_cannot_be_held_is_said(
+    tmp_path: Path, settings: list[str], needed: str | None
+):
+    run, cutter = job(tmp_path, "prune.contest_steps=2", *settings)
+    sharing.allocator(run, cutter, 1)
+    said = run.console.file.getvalue().replace("\n", " ")  # type: ignore[attr-defined]
+    assert (f"no contest (prune.contest_steps): it needs {needed}" in said) == (needed is not None), said
+    assert ("no contest" in said) == (needed is not None)
+
+
 def test_of_ways_that_are_level_the_one_without_narrow_layers_wins():
     contestants = {
         "fine": {"a": 8, "b": 64, "gone": 0},

@@ -1,0 +1,59 @@
+"""The command about data sets: data check."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from edgeprune.documents import hint
+from edgeprune.errors import UsageError
+
+app = typer.Typer(help="Look at data sets.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command("check")
+def check_data(
+    name: Annotated[str, typer.Argument(help="the kind of data set, as data.name in a recipe")],
+    root: Annotated[str | None, typer.Argument(help="its folder; sets that are drawn need none")] = None,
+    split: Annotated[str, typer.Option(help="comma-separated; also a list of the set, such as trainaug")] = "train,val",
+    limit: Annotated[int | None, typer.Option(min=1, help="read only so many images a split, evenly spread")] = None,
+    args: Annotated[str, typer.Option(help="data.args as in a recipe: '{classes: [road, car]}'")] = "{}",
+    out: Annotated[Path, typer.Option(help="the contact sheet")] = Path("contact.png"),
+) -> None:
+    """Read a data set: images and labels in pairs, their sizes and ids, pixels per class, and a contact sheet to look at.
+
+    Ends with status 1 where anything is wrong, and names the files.
+
+    edgeprune data check voc2012 /data/VOCdevkit --split train,val,trainaug
+    edgeprune data check folder /data/mine --args '{classes: [road, person, car]}' --limit 200
+    """
+    from edgeprune.data import DATASETS
+    from edgeprune.data import check as checking
+    from edgeprune.data.contact import write_sheet
+
+    if name not in DATASETS:
+        raise UsageError(f"data check: {name!r} is no data set; {hint(name, list(DATASETS))}")
+    taken = _mapping(args)
+    console, errors = Console(), Console(stderr=True)
+    found = [checking.check(name, root, s.strip(), limit, taken) for s in split.split(",")]
+    for one in (f for f in found if f.data is not None):  # of one that could not be opened there is nothing to sum up
+        console.print(checking.summary(one), markup=False, highlight=False, soft_wrap=True)
+    if any(one.read for one in found):
+        console.print(checking.table(found))
+        write_sheet(out, found)
+        errors.print(f"contact sheet: {out}", soft_wrap=True)
+    checking.refuse(found, errors)
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    """The `--args` of a data set."""
+    import yaml
+
+    with contextlib.suppress(yaml.YAMLError):
+        if isinstance(taken := yaml.safe_load(text), dict):
+            return taken
+    raise UsageError(f"data check --args: write a mapping such as '{{classes: [road, car]}}', not {text}")
