@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from edgeprune.errors import DeviceError, EngineError, UsageError
 from edgeprune.files import read_json, write_atomic
@@ -43,9 +44,11 @@ def doctor(
     told = told.model_copy(update={"host": host}) if host else told
     console = Console()
     rows, here = _findings(told)
-    console.print(f"{told.title}, {f'on {told.host}' if told.host else 'as seen from this machine'}", highlight=False)
+    console.print(
+        f"{escape(told.title)}, {f'on {told.host}' if told.host else 'as seen from this machine'}", highlight=False
+    )
     for row in rows:
-        console.print(f"{_MARKS[row['level']]}  {row['what']}", soft_wrap=True, highlight=False)
+        console.print(f"{_MARKS[row['level']]}  {escape(row['what'])}", soft_wrap=True, highlight=False)
         if row["todo"]:
             console.print(f"         → {row['todo']}", soft_wrap=True, highlight=False, markup=False)
     if not here:
@@ -140,7 +143,7 @@ def verify(
     kept = folder / "result.zip"
     if result.resolve() != kept.resolve():
         write_atomic(kept, result.read_bytes())
-    raise typer.Exit(pipeline.run(content, told.model_copy(update={"host": None}), runs_dir))
+    raise typer.Exit(pipeline.run(content, told.model_copy(update={"host": None}), runs_dir, as_it_stands=True))
 
 
 def _names(result: Path) -> tuple[str, str]:
@@ -188,6 +191,7 @@ def run_engine(
         "--backend": backend,
         "--precision": precision,
         "--device": device,
+        "--signers": signers and signers.resolve(),
     }
     command = [sys.executable, "-B", str(bundle / "play.py")]
     command += [word for name, value in asked.items() if value is not None for word in (name, str(value))]
@@ -208,7 +212,7 @@ def sign(
     from edgeprune.deploy import signing
 
     archive = signing.sign(bundle, key.expanduser())
-    Console(stderr=True).print(f"signed: {archive}", soft_wrap=True, highlight=False)
+    Console(stderr=True).print(f"signed: {escape(str(archive))}", soft_wrap=True, highlight=False)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -123,7 +123,7 @@ def compare(
     found = Found(out, unlike(list(wanted.values())))
     wanted = with_equal_steps(wanted) if equal_steps else wanted
     if found.differing:
-        console.print(f"[yellow]{fair.told_unlike(found.differing)}[/yellow]")
+        console.print(fair.told_unlike(found.differing), style="yellow", markup=False)
     try:
         for row in _runs(wanted, target, runs_dir, seeds, found.failed, console):
             found.runs.append(row)
@@ -205,10 +205,11 @@ def _show(rows: list[dict[str, Any]], found: Found, title: str, console: Console
     for told in fair.notes(rows) if rows else ():
         console.print(told, markup=False, highlight=False, soft_wrap=True)
     if found.differing:
-        console.print(f"[yellow]{fair.told_unlike(found.differing)}[/yellow]")
+        console.print(fair.told_unlike(found.differing), style="yellow", markup=False)
     for name, why in found.failed.items():
         console.print(f"{name} failed: {why}", style="red", markup=False, soft_wrap=True)
-    console.print(f"numbers: {_ending(found.out, 'json')}   table: {_ending(found.out, 'md')}", soft_wrap=True)
+    paths = f"numbers: {_ending(found.out, 'json')}   table: {_ending(found.out, 'md')}"
+    console.print(paths, markup=False, soft_wrap=True)
 
 
 def _ending(out: Path, end: str) -> Path:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from edgeprune.documents import hint
 from edgeprune.errors import UsageError
@@ -45,7 +46,7 @@ def check_data(
     if any(one.read for one in found):
         console.print(checking.table(found))
         write_sheet(out, found)
-        errors.print(f"contact sheet: {out}", soft_wrap=True)
+        errors.print(f"contact sheet: {escape(str(out))}", soft_wrap=True)
     checking.refuse(found, errors)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
+from itertools import takewhile
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from rich.console import Console
+from rich.markup import escape
 
 import edgeprune
 from edgeprune import models
 from edgeprune.devices import device_of
-from edgeprune.errors import DeviceError
+from edgeprune.errors import DeviceError, EngineError
 from edgeprune.files import hash_obj, hash_tree, lock, read_json, sha256, write_json
 from edgeprune.models import code
 from edgeprune.recipe import Recipe
@@ -58,29 +60,15 @@ class Stage:
 STAGES = [
     Stage("load", load.load, ("seed", "task", "model", "data", "train"), ("torch", "kornia"), trains=True),
     Stage(
-        "profile",
-        profile.profile,
-        (
-            "budget",
-            "deploy.planned",
-            "deploy.opset",
-            "deploy.head",
-            "deploy.logits",
-            "deploy.route",
-            "deploy.gates",
-            "prune.step",
-            "prune.never",
-        ),
-        ("openvino",),
-        asks=True,
-        plans=True,
+        "profile", profile.profile,
+        ("budget", "deploy.planned", "deploy.opset", "deploy.head", "deploy.logits", "deploy.route", "deploy.gates", "prune.step",
+         "prune.never"),
+        ("openvino",), asks=True, plans=True,
     ),
     Stage(
-        "prune",
-        prune.prune,
+        "prune", prune.prune,
         ("prune", "budget", "finetune.batch", "finetune.augment", "finetune.resample", "finetune.loss"),
-        also=prune.heals_by,
-        trains=True,
+        also=prune.heals_by, trains=True,
     ),
     Stage("finetune", finetune.finetune, ("finetune",), trains=True),
     Stage("export", deploy.export, ("deploy",), ("onnx", "onnxscript")),
@@ -90,11 +78,16 @@ STAGES = [
     Stage("verify", verify.verify),
     Stage("bundle", bundle.bundle),
     Stage("report", report.report, always=True),
-]
+]  # fmt: skip
 
 
-def run(recipe: Recipe, target: Target, runs_dir: Path, console: Console | None = None) -> int:
+def run(
+    recipe: Recipe, target: Target, runs_dir: Path, console: Console | None = None, as_it_stands: bool = False
+) -> int:
     """Run every stage; returns the exit status (0 gates met, 3 a gate failed, 4 no device to measure on).
+
+    Args:
+        as_it_stands: the networks are those that lie there, whatever program made them; nothing is trained, cut or exported.
 
     Raises:
         EdgepruneError: one clear line; finished stages stay finished.
@@ -110,7 +103,7 @@ def run(recipe: Recipe, target: Target, runs_dir: Path, console: Console | None 
     torch.set_flush_denormal(True)  # near-zero weights of a pruned network otherwise cost up to 35x on CPUs
     job = Run(recipe, target, folder, console)
     if not team.is_main_process:
-        for stage in (s for s in STAGES if s.trains):
+        for stage in (s for s in STAGES if s.trains and not as_it_stands):
             _follow(job, stage)
         return 0
     if target.backend == "inductor" and (missing := BACKENDS["inductor"].why_not(target.device)):
@@ -119,7 +112,10 @@ def run(recipe: Recipe, target: Target, runs_dir: Path, console: Console | None 
         write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
         write_json(folder / "target.json", target.model_dump(mode="json"))
         key = _first_key(job, team.num_processes)
-        for stage in STAGES:
+        made = len(list(takewhile(lambda s: not s.brought, STAGES))) if as_it_stands else 0
+        for stage in STAGES[:made]:
+            key = _standing(job, stage)
+        for stage in STAGES[made:]:
             key = _one(job, stage, key)
         return int(job.facts["report"]["exit_status"])
 
@@ -156,6 +152,26 @@ def _one(job: Run, stage: Stage, key: str) -> str:
     return hash_obj([key, files])
 
 
+def _standing(job: Run, stage: Stage) -> str:
+    """Take a stage as it was done; as `_one`, but by its record alone.
+
+    Raises:
+        EngineError: it was not done by this recipe, or something of it is missing.
+    """
+    home, record = job.folder / stage.name, _manifest(job)["stages"].get(stage.name)
+    results.bring_back(home)
+    if record is None:
+        wrong = "has not been done"
+    elif damaged := results.damaged(job.folder, record["files"]):
+        wrong = f"{damaged} is missing or damaged"
+    elif record["recipe"] != hash_obj(_parts(job, stage)):
+        wrong = "was done with other keys of the recipe"
+    else:
+        _take_over(job, stage, record)
+        return hash_obj([record["key"], record["files"]])
+    raise EngineError(f"{job.folder}: stage {stage.name}: {wrong}; edgeprune run makes it again, and a new bundle")
+
+
 def outside(recipe: Recipe, target: Target) -> list[Any]:
     """What a run hangs on besides its recipe: the program, the target, the device as it is now (None where it is out of reach) and
     its backend's version, the checkpoint, the data, the network's code."""
@@ -170,12 +186,17 @@ def _first_key(job: Run, processes: int) -> str:
 
 
 def _stage_key(job: Run, stage: Stage, key: str) -> str:
-    parts = {name: _plain(attrgetter(name)(job.recipe)) for name in (*stage.depends, *stage.also(job.recipe))}
+    parts = _parts(job, stage)
     if stage.brought and (job.folder / stage.brought).exists():
         parts[stage.brought] = sha256(job.folder / stage.brought)
     if stage.asks:
         parts["target"] = job.target.model_dump(mode="json", exclude=_WAY_THERE)
     return hash_obj([key, stage.name, parts, {name: version(name) for name in stage.packages}])
+
+
+def _parts(job: Run, stage: Stage) -> dict[str, Any]:
+    """The keys of the recipe that a stage hangs on."""
+    return {name: _plain(attrgetter(name)(job.recipe)) for name in (*stage.depends, *stage.also(job.recipe))}
 
 
 def _asking_key(job: Run, stage: Stage, key: str) -> str:
@@ -229,14 +250,12 @@ def _do(job: Run, stage: Stage, key: str) -> dict[str, str]:
     if record and record["key"] == key and not stage.always:
         damaged = results.damaged(job.folder, record["files"])
         if damaged is None:
-            job.facts[stage.name] = record["facts"]
-            job.console.print(f"[dim]{stage.name:<9} done before ({record['seconds']:.0f} s), skipped[/dim]")
-            job.timings.append(_timing(job, stage.name, record["seconds"], True))
+            _take_over(job, stage, record)
             if stage.trains:
                 broadcast_object_list([record["facts"], key])
             return record["files"]
         job.console.print(
-            f"[yellow]{job.folder / damaged}: missing or damaged; stage {stage.name} is done again[/yellow]"
+            f"[yellow]{escape(str(job.folder / damaged))}: missing or damaged; stage {stage.name} is done again[/yellow]"
         )
     job.console.print(f"[bold]{stage.name}[/bold]")
     for told in () if stage.always else ("report.json", "report.html"):  # of what is no longer so
@@ -253,12 +272,18 @@ def _do(job: Run, stage: Stage, key: str) -> dict[str, str]:
     job.timings.append(_timing(job, stage.name, seconds, False))
     versions = {name: version(name) for name in stage.packages}
     manifest["stages"][stage.name] = {
-        "key": key, "seconds": seconds, "versions": versions, "facts": facts, "files": files,
+        "key": key, "recipe": hash_obj(_parts(job, stage)), "seconds": seconds, "versions": versions, "facts": facts, "files": files,
         **({"asked": job.kept["asked"]} if stage.asks else {}),
     }  # fmt: skip
     write_json(job.folder / "manifest.json", manifest)
     (home / "checkpoint.pt").unlink(missing_ok=True)  # it has served; the weights are there
     return files
+
+
+def _take_over(job: Run, stage: Stage, record: dict[str, Any]) -> None:
+    job.facts[stage.name] = record["facts"]
+    job.console.print(f"[dim]{stage.name:<9} done before ({record['seconds']:.0f} s), skipped[/dim]")
+    job.timings.append(_timing(job, stage.name, record["seconds"], True))
 
 
 def _timing(job: Run, name: str, seconds: float, skipped: bool) -> dict[str, Any]:

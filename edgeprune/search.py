@@ -19,6 +19,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from edgeprune import pipeline
@@ -242,7 +243,9 @@ def _report(study: optuna.Study, keys: dict[str, str], home: Path, console: Cons
     console.print(table)
     if others:
         console.print(f"{others} points are being run by other processes; run the command again for the whole front")
-    console.print(f"front: {home / 'search.html'}   numbers: {home / 'search.json'}", soft_wrap=True)
+    console.print(
+        f"front: {escape(str(home / 'search.html'))}   numbers: {escape(str(home / 'search.json'))}", soft_wrap=True
+    )
     if failed or any(r["status"] == 3 or r["met"] is False for r in rows):
         return 3
     return 4 if any(r["status"] == 4 for r in rows) else 0

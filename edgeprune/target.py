@@ -17,6 +17,7 @@ class Catalogue(BaseModel):
 
     chip: str
     compute_capability: str | None = None
+    module: str | None = Field(None, description='the Jetson module, as boards name themselves, such as "Orin Nano"')
     fp16_tflops: float | None = Field(None, description="dense, without sparsity")
     int8_tops: float | None = Field(None, description="dense, without sparsity")
     bandwidth_gb_s: float | None = None
@@ -49,6 +50,21 @@ class Target(BaseModel):
     )
     run_seconds: Annotated[int, Field(gt=0)] = Field(600, description="how long a measurement may take over ssh")
     catalogue: Catalogue | None = None
+
+
+_MODULES = ("AGX Orin", "Orin NX", "Orin Nano", "AGX Xavier", "Xavier NX", "Thor")
+
+
+def another_module(target: Target, board: str | None) -> str | None:
+    """Why a board cannot be the target's: it names another Jetson module. Carriers that name none pass.
+
+    Orin's modules share a compute capability, and their GPUs show as many multiprocessors as the power mode leaves on.
+    """
+    wanted = target.catalogue and target.catalogue.module
+    named = next((m for m in _MODULES if m.lower() in (board or "").lower()), None)
+    if not wanted or named in (None, wanted):
+        return None
+    return f"{board} is no {wanted}, which {target.name} means; take the target of that board"
 
 
 def load_target(name: str) -> Target:

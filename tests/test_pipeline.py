@@ -3,6 +3,7 @@
 import io
 import json
 import os
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ from rich.console import Console
 from torch import nn
 
 from edgeprune import pipeline
-from edgeprune.errors import DataError, DeviceError
+from edgeprune.errors import DataError, DeviceError, EngineError
 from edgeprune.files import read_json, write_json
 from edgeprune.models import code
 from edgeprune.pipeline import Stage
@@ -60,15 +61,16 @@ def done(monkeypatch, board, tmp_path):
     head = lambda: {"head": board.head if board.missing is None else "argmax"}  # noqa: E731
     stages = [
         stage("load"), stage("profile", head, asks=True, plans=True), stage("prune", trains=True), stage("finetune", trains=True),
-        stage("compile", lambda: {"backend": board.missing or board.version_told}, asks=True), stage("verify"),
+        stage("compile", lambda: {"backend": board.missing or board.version_told}, asks=True, brought="result.zip"), stage("verify"),
         stage("report", lambda: {"exit_status": 0}, always=True),
     ]  # fmt: skip
     monkeypatch.setattr(pipeline, "STAGES", stages)
 
-    def go(**changes):
+    def go(*settings, as_it_stands=False, **changes):
         worked.clear()
         target = load_target("jetson").model_copy(update=changes)
-        pipeline.run(load_recipe("quickstart"), target, tmp_path, Console(file=io.StringIO()))
+        recipe = load_recipe("quickstart", list(settings))
+        pipeline.run(recipe, target, tmp_path, Console(file=io.StringIO()), as_it_stands)
         return [name for name in worked if name != "report"]
 
     return go
@@ -80,6 +82,27 @@ EVERYTHING = ["load", "profile", "prune", "finetune", "compile", "verify"]
 def test_another_patience_or_another_way_there_does_nothing_again(done):
     assert done() == EVERYTHING
     assert done(run_seconds=5000, build_seconds=7, ssh=["-p", "2222"], python="/opt/python", cool_below_c=60) == []
+
+
+def test_a_result_is_judged_on_the_networks_that_lie_there_and_nothing_is_trained(done, monkeypatch, tmp_path):
+    """Another version of the program, or another number of processes, would train them again, and the result would be no one's."""
+    finetune = "finetune.lr=0.5"
+    stage = next(s for s in pipeline.STAGES if s.name == "finetune")
+    monkeypatch.setattr(
+        pipeline, "STAGES", [replace(s, depends=("finetune",)) if s is stage else s for s in pipeline.STAGES]
+    )
+    with pytest.raises(EngineError, match="stage load: has not been done"):
+        done(as_it_stands=True)
+    done()
+    monkeypatch.setattr(pipeline.edgeprune, "__version__", "99")
+    (tmp_path / "quickstart@jetson" / "result.zip").write_bytes(b"brought")
+    assert done(as_it_stands=True) == ["compile", "verify"]
+    with pytest.raises(EngineError, match=r"stage finetune: was done with other keys of the recipe; edgeprune run"):
+        done(finetune, as_it_stands=True)
+    (tmp_path / "quickstart@jetson" / "prune" / "result.json").write_text("{}")
+    with pytest.raises(EngineError, match=r"prune/result.json is missing or damaged"):
+        done(as_it_stands=True)
+    assert done() == EVERYTHING
 
 
 def test_another_device_keeps_the_dense_network(done):

@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -26,6 +27,7 @@ sys.path.insert(0, HERE)
 import board  # noqa: E402
 from lease import lease  # noqa: E402
 
+KEPT = 30 * 24 * 3600  # seconds that files lie unused before a greeting removes them
 COOLING = 180  # seconds that a device is given to cool down
 TIMED = ("layers", "pairs", "measure")  # the jobs that measure
 TIMINGS = os.path.join(os.path.expanduser("~"), ".cache", "edgeprune")  # of kernels, for all engines of a device
@@ -37,6 +39,16 @@ def cool_down(below, most=COOLING):
     while below and board.hottest() is not None and board.hottest() > below and time.time() < until:
         time.sleep(1)
     return board.hottest()
+
+
+def tidy(home):
+    """Remove what hosts have sent, engines beside it and kept answers that nobody has asked for lately."""
+    for folder in ("store", "answers"):
+        for name in os.listdir(os.path.join(home, folder)) if os.path.isdir(os.path.join(home, folder)) else ():
+            path = os.path.join(home, folder, name)
+            with contextlib.suppress(OSError):  # another host's greeting removes it, too
+                if time.time() - os.stat(path).st_mtime > KEPT and os.path.realpath(path) != os.path.realpath(HERE):
+                    shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
 
 
 def make(args, model, **more):
@@ -52,6 +64,7 @@ def make(args, model, **more):
 def hello(args):
     import engines
 
+    tidy(TIMINGS)
     version, gpu = engines.version(args.backend, args.device)
     return {"fingerprint": board.fingerprint(), "version": version, "gpu": gpu}
 

@@ -59,10 +59,11 @@ def check(folder, args):
         for times, w in zip((slow, fast), warm)
     ]
     result = {
-        "schema": 2,
+        "schema": 3,
         "recipe": about["recipe"],
         "target": about["target"],
         "backend": made["pruned"].backend,
+        "ran_on": {"device": args.device or about["device"], "dla": args.dla, "threads": threads_of(args, about)},
         "precision_asked": args.precision or about["precision"],
         "precision_found": made["pruned"].precision,
         "dense_precision_found": made["dense"].precision,
@@ -135,8 +136,13 @@ def engine(folder, role, about, args, **more):
 
     return engines.BACKENDS[args.backend or about["backend"]](
         os.path.join(folder, role + ".onnx"), args.precision or about["precision"], None, args.device or about["device"],
-        args.threads, home=manifest.engines_home(folder, args.signers), dla=args.dla, workspace_mb=args.workspace_mb, **more
+        threads_of(args, about), home=manifest.engines_home(folder, args.signers), dla=args.dla, workspace_mb=args.workspace_mb, **more
     )  # fmt: skip
+
+
+def threads_of(args, about):
+    """Of a CPU engine; 0: the backend decides."""
+    return about["threads"] if args.threads is None else args.threads
 
 
 def open_bytes(path):
@@ -216,7 +222,7 @@ def main(argv=None):
     )
     parser.add_argument("--precision", choices=["f32", "f16", "bf16", "int8"], help="default: the bundle's")
     parser.add_argument("--device", help="the backend's name of the device; default: the bundle's")
-    parser.add_argument("--threads", type=int, default=0, help="of a CPU engine; 0: the backend decides")
+    parser.add_argument("--threads", type=int, help="of a CPU engine; 0: the backend decides; default: the bundle's")
     parser.add_argument("--runs", type=int, help="timed pairs; default: the bundle's")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each boundary; 0: pairs only")
     parser.add_argument("--fps", type=float, default=30.0, help="images a second of the paced run")

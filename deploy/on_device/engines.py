@@ -56,7 +56,7 @@ def core():
 def find(device):
     """Raises RuntimeError if OpenVINO has no such device here."""
     found = core().available_devices
-    if not any(name.split(".")[0] == device for name in found):
+    if not any(device in (name, name.split(".")[0]) for name in found):  # "GPU" is the first of "GPU.0", "GPU.1"
         raise RuntimeError("OpenVINO finds no %s here, only %s" % (device, ", ".join(found)))
 
 

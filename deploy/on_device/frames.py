@@ -18,7 +18,10 @@ def frames(source):
         names = sorted(n for n in os.listdir(source) if n.lower().endswith(IMAGES))
         if not names:
             raise ValueError("%s holds no images (%s)" % (source, ", ".join(IMAGES)))
-        return ((os.path.splitext(n)[0], image(os.path.join(source, n))) for n in names)
+        stems = [os.path.splitext(n)[0] for n in names]
+        # masks are named by the stem; a.jpg and a.png would share one
+        stems = [s if stems.count(s) == 1 else n for s, n in zip(stems, names)]
+        return ((s, image(os.path.join(source, n))) for s, n in zip(stems, names))
     if not os.path.exists(source):
         raise ValueError("%s: no such file, folder or camera" % source)
     if source.lower().endswith(IMAGES):
@@ -28,6 +31,11 @@ def frames(source):
     if has("av"):
         return by_av(source)
     raise ValueError("%s: videos and cameras want OpenCV or PyAV; python3 -m pip install av" % source)
+
+
+def folder(source):
+    """Where its images lie; of a video or a camera, which are no images, itself."""
+    return os.path.dirname(os.path.abspath(source)) if source.lower().endswith(IMAGES) else source
 
 
 def has(name):

@@ -4,10 +4,10 @@ import contextlib
 import fcntl
 import os
 import stat
-import tempfile
 import time
 
-LEASE = os.environ.get("EDGEPRUNE_LEASE", os.path.join(tempfile.gettempdir(), "edgeprune.lease"))
+# not the user's own TMPDIR: all users must find the same file
+LEASE = os.environ.get("EDGEPRUNE_LEASE", "/tmp/edgeprune.lease")
 
 
 def opened():

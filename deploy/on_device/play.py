@@ -33,7 +33,7 @@ def play(folder, args):
         raise ValueError(
             "masks are written of segmentation only; this bundle is of %s (./run.sh checks it)" % about["task"]
         )
-    if args.out and os.path.isdir(args.source) and os.path.realpath(args.source) == os.path.realpath(args.out):
+    if args.out and os.path.realpath(frames.folder(args.source)) == os.path.realpath(args.out):
         raise ValueError(
             "--out %s is where the images lie: masks would take their place; give another folder" % args.out
         )
@@ -72,7 +72,7 @@ def engine(folder, about, args):
     backend = args.backend or about["backend"]
     return engines.BACKENDS[backend](
         os.path.join(folder, args.role + ".onnx"), args.precision or about["precision"], None, args.device or about["device"],
-        args.threads, home=manifest.engines_home(folder, args.signers),
+        about["threads"] if args.threads is None else args.threads, home=manifest.engines_home(folder, args.signers),
     )  # fmt: skip
 
 
@@ -115,7 +115,7 @@ def main(argv=None):
     )
     parser.add_argument("--precision", choices=["f32", "f16", "bf16", "int8"], help="default: the bundle's")
     parser.add_argument("--device", help="the backend's name of the device; default: the bundle's")
-    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--threads", type=int, help="of a CPU engine; 0: the backend decides; default: the bundle's")
     parser.add_argument("--signers", help="file of allowed signers; a bundle that none of them signed is refused")
     parser.add_argument("--signer", help="the name in that file that must have signed")
     parser.add_argument("--debug", action="store_true", help="show the trace of an error")

@@ -45,7 +45,11 @@ def sign(bundle: Path, key: Path) -> Path:
 
     def pack(beside: Path) -> None:
         with tarfile.open(beside, "w:gz") as tar:
-            tar.add(bundle, arcname=bundle.parent.name, filter=lambda i: None if "engines" in Path(i.name).parts else i)
+            tar.add(
+                bundle,
+                arcname=bundle.parent.name,
+                filter=lambda i: None if Path(i.name).parts[1:2] == ("engines",) else i,
+            )
 
     replace_with(archive, pack)
     return archive

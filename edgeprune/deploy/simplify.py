@@ -53,7 +53,9 @@ def simplify(source: Path, target: Path, images: np.ndarray, seconds: float = 60
         if why is None:
             try:
                 difference, agreement = compare(source, attempt, images)
-                if not (difference <= _TOLERANCE and agreement >= 0.999):  # a NaN is not within it either
+                if not np.isfinite(difference):
+                    difference, why = None, "the logits are not finite: nothing can be compared"
+                elif not (difference <= _TOLERANCE and agreement >= 0.999):
                     why = f"the simplified graph differs: {difference:.1e} of the logits, {agreement:.4%} of the classes agree"
             except Exception as error:  # ONNX Runtime's have no common class
                 why = f"the simplified graph cannot be run: {first_line(error)[:160]}"

@@ -39,14 +39,17 @@ def show(console: Console, report: dict[str, Any], folder: Path) -> None:
                 f"  {name}: p50 {row['p50']:.3f} ms, p99 {row['p99']:.3f} {'; '.join(row['warnings'])}", highlight=False
             )
         for reason in dict.fromkeys([*boundaries["during"]["throttled"], *speed.get("throttled", [])]):
-            console.print(f"[bold red]not to be trusted: {reason}[/bold red]")
+            console.print(f"[bold red]not to be trusted: {escape(reason)}[/bold red]")
     else:
         console.print(
-            f"[yellow]not measured: {report['engine']['why_not']}.[/yellow] The graph was checked by ONNX Runtime.\n"
-            f"Next: copy {report['bundle']} to the device, unpack it, and run `./run.sh` there (python3 check.py); then here: "
+            f"[yellow]not measured: {escape(report['engine']['why_not'])}.[/yellow] The graph was checked by ONNX Runtime.\n"
+            f"Next: copy {escape(str(report['bundle']))} to the device, unpack it, and run `./run.sh` there (python3 check.py); then here: "
             "edgeprune verify --result result.zip"
         )
-    console.print(f"report: {folder / 'report.html'}   numbers: {folder / 'report.json'}", soft_wrap=True)
+    console.print(
+        f"report: {escape(str(folder / 'report.html'))}   numbers: {escape(str(folder / 'report.json'))}",
+        soft_wrap=True,
+    )
 
 
 def untried(precisions: dict[str, Any]) -> str:
@@ -152,7 +155,7 @@ def _gates(report: dict[str, Any]) -> Table:
         else:
             value = f"{g['value']:+.3f}" if "drop" in g["name"] else f"{g['value']:.4g}"
         mark = "[green]passed[/green]" if g["passed"] else "[bold red]FAILED[/bold red]"
-        table.add_row(g["name"], limit, value, f"{mark} {g['note']}")
+        table.add_row(g["name"], limit, value, f"{mark} {escape(g['note'])}")
     return table
 
 

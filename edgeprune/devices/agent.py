@@ -46,7 +46,9 @@ class Link(Protocol):
 
     def put_array(self, array: np.ndarray) -> str: ...
 
-    def fetch(self, path: str) -> bytes: ...
+    def take(self, path: str) -> bytes:
+        """A file's content; it is removed there."""
+        ...
 
     def bring(self, path: str, home: Path) -> Path | None:
         """Leave an engine's file in `home`, where it costs nothing; else None."""
@@ -174,12 +176,14 @@ class Agent:
     def predict(self, engine: AgentEngine, images: np.ndarray) -> np.ndarray:
         """Masks of (B, H, W, 3) images, (B, H, W)."""
         source = self.link.put_array(images)
-        by = hash_obj([engine.model, engine.asked])[:16]  # another process may ask another engine about the same images
+        by = hash_obj([engine.model, engine.asked, time.time_ns()])[
+            :16
+        ]  # another process may ask about the same images
         found = self._job(
             "predict", model=engine.model, image=source, out=f"{source}.{by}.npy", precision=engine.asked,
             seconds=self.target.run_seconds,
         )  # fmt: skip
-        return np.load(io.BytesIO(self.link.fetch(found["out"])), allow_pickle=False)
+        return np.load(io.BytesIO(self.link.take(found["out"])), allow_pickle=False)
 
     def _job(self, name: str, *, seconds: int, keep: str = "", **told: Any) -> dict[str, Any]:
         t = self.target

@@ -20,7 +20,7 @@ from edgeprune.devices.agent import patience
 from edgeprune.errors import DeviceError, EngineError
 from edgeprune.files import sha256, write_atomic
 from edgeprune.shipped import shipped
-from edgeprune.target import Target
+from edgeprune.target import Target, another_module
 
 
 class Here:
@@ -34,7 +34,9 @@ class Here:
         self._scratch = tempfile.TemporaryDirectory(prefix="edgeprune-")
 
     def unfit(self, hello: dict[str, Any]) -> str | None:
-        """Another GPU than the target names: its milliseconds would be called the target's."""
+        """Another GPU or board than the target names: its milliseconds would be called the target's."""
+        if reason := another_module(self.target, hello["fingerprint"].get("board")):
+            return reason
         figures = self.target.catalogue
         wanted, found = figures and figures.compute_capability, (hello["gpu"] or {}).get("cc")
         if wanted is None or found is None or wanted == found:
@@ -49,6 +51,7 @@ class Here:
             there = folder / file.name
             if not there.exists() or sha256(there) != digest:
                 write_atomic(there, file.read_bytes())
+        os.utime(folder)  # what nobody has asked for lately is removed
         return str(folder / files[0].name)
 
     def put_array(self, array: np.ndarray) -> str:
@@ -56,8 +59,10 @@ class Here:
         np.save(path, np.ascontiguousarray(array), allow_pickle=False)
         return str(path)
 
-    def fetch(self, path: str) -> bytes:
-        return Path(path).read_bytes()
+    def take(self, path: str) -> bytes:
+        content = Path(path).read_bytes()
+        Path(path).unlink()
+        return content
 
     def bring(self, path: str, home: Path) -> Path:
         brought = home / f"engine{Path(path).suffix}"

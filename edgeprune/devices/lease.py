@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import os
 import stat
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,9 @@ _HERE = threading.RLock()  # within this process
 
 def path() -> Path:
     """The file that is locked; the agent of ssh targets locks the same one."""
-    return Path(os.environ.get("EDGEPRUNE_LEASE", Path(tempfile.gettempdir()) / "edgeprune.lease"))
+    return Path(
+        os.environ.get("EDGEPRUNE_LEASE", "/tmp/edgeprune.lease")
+    )  # not the user's own TMPDIR: all must find the same
 
 
 def _opened() -> int:

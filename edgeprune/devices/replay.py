@@ -20,16 +20,16 @@ from edgeprune.errors import EngineError
 from edgeprune.files import sha256
 from edgeprune.runtime.engine import Layer, flagged, typed
 from edgeprune.runtime.joining import joined
-from edgeprune.target import Target
+from edgeprune.target import Target, another_module
 
-SCHEMA = 2
+SCHEMA = 3
 # task -> type and axes of its answers
 _ANSWERS = {"segmentation": (np.uint8, 3), "classification": (np.float32, 2), "detection": (np.float32, 3)}
 _PARTS = {
     "target", "task", "backend", "graphs", "engines", "device", "during", "precision_asked", "precision_found",
-    "dense_precision_found", "image_sums", "latency", "dense_latency", "boundaries", "layers",
+    "dense_precision_found", "ran_on", "image_sums", "latency", "dense_latency", "boundaries", "layers",
 }  # fmt: skip
-_KINDS = {"graphs": dict, "engines": dict, "device": dict, "during": dict, "boundaries": dict, "latency": dict, "dense_latency": dict,
+_KINDS = {"ran_on": dict, "graphs": dict, "engines": dict, "device": dict, "during": dict, "boundaries": dict, "latency": dict, "dense_latency": dict,
           "image_sums": list}  # fmt: skip
 # bytes of the unpacked answers, and of result.json; a zip can claim any size
 _LARGEST, _LARGEST_TEXT = 1 << 31, 1 << 26
@@ -94,7 +94,7 @@ class ReplayedEngine:
         self.backend = told["backend"]
         self.precision = told["precision_found" if role == "pruned" else "dense_precision_found"]
         board = told["device"]["board"] or told["device"]["cpu"]
-        self.device = f"{of.target.device} of {board}, brought back"
+        self.device = f"{told['ran_on'].get('device')} of {board}, brought back"
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """(B, H, W, 3) uint8 to (B, ...) answers.
@@ -129,6 +129,17 @@ class Replay:
             return (
                 f"it ran in {ran}, and {self.target.name} means {self.target.backend}; run the bundle without --backend"
             )
+        ran_on = self.told["ran_on"]
+        if (device := ran_on.get("device")) != self.target.device:
+            return f"it ran on {device}, and {self.target.name} means {self.target.device}; run the bundle without --device"
+        if (dla := ran_on.get("dla")) is not None:
+            return (
+                f"it ran on core {dla} of the DLA, and {self.target.name} means the GPU; run the bundle without --dla"
+            )
+        if (threads := ran_on.get("threads")) != self.target.threads:
+            return f"it ran on {threads} threads, and {self.target.name} means {self.target.threads}; run the bundle without --threads"
+        if reason := another_module(self.target, self.told["device"].get("board")):
+            return reason
         wanted, key = self.target.catalogue and self.target.catalogue.compute_capability, self._key("pruned")
         if wanted and (found := (key.get("gpu") or {}).get("cc", wanted)) != wanted:
             return f"it ran on a GPU of compute capability {found}, that of {self.target.name} is of {wanted}"

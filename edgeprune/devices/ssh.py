@@ -29,7 +29,7 @@ from edgeprune.devices.agent import SCRIPTS, patience
 from edgeprune.errors import DeviceError, EngineError
 from edgeprune.files import hash_obj, sha256, write_atomic
 from edgeprune.shipped import shipped
-from edgeprune.target import Target
+from edgeprune.target import Target, another_module
 
 ROOT = ".cache/edgeprune"  # of the user's home on the device
 _TRIES, _PAUSE = 4, 2.0
@@ -57,14 +57,16 @@ class Ssh:
         self._line = ["ssh", *_OPTIONS, *target.ssh, *shared, "--", target.host]
 
     def unfit(self, hello: dict[str, Any]) -> str | None:
-        """Nothing: who names a host says that it is the device."""
-        return None
+        """Another Jetson module than the target's; else who names a host says that it is the device."""
+        return another_module(self.target, hello["fingerprint"].get("board"))
 
     def bring(self, path: str, home: Path) -> None:
         """An engine stays where it runs."""
 
-    def fetch(self, path: str) -> bytes:
-        return self._ssh(f"cat {shlex.quote(path)}", 300)
+    def take(self, path: str) -> bytes:
+        content = self._ssh(f"cat {shlex.quote(path)}", 300)
+        self._ssh(f"rm -f {shlex.quote(path)}", 60)
+        return content
 
     def job(self, name: str, told: dict[str, Any], seconds: int, keep: str = "") -> dict[str, Any]:
         scripts = self.put([shipped("deploy/on_device") / n for n in SCRIPTS])
@@ -83,7 +85,7 @@ class Ssh:
         sums = "".join(f"{sha256(f)}  {f.name}\n" for f in files)
         folder = f"{ROOT}/store/{hashlib.sha256(sums.encode()).hexdigest()[:24]}"
         if folder not in self._there:
-            done = f"test -f {folder}/SHA256SUMS && (cd {folder} && sha256sum -c --quiet SHA256SUMS 2>/dev/null) && echo yes"
+            done = f"touch -c {folder} && test -f {folder}/SHA256SUMS && (cd {folder} && sha256sum -c --quiet SHA256SUMS 2>/dev/null) && echo yes"
             if self._ssh(f"({done}) || true", 120).strip() != b"yes":
                 try:
                     self._send(files, folder, sums, "part")

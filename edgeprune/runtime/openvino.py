@@ -65,7 +65,7 @@ def available() -> list[str]:
 def why_not(device: str) -> str | None:
     """Why engines cannot be run here; None where they can."""
     found = available()
-    if any(name.split(".")[0] == device for name in found):
+    if any(device in (name, name.split(".")[0]) for name in found):  # "GPU" is the first of "GPU.0", "GPU.1"
         return None
     return f"OpenVINO finds no {device} here (it finds {', '.join(found)})"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.markup import escape
 
 from edgeprune.data.dataset import Dataset
 from edgeprune.data.subset import Spread
@@ -40,7 +41,7 @@ def bundle(run: Run) -> dict[str, Any]:
             tar.add(home, arcname=f"{run.recipe.name}@{run.target.name}")
 
     replace_with(archive, pack)
-    run.console.print(f"bundle for the device: {archive} ({archive.stat().st_size / 1e6:.1f} MB)")
+    run.console.print(f"bundle for the device: {escape(str(archive))} ({archive.stat().st_size / 1e6:.1f} MB)")
     return {"path": str(home), "archive": str(archive), "bytes": archive.stat().st_size}
 
 
@@ -87,6 +88,7 @@ def _about(run: Run) -> dict[str, Any]:
         "target": run.target.name,
         "backend": run.target.backend,
         "device": run.target.device,
+        "threads": run.target.threads,
         "precision": precision(run),
         "engines": {
             role: made | {"path": _named(run, role) + Path(made["path"]).suffix} for role, made in engines.items()

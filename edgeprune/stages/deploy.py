@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from accelerate import PartialState
+from rich.markup import escape
 
 from edgeprune.deploy import typed as typing
 from edgeprune.deploy.export import WIDE, Heads, program
@@ -60,7 +61,7 @@ def simplify(run: Run) -> dict[str, Any]:
             continue
         done = simplify_onnx(source, target, images)
         if done.kept:
-            run.console.print(f"[yellow]{role}: the unsimplified graph is kept: {done.kept}[/yellow]")
+            run.console.print(f"[yellow]{role}: the unsimplified graph is kept: {escape(done.kept)}[/yellow]")
         else:
             run.console.print(
                 f"{role}: {done.nodes_before} -> {done.nodes_after} nodes, logits differ by {done.difference:.0e}"
@@ -127,7 +128,7 @@ def judged_on(run: Run) -> Device:
             brought = Replay(run.target, path)
             reason = brought.unfit({role: graph_of(run, role) for role in ROLES}, precision(run))
             if reason:
-                run.console.print(f"[yellow]{path} is left aside: {reason}[/yellow]")
+                run.console.print(f"[yellow]{escape(str(path))} is left aside: {escape(reason)}[/yellow]")
             else:
                 run.kept["judged on"] = brought
     return run.kept["judged on"]
@@ -205,5 +206,5 @@ def _ahead(run: Run, reason: str) -> dict[str, Any]:
         run.console.print(
             f"{role}: {made.backend} for {made.device}, {made.path.stat().st_size / 1e6:.1f} MB, convolutions: {counts}"
         )
-    run.console.print(f"no engine is {'run' if facts else 'built'} here: {reason}")
+    run.console.print(f"no engine is {'run' if facts else 'built'} here: {escape(reason)}")
     return facts

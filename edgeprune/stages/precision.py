@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from accelerate import PartialState
+from rich.markup import escape
 
 from edgeprune.deploy import gates as gating
 from edgeprune.deploy.candidates import Candidate
@@ -46,7 +47,7 @@ def choose(run: Run) -> dict[str, Any]:
     own, home = precision(run), run.folder / "precision"
     missing = _missing(run)
     if missing:
-        run.console.print(f"[yellow]precision: {own}, the target's own, is taken untried: {missing}[/yellow]")
+        run.console.print(f"[yellow]precision: {own}, the target's own, is taken untried: {escape(missing)}[/yellow]")
         return {"chosen": own, "reference": own, "why_not": missing, "candidates": []}
     engines, others = _engines(run, own)
     reference = next(iter(engines))
@@ -54,7 +55,7 @@ def choose(run: Run) -> dict[str, Any]:
     chosen = _fastest(run, engines, judged) or reference
     rows = [c.record(reference, chosen) for c in (*judged, *others)]
     for row in rows:
-        run.console.print(f"precision {row['asked']}: {row['verdict']}", highlight=False)
+        run.console.print(f"precision {row['asked']}: {escape(row['verdict'])}", highlight=False)
     if chosen != own:
         types_beside(_at(run, chosen))
     for asked in run.target.precisions:  # compile builds the one that ships, and the dense network's

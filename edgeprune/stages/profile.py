@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.markup import escape
 from torch import nn
 
 from edgeprune import models
@@ -74,7 +75,7 @@ def fill(run: Run) -> None:
         f"{profiler.measured} operators measured in {time.perf_counter() - started:.0f} s; convolutions of the dense "
         f"network {predictor(graph.widths()):.3f} ms by the table"
     )
-    run.console.print(f"table: {profiler.table.path}", soft_wrap=True)
+    run.console.print(f"table: {escape(str(profiler.table.path))}", soft_wrap=True)
 
 
 def _heads(run: Run) -> dict[str, str]:
@@ -176,7 +177,7 @@ def _estimated(run: Run, why: str) -> dict[str, Any]:
     step = run.recipe.prune.step or run.target.channel_step
     ms = Predictor(graph.operations, graph.moves, graph.widths(), rows)(graph.widths())
     run.console.print(
-        f"[yellow]{why}: widths are planned on an estimate (roofline of the maker's figures: dense {ms:.2f} ms), which no "
+        f"[yellow]{escape(why)}: widths are planned on an estimate (roofline of the maker's figures: dense {ms:.2f} ms), which no "
         "budget is ever met by; measure on the device[/yellow]"
     )
     facts = {"kind": "estimated", "step": step, "dense_ms": ms, "why_not": why}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from accelerate import PartialState
+from rich.markup import escape
 
 from edgeprune.data.dataset import Dataset
 from edgeprune.deploy import gates as gating
@@ -161,7 +162,7 @@ def _layers(run: Run) -> dict[str, Any] | None:
             for role, g in zip(ROLES, graphs, strict=True)
         ]
     except EngineError as error:
-        run.console.print(f"[dim]no times by layer: {error}[/dim]")
+        run.console.print(f"[dim]no times by layer: {escape(str(error))}[/dim]")
         return None
     step = run.facts["profile"].get("step") or run.target.channel_step
     told = read_json(run.folder / "prune" / "widths.json")

@@ -136,6 +136,13 @@ def test_simplify_is_believed_only_after_a_check(graph, tmp_path, monkeypatch):
     assert (tmp_path / "w.onnx").read_bytes() == graph.read_bytes()
 
 
+def test_simplify_of_logits_that_are_not_finite_keeps_the_graph_and_says_so(graph, tmp_path, monkeypatch):
+    monkeypatch.setattr(simplify, "compare", lambda *_: (float("nan"), 0.9))
+    done = simplify.simplify(graph, tmp_path / "s.onnx", IMAGES)
+    assert "not finite" in str(done.kept) and done.difference is None, "JSON has no NaN"
+    assert (tmp_path / "s.onnx").read_bytes() == graph.read_bytes()
+
+
 def test_simplify_that_crashes_or_hangs_keeps_the_graph(graph, tmp_path, monkeypatch):
     monkeypatch.setattr(simplify, "_CODE", "import os; os.abort()")
     assert "status" in str(simplify.simplify(graph, tmp_path / "a.onnx", IMAGES).kept)

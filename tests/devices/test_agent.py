@@ -52,7 +52,7 @@ def test_a_device_that_was_slowed_down_says_so_with_its_pairs(capsys, throttled)
 def test_a_result_that_was_brought_says_so_too(tmp_path, capsys):
     row = {"times_ms": [2.0, 2.0], "warmup": 12, "steady": True}
     told = dict.fromkeys(("graphs", "engines", "device", "boundaries"), {}) | {
-        "schema": 2, "target": "board", "task": "segmentation", "backend": "tensorrt 10.3.0", "image_sums": [], "layers": None,
+        "schema": 3, "ran_on": {"device": "GPU", "dla": None, "threads": 0}, "target": "board", "task": "segmentation", "backend": "tensorrt 10.3.0", "image_sums": [], "layers": None,
         "precision_asked": "f32", "precision_found": "f32", "dense_precision_found": "f32", "latency": row, "dense_latency": row,
         "during": {"throttled": THROTTLED, "disturbed": 0},
     }  # fmt: skip

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,17 @@ def over_ssh(targets, tmp_path_factory):
     return runs
 
 
+def _as_if_of(brought: bytes, device: str, path: Path) -> None:
+    """The board that was not reached has no GPU either."""
+    with zipfile.ZipFile(io.BytesIO(brought)) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == "result.json":
+                told = json.loads(content)
+                content = json.dumps(told | {"ran_on": told["ran_on"] | {"device": device}}).encode()
+            new.writestr(name, content)
+
+
 @pytest.fixture(scope="module")
 def by_hand(targets, server, tmp_path_factory):
     """(runs' folder, result.zip): bundled here, copied there, run there, brought back."""
@@ -73,7 +85,8 @@ def by_hand(targets, server, tmp_path_factory):
     ran = subprocess.run([*line, told], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     brought = subprocess.run([*line, "cat ~/quickstart@board/result.zip"], capture_output=True, check=True).stdout
-    (runs / "brought.zip").write_bytes(brought)
+    _as_if_of(brought, "GPU", runs / "brought.zip")
+    (runs / "of_the_cpu.zip").write_bytes(brought)
     assert (there / "quickstart@board" / "result.json").exists()
     return runs, runs / "brought.zip"
 
@@ -101,6 +114,12 @@ def test_both_ways_give_the_same_report(over_ssh, by_hand, cli):
     assert "brought back" in r["engine"]["device"]
     page = (runs / "quickstart@board" / "report.html").read_text()
     assert "Not measured" not in page and "paced" in page
+
+
+def test_a_result_of_another_device_is_not_the_targets(by_hand, cli):
+    runs, _ = by_hand
+    code, _, err = cli("verify", "--result", str(runs / "of_the_cpu.zip"), "--runs-dir", str(runs))
+    assert code == 1 and "it ran on CPU, and board means GPU; run the bundle without --device" in err
 
 
 def test_the_result_stays_with_the_run_until_its_networks_change(by_hand, targets, cli):

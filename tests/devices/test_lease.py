@@ -37,6 +37,15 @@ def test_trainings_wait_while_another_process_measures_and_not_for_each_other(he
         pass
 
 
+def test_all_users_find_the_same_file(monkeypatch, tmp_path):
+    """Not in a TMPDIR of one's own; and the agent's is the same."""
+    monkeypatch.delenv("EDGEPRUNE_LEASE", raising=False)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    code = "import sys; sys.path.insert(0, 'deploy/on_device'); import lease; print(lease.LEASE)"
+    agents = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert str(lease.path()) == agents == "/tmp/edgeprune.lease"
+
+
 def test_nobody_waits_where_nobody_has_measured_or_the_file_is_none(tmp_path, monkeypatch):
     monkeypatch.setenv("EDGEPRUNE_LEASE", str(tmp_path / "none"))
     lease.give_way()

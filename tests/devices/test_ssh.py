@@ -185,7 +185,7 @@ def test_a_shell_that_greets_is_no_answer(server, tmp_path):
         assert b"Welcome" in subprocess.run([*board.link._line, "true"], capture_output=True, check=True).stdout
         assert board.why_not() is None and board.version().startswith("openvino")
         (tmp_path / "a.bin").write_bytes(b"\x00Welcome to the board\n" * 9)
-        assert board.link.fetch(board.link.put([tmp_path / "a.bin"])) == (tmp_path / "a.bin").read_bytes()
+        assert board.link.take(board.link.put([tmp_path / "a.bin"])) == (tmp_path / "a.bin").read_bytes()
     finally:
         (there / ".bashrc").unlink()
 

@@ -2,6 +2,8 @@
 
 import inspect
 import json
+import os
+import time
 
 import agent
 import lease
@@ -33,6 +35,22 @@ def test_only_jobs_that_measure_cool_down_and_not_in_their_own_time(calls, capsy
 
 def test_the_host_waits_for_as_long_as_the_device_cools():
     assert inspect.signature(agent.cool_down).parameters["most"].default == host.COOLING and agent.TIMED == host.TIMED
+
+
+def test_a_greeting_removes_what_nobody_has_asked_for_lately(tmp_path):
+    for name, age in (("store/old", 2), ("store/new", 0.5), ("answers/old.json", 2), ("latency.sqlite", 2)):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        if name.startswith("store"):
+            path.mkdir()
+            (path / "model.onnx").touch()
+        else:
+            path.touch()
+        os.utime(path, times=(time.time() - age * agent.KEPT,) * 2)
+    agent.tidy(str(tmp_path))
+    left = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+    assert left == {"store/new/model.onnx", "latency.sqlite"}
+    agent.tidy(str(tmp_path / "nothing yet"))
 
 
 def test_it_waits_until_it_is_cool(monkeypatch):

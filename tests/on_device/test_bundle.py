@@ -15,6 +15,7 @@ import pngs
 import pytest
 from PIL import Image
 
+from edgeprune import boards
 from edgeprune.deploy import bundle as bundling
 from edgeprune.deploy import scripts, signing
 from edgeprune.devices import replay
@@ -24,7 +25,14 @@ from edgeprune.target import Target
 from tests.on_device import graphs
 
 CLASSES, PALETTE = ["road", "car", "tree", "sky"], [[128, 64, 128], [0, 0, 142], [107, 142, 35], [70, 130, 180]]
-TARGET = {"name": "board", "title": "b", "backend": "tensorrt", "precision": "f32", "precisions": ["f32"]}
+TARGET = {
+    "name": "board",
+    "title": "b",
+    "backend": "tensorrt",
+    "device": "GPU",
+    "precision": "f32",
+    "precisions": ["f32"],
+}
 needs_keygen = pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="skipped, no ssh-keygen here")
 
 
@@ -36,7 +44,7 @@ def made(tmp_path_factory) -> Path:
     (home / "plan.json").write_text("{}")
     about = {
         "recipe": "small", "task": "segmentation", "target": "board", "backend": "tensorrt", "device": "GPU",
-        "precision": "f32", "classes": CLASSES,
+        "threads": 0, "precision": "f32", "classes": CLASSES,
         "input": {"name": "image", "shape": [1, 32, 48, 3], "dtype": "uint8", "order": "RGB"}, "palette": PALETTE,
         "gates": {"miou_drop": 0.5, "pixel_agreement": 0.99, "boundary_drop": 1.0}, "latency_runs": 8,
     }  # fmt: skip
@@ -89,6 +97,14 @@ def test_run_sh_brings_everything_back(bundle):
     assert brought.unfit({"pruned": bundle / "pruned.onnx", "dense": bundle / "dense.onnx"}, "f32") is None
     assert "dense network is another one" in str(brought.unfit({"dense": bundle / "pruned.onnx"}, "f32"))
     assert "asks for f16" in str(brought.unfit({}, "f16"))
+    for change, said in (
+        ({"device": "CPU"}, "it ran on GPU, and board means CPU"),
+        ({"threads": 2}, "it ran on 0 threads, and board means 2"),
+    ):
+        other = replay.Replay(
+            Target.model_validate(TARGET | {"backend": "onnxruntime"} | change), bundle / "result.zip"
+        )
+        assert said in str(other.unfit(graphs_of, "f32"))
     engine = brought.build(bundle / "pruned.onnx", bundle, "f32")
     assert np.array_equal(engine.predict(graphs.IMAGES[1:]), masks[1:])
     with pytest.raises(EngineError, match="an image of this run is not in it"):
@@ -169,7 +185,7 @@ def test_engines_of_a_signed_bundle_are_its_users(bundle, monkeypatch, tmp_path)
 @pytest.mark.parametrize(
     "change",
     [
-        lambda told: {k: v for k, v in told.items() if k != "device"}, lambda told: [], lambda told: {"schema": 2},
+        lambda told: {k: v for k, v in told.items() if k != "device"}, lambda told: [], lambda told: {"schema": 3},
         lambda told: told | {"image_sums": None}, lambda told: told | {"graphs": None},
     ],
     ids=["a part is missing", "a list", "nothing in it", "no sums", "no graphs"],
@@ -199,7 +215,36 @@ def test_masks_never_take_the_images_place(bundle, tmp_path):
     before = (tmp_path / "own" / "000.png").read_bytes()
     done = run(bundle, "--source", str(tmp_path / "own"), "--out", str(tmp_path / "own"), script="play.py")
     assert done.returncode == 1 and "is where the images lie" in done.stderr + done.stdout
+    one = ("--source", str(tmp_path / "own" / "000.png"), "--out", str(tmp_path / "own"))
+    done = run(bundle, *one, script="play.py")
+    assert done.returncode == 1 and "is where the images lie" in done.stderr + done.stdout
     assert (tmp_path / "own" / "000.png").read_bytes() == before
+    np.save(tmp_path / "own" / "000.npy", np.ones((32, 48, 3), np.uint8))
+    done = run(bundle, "--source", str(tmp_path / "own"), "--out", str(tmp_path / "out"), *ORT, script="play.py")
+    assert done.returncode == 0, done.stderr
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"000.npy.png", "000.png.png"}, (
+        "one would take the other's place"
+    )
+
+
+def test_a_result_of_another_board_is_not_the_targets(bundle, brought, tmp_path):
+    told, answers = brought
+    catalogue = {"chip": "x", "module": "AGX Orin", "source": "none"}
+    target = Target.model_validate(TARGET | {"backend": "onnxruntime", "catalogue": catalogue})
+    nano = "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super"
+    for board, dla, said in (
+        (nano, None, "is no AGX Orin, which board means"),
+        ("NVIDIA Jetson AGX Orin Developer Kit", None, None),
+        ("a carrier", None, None),
+        (None, 0, "on core 0 of the DLA"),
+    ):
+        changed = told | {"device": told["device"] | {"board": board}, "ran_on": told["ran_on"] | {"dla": dla}}
+        with zipfile.ZipFile(tmp_path / "result.zip", "w") as whole:
+            whole.writestr("result.json", json.dumps(changed))
+            whole.writestr("answers.npy", answers)
+        graphs_of = {role: bundle / f"{role}.onnx" for role in ("pruned", "dense")}
+        found = replay.Replay(target, tmp_path / "result.zip").unfit(graphs_of, "f32")
+        assert (said in str(found)) if said else found is None, found
 
 
 def test_the_manifest_says_what_made_it(made):
@@ -232,6 +277,11 @@ def test_signatures(bundle, tmp_path, monkeypatch):
     for signers, who in (("others", None), ("signers", "other@example.com"), ("nobody", None)):
         with pytest.raises(EngineError, match="signature is not good|no such file"):
             signing.check(bundle, tmp_path / signers, who)
+    moved = Path(shutil.copytree(bundle, bundle.parent / "engines" / "b"))
+    (moved / "engines").mkdir()
+    (moved / "engines" / "pruned.plan").write_bytes(b"of this machine")
+    with tarfile.open(signing.sign(moved, tmp_path / "mine")) as whole:
+        assert "engines/about.json" in whole.getnames() and "engines/engines" not in whole.getnames()
     sums = bundle / "SHA256SUMS"
     sums.write_text(sums.read_text() + "\n")  # the sums hold still, the signature does not
     with pytest.raises(EngineError, match="signature is not good"):
@@ -263,6 +313,18 @@ def test_run_engine_over_a_folder(bundle, tmp_path, cli):
     (bundle / "dense.onnx").write_bytes(b"x")
     code, _, err = cli("run-engine", str(bundle), *told)
     assert code == 1 and "dense.onnx is damaged" in err
+
+
+def test_run_engine_of_a_signed_bundle_takes_no_engine_that_nobody_signed(bundle, tmp_path, cli, monkeypatch):
+    asked: list[list[str]] = []
+    monkeypatch.setattr(signing, "check", lambda *_: None)
+    monkeypatch.setattr(
+        boards.subprocess, "run", lambda line, check: asked.append(line) or subprocess.CompletedProcess(line, 0)
+    )
+    monkeypatch.chdir(tmp_path)
+    assert cli("run-engine", str(bundle), "--source", "x", "--signers", "allowed")[0] == 0
+    told = dict(zip(asked[0], asked[0][1:], strict=False))
+    assert told["--signers"] == str(tmp_path / "allowed"), "play.py then keeps engines with its user"
 
 
 def test_run_engine_over_a_video(bundle, tmp_path):
