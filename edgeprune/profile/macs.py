@@ -35,6 +35,7 @@ def count_macs(net: nn.Module, size: tuple[int, int]) -> int:
     training = net.training
     count = FlopCountAnalysis(_Out(net).eval(), torch.zeros(1, 3, *size, device=device))
     count.set_op_handle("aten::scaled_dot_product_attention", _attention)
+    count.set_op_handle("aten::_convolution_mode", _conv_by_name)
     count.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
     with mock.patch.object(F, "max_unpool2d", _unpool):
         total = int(count.total())
@@ -46,6 +47,12 @@ def _attention(inputs: list[Any], outputs: list[Any]) -> int:
     """fvcore knows no fused attention and would count nothing: its two products."""
     query, key, value = (tuple(x.type().sizes()) for x in inputs[:3])
     return int(math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1]))
+
+
+def _conv_by_name(inputs: list[Any], outputs: list[Any]) -> int:
+    """fvcore counts nothing for a convolution whose padding has a name ("same")."""
+    weight, made = inputs[1].type().sizes(), outputs[0].type().sizes()
+    return int(math.prod(made) * math.prod(weight[1:]))
 
 
 def _unpool(

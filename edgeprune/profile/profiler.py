@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import lcm
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -61,10 +62,12 @@ class Span:
         else:
             self.fixed_outs.add(outputs.at(dense))
 
-    def grid(self, step: int) -> tuple[list[int], list[int]]:
-        """The rungs of inputs and outputs."""
+    def grid(self, step: int, groups: int = 1) -> tuple[list[int], list[int]]:
+        """The rungs of inputs and outputs; outputs are multiples of a convolution's `groups`."""
         ins = self.fixed_ins | (set(ladder(self.most_in, step)) if self.most_in else set())
-        outs = self.fixed_outs | (set(ladder(self.most_out, step)) if self.most_out else set())
+        outs = self.fixed_outs | {
+            -(-c // groups) * groups for c in (ladder(self.most_out, step) if self.most_out else ())
+        }
         return sorted(ins), sorted(outs)
 
 
@@ -160,7 +163,7 @@ class Profiler:
     def surfaces(self, operations: Sequence[Operation], dense: dict[str, int], step: int) -> dict[Signature, Surface]:
         """A surface for each signature of the network, measured on its grid and refined along its edges."""
         needed = spans(operations, dense)
-        grids = {s: span.grid(step) for s, span in needed.items()}
+        grids = {s: span.grid(step, max(1, s.groups)) for s, span in needed.items()}
         times = self.ensure(
             [Key(s, i, o) for s, (ins, outs) in grids.items() for i in ins for o in outs], "latency table"
         )
@@ -219,14 +222,16 @@ def _suspicious(keys: Iterable[Key], times: Mapping[Key, float]) -> list[Key]:
 def _middles(s: Signature, ins: list[int], outs: list[int], times: Mapping[Key, float], step: int) -> list[Key]:
     """Counts to measure next along both edges: the middles of gaps that are new, or whose neighbourhood is not straight."""
     wanted = []
+    steps = (step, lcm(step, max(1, s.groups)))
     for axis, rungs, far in ((0, ins, outs[-1]), (1, outs, ins[-1])):
+        edge = steps[axis]
 
         def key(count: int, axis: int = axis, far: int = far) -> Key:
             return Key(s, *((far, count) if axis else (count, far)))
 
-        counts = sorted(c for c in range(rungs[0], rungs[-1] + 1) if key(c) in times and (c % step == 0 or c in rungs))
+        counts = sorted(c for c in range(rungs[0], rungs[-1] + 1) if key(c) in times and (c % edge == 0 or c in rungs))
         for before, after in zip(counts, counts[1:], strict=False):
-            middle = (before + after) // 2 // step * step
+            middle = (before + after) // 2 // edge * edge
             if before < middle < after and (
                 before in rungs and after in rungs or _bent(times, key, counts, before, after)
             ):

@@ -9,7 +9,7 @@ one that has kept the least share of its channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -17,10 +17,16 @@ from edgeprune.errors import BudgetError
 from edgeprune.prune.cost import Cost, Widths
 
 Scores = dict[str, np.ndarray]
+Steps = int | Mapping[str, int]  # of all groups, or group -> its own (`ChannelGraph.steps`)
+
+
+def step_of(step: Steps, group: str) -> int:
+    """Units."""
+    return step if isinstance(step, int) else step[group]
 
 
 def allocate(
-    scores: Scores, cost: Cost, limit: float, *, how: str = "global", min_keep: float = 0.02, step: int = 1
+    scores: Scores, cost: Cost, limit: float, *, how: str = "global", min_keep: float = 0.02, step: Steps = 1
 ) -> Widths:
     """Widths whose cost is at most `limit`, as close to it as the step allows.
 
@@ -36,8 +42,9 @@ def allocate(
     smallest = cost(least)
     if smallest > limit:
         full = cost({n: len(s) for n, s in scores.items()})
+        channels = step if isinstance(step, int) else max(step.values())
         raise BudgetError(
-            f"budget: {limit:.4g} cannot be reached; the smallest that min_keep {min_keep:g} and steps of {step} allow is "
+            f"budget: {limit:.4g} cannot be reached; the smallest that min_keep {min_keep:g} and steps of {channels} allow is "
             f"{smallest:.4g} ({smallest / full:.2f}x of the dense network); lower prune.min_keep or prune.step"
         )
     widths_at = _ALLOCATORS[how](scores, least)
@@ -56,9 +63,9 @@ def select(scores: Scores, widths: Widths) -> dict[str, np.ndarray]:
     return {n: np.sort(np.argsort(-s, kind="stable")[: widths[n]]) for n, s in scores.items()}
 
 
-def floors(scores: Scores, share: float, step: int) -> Widths:
+def floors(scores: Scores, share: float, step: Steps) -> Widths:
     """The least width of each group: its share of channels, on the step."""
-    return {n: _floor(len(s), share, step) for n, s in scores.items()}
+    return {n: _floor(len(s), share, step_of(step, n)) for n, s in scores.items()}
 
 
 def _floor(size: int, share: float, step: int) -> int:
@@ -96,12 +103,13 @@ def _uniform(scores: Scores, floors: Widths) -> Callable[[int], Widths]:
 _ALLOCATORS: dict[str, Callable[[Scores, Widths], Callable[[int], Widths]]] = {"global": _global, "uniform": _uniform}
 
 
-def _rounded(widths: Widths, scores: Scores, floors: Widths, step: int) -> Widths:
+def _rounded(widths: Widths, scores: Scores, floors: Widths, step: Steps) -> Widths:
     """Down to the step (never under the floor); a full group keeps its own width."""
-    return {n: w if step == 1 or w == len(scores[n]) else max(floors[n], w // step * step) for n, w in widths.items()}
+    steps = {n: step_of(step, n) for n in widths}
+    return {n: w if w == len(scores[n]) else max(floors[n], w // steps[n] * steps[n]) for n, w in widths.items()}
 
 
-def _fill(widths: Widths, scores: Scores, cost: Cost, limit: float, step: int, even: bool) -> Widths:
+def _fill(widths: Widths, scores: Scores, cost: Cost, limit: float, step: Steps, even: bool) -> Widths:
     """Give back what is left of the budget: the step with the most score a cost (`even`: of the group cut the most), as long as one fits."""
     widths = dict(widths)
     lowest = min(float(s.min()) for s in scores.values())  # scores may be negative; a channel is worth its lead
@@ -111,7 +119,8 @@ def _fill(widths: Widths, scores: Scores, cost: Cost, limit: float, step: int, e
     while open_:
         best: tuple[tuple[float, float], str, int, float] | None = None
         for name in sorted(open_):  # a copy: names that no longer fit are dropped
-            wider = min(len(scores[name]), (widths[name] // step + 1) * step)
+            edge = step_of(step, name)
+            wider = min(len(scores[name]), (widths[name] // edge + 1) * edge)
             then = cost({**widths, name: wider})
             if then > limit:
                 open_.discard(name)  # costs only grow while the budget is filled

@@ -7,6 +7,7 @@ decision about one width.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,6 +32,11 @@ class Group:
     name: str
     size: int
     members: list[Member]
+
+    @property
+    def channels(self) -> int:
+        """Channels of a unit, in the layer where it has the fewest."""
+        return min(m.index.size // len(m.index) for m in self.members if m.kind == "out")
 
     @property
     def producers(self) -> list[str]:
@@ -87,6 +93,10 @@ class ChannelGraph:
     def widths(self) -> dict[str, int]:
         """The dense widths."""
         return {g.name: g.size for g in self.groups}
+
+    def steps(self, step: int) -> dict[str, int]:
+        """Units that make a step of so many channels: less where a unit holds several, as in convolutions with groups."""
+        return {g.name: step // math.gcd(step, g.channels) for g in self.groups}
 
 
 class UnionFind:

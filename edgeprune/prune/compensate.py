@@ -24,6 +24,7 @@ from edgeprune.prune.surgery import absorb, removed_inputs, response
 
 RIDGE = 1e-2  # of the mean variance of the kept channels; and as much more as there are channels for each position seen
 # of each image's map, at random: every so many would be columns of a map whose width is a power of two
+WIDEST = 4096  # inputs of a layer that is compensated
 POSITIONS = 1024
 
 
@@ -97,10 +98,12 @@ def watch(net: nn.Module, names: Iterable[str]) -> tuple[dict[str, Moments], lis
 
 
 def readers(net: nn.Module, groups: Iterable[Group]) -> set[str]:
-    """Layers that can be compensated: convolutions (also transposed) without groups, and linear layers."""
+    """Layers that can be compensated: convolutions (also transposed) without groups, and linear layers; none that reads more than
+    `WIDEST` channels (a classifier behind a flattened map: one position an image, and moments of gigabytes)."""
     names = {m.module for g in groups for m in g.members if m.kind == "in"}
     kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-    return {n for n in names if isinstance(m := net.get_submodule(n), kinds) and getattr(m, "groups", 1) == 1}
+    found = {n: m for n in names if isinstance(m := net.get_submodule(n), kinds) and getattr(m, "groups", 1) == 1}
+    return {n for n, m in found.items() if (m.in_features if isinstance(m, nn.Linear) else m.in_channels) <= WIDEST}
 
 
 def compensated(net: nn.Module, graph: ChannelGraph, plan: Plan, known: dict[str, Moments]) -> nn.Module:

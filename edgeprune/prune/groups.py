@@ -29,8 +29,8 @@ __all__ = ["ChannelGraph", "Group", "Member", "find_groups"]
 class Trace:
     """The walk's state: the ids of every value and of every parameter axis."""
 
-    def __init__(self, parameters: dict[Node, str], net: nn.Module) -> None:
-        self.net = net
+    def __init__(self, parameters: dict[Node, str], net: nn.Module, tied: frozenset[str] = frozenset()) -> None:
+        self.net, self.tied = net, tied
         self.union = UnionFind()
         self.parameters = parameters
         self.values: dict[Any, Any] = {}
@@ -38,6 +38,7 @@ class Trace:
         self.counted: list[tuple[Node, str, int, np.ndarray, np.ndarray | None]] = []
         self.moved: list[tuple[Node, str, Value]] = []
         self.norms: dict[str, str] = {}
+        self.normed: dict[str, str] = {}  # norm -> the first layer that it alone reads
         self.series: dict[str, str] = {}  # norm -> the norm that it follows in series
         self.shipped: set[str] = set()  # parameters and buffers that the main output hangs on
 
@@ -83,8 +84,13 @@ class Trace:
             return
         if len(source.args) > 1 and source.args[1] in self.parameters and node.args[1] in self.parameters:
             conv, norm = (self.parameters[n].rpartition(".")[0] for n in (source.args[1], node.args[1]))
-            self.norms[conv] = norm if self.norms.get(conv, norm) == norm else ""  # called twice, with a norm each
-            self.series[norm] = self._norm_before(source)
+            other, before = self.normed.setdefault(norm, conv), self._norm_before(source)
+            if (
+                self.norms.setdefault(conv, norm) != norm or other != conv
+            ):  # a layer with two norms, or a norm of two layers
+                self.norms[conv] = self.norms[other] = ""
+            if self.series.setdefault(norm, before) != before:  # called in a loop
+                self.series[norm] = ""
 
     def _norm_before(self, node: Node) -> str:
         """The norm whose maps reach a depthwise convolution and nothing else; "" where there is none."""
@@ -108,7 +114,10 @@ class Trace:
 
 
 def find_groups(
-    net: nn.Module, example: torch.Tensor | Sequence[torch.Tensor], never: Sequence[str] = ()
+    net: nn.Module,
+    example: torch.Tensor | Sequence[torch.Tensor],
+    never: Sequence[str] = (),
+    tied: frozenset[str] = frozenset(),
 ) -> ChannelGraph:
     """Find the channel groups of `net`.
 
@@ -116,6 +125,7 @@ def find_groups(
         net: any network that `torch.export` captures; its mode and its weights are left as they were.
         example: input(s), (B, 3, H, W).
         never: glob patterns of module names whose output channels stay.
+        tied: convolutions that are not depthwise, though each of their groups has one channel left (`grouped` of the dense network).
 
     Raises:
         SurgeryError: the network cannot be captured.
@@ -140,7 +150,7 @@ def find_groups(
         **signature.inputs_to_lifted_tensor_constants,
     }
     nodes = list(program.graph.nodes)
-    trace = Trace({n: names[n.name] for n in nodes if n.op == "placeholder" and n.name in names}, net)
+    trace = Trace({n: names[n.name] for n in nodes if n.op == "placeholder" and n.name in names}, net, tied)
     for node in nodes:
         if node.op == "call_function":
             trace.values[node] = _step(trace, node)
@@ -159,6 +169,12 @@ def find_groups(
     _keep_others(trace, shipped)
     _keep_named(trace, net, never)
     return assemble(trace, net)
+
+
+def grouped(net: nn.Module) -> frozenset[str]:
+    """Convolutions with several channels in each of several groups."""
+    kinds = (nn.Conv1d, nn.Conv2d)
+    return frozenset(n for n, m in net.named_modules() if isinstance(m, kinds) and 1 < m.groups < m.in_channels)
 
 
 def _main_output(program: torch.export.ExportedProgram) -> Node:

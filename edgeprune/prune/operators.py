@@ -50,7 +50,9 @@ def elementwise(trace: Trace, node: Call) -> Value | None:
     values = []
     for t in tensors:
         shape = shape_of(t)
-        if not shape or math.prod(shape) == 1:
+        if not shape or math.prod(shape) == 1:  # one number, at whatever axis
+            if isinstance(v := trace.values.get(t), Value):
+                trace.union.fix(v.ids, "broadcast over channels")
             continue
         if t in trace.parameters:  # a free parameter, broadcast against the feature map
             values.append((t, None))

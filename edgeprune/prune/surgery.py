@@ -22,6 +22,11 @@ from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.plan import Plan, structure_hash
 
 Example = torch.Tensor | tuple[torch.Tensor, ...]  # what a network is run on
+UNLIKE = (
+    (1.0, 0.0),
+    (3.0, 1.0),
+    (0.3, -1.5),
+)  # contrast and brightness of the noise images that constants are judged on
 _WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
@@ -39,7 +44,7 @@ def shrink(net: nn.Module, plan: Plan) -> nn.Module:
         for leaf, p in [*module._parameters.items(), *module._buffers.items()]:
             if p is not None:
                 owners.setdefault(id(p), []).append((module, leaf))
-    done: set[int] = set()
+    done: dict[int, list[int] | None] = {}  # new parameter -> the rows that it kept
     for name, axes in plan.tensors.items():
         path, _, leaf = name.rpartition(".")
         old = getattr(small.get_submodule(path), leaf)
@@ -52,23 +57,24 @@ def shrink(net: nn.Module, plan: Plan) -> nn.Module:
         made = nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
         for module, attribute in owners[id(old)]:
             setattr(module, attribute, made)
-        done.add(id(made))
+        done[id(made)] = axes.get(0)
     for name, module in list(small.named_modules()):
-        _resize(module)
+        _resize(module, done.get(id(getattr(module, "weight", None))))
         if (left := vanished.stand_in(module)) is not None:
             parent, _, leaf = name.rpartition(".")
             setattr(small.get_submodule(parent), leaf, left)
     return small
 
 
-def _resize(module: nn.Module) -> None:
-    """Make the numbers that a module keeps about itself agree with its tensors."""
+def _resize(module: nn.Module, rows: list[int] | None) -> None:
+    """Make the numbers that a module keeps about itself agree with its tensors; `rows` are those that its weight has kept."""
     if isinstance(module, nn.ConvTranspose2d):
         module.in_channels, module.out_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
     elif isinstance(module, (nn.Conv1d, nn.Conv2d)):
-        if module.groups > 1 and module.groups == module.in_channels:  # depthwise
-            multiplier = module.out_channels // module.groups
-            module.groups = module.weight.shape[0] // multiplier
+        if (
+            rows is not None and module.groups > 1
+        ):  # of a depthwise one, channels go with all that they make; else a part of each group's
+            module.groups = len({row // (module.out_channels // module.groups) for row in rows})
         module.out_channels = module.weight.shape[0]
         module.in_channels = module.weight.shape[1] * module.groups
     elif isinstance(module, nn.Linear):
@@ -162,7 +168,8 @@ def _blocked(net: nn.Module, module: str, index: np.ndarray) -> np.ndarray:
 def _read_constants(
     full: nn.Module, graph: ChannelGraph, plan: Plan, example: Example
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """module -> (mean value, is it one constant) of every input channel, over noise inputs and all positions."""
+    """module -> (mean value, is it one constant) of every input channel, over all positions of images of unlike brightness and
+    contrast: what a gate makes of one image is flat in space, and another of the next."""
     readers = {m.module for g in graph.groups for m in g.members if m.kind == "in"}
     low: dict[str, torch.Tensor] = {}
     high: dict[str, torch.Tensor] = {}
@@ -182,7 +189,8 @@ def _read_constants(
     inputs = (example,) if isinstance(example, torch.Tensor) else example
     training = full.training
     with torch.no_grad():
-        full.eval()(*[torch.randn_like(x) for x in inputs])
+        for contrast, brightness in UNLIKE:
+            full.eval()(*[contrast * torch.randn_like(x) + brightness for x in inputs])
     full.train(training)
     for h in hooks:
         h.remove()

@@ -74,7 +74,7 @@ def _weighted(trace: Trace, x: Value, weight: Any, bias: Any, groups: int, out_a
     if x.axis != 1 or x.ids.ndim != 1:  # tokens made a map again: which channels they are is not followed
         for ids in (in_ids, out_ids) if groups > 1 else (in_ids,):
             trace.union.fix(ids, "convolution over another axis")
-    elif len(source) == groups > 1:
+    elif len(source) == groups > 1 and trace.parameters.get(weight, "").rpartition(".")[0] not in trace.tied:
         # depthwise: each input channel owns its outputs, and the weight's axis 1 has length 1
         trace.union.fix(in_ids, "")
         trace.union.union(source[:, None], out_ids.reshape(groups, -1))

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from edgeprune.models import logits_of
-from edgeprune.prune.allocate import Scores
+from edgeprune.prune.allocate import Scores, Steps, step_of
 from edgeprune.prune.blocks import Blocks
 from edgeprune.prune.cost import Widths
 from edgeprune.prune.cutter import Cutter
@@ -51,9 +51,10 @@ SHARES = (0.75, 0.5, 0.25, 0.1)
 _TIE = 1e-4  # of the whole value: among equals the criterion's own mass decides, and free channels are kept
 
 
-def candidates(sizes: dict[str, int], floors: dict[str, int], step: int) -> dict[str, list[int]]:
+def candidates(sizes: dict[str, int], floors: dict[str, int], step: Steps) -> dict[str, list[int]]:
     """Widths on the device's step, from the floor to the whole; a width inside a step costs what its edge costs."""
-    return {n: sorted({w for w in range(step, size, step) if w >= floors[n]} | {size}) for n, size in sizes.items()}
+    edges = {n: range(step_of(step, n), size, step_of(step, n)) for n, size in sizes.items()}
+    return {n: sorted({w for w in edges[n] if w >= floors[n]} | {size}) for n, size in sizes.items()}
 
 
 def by_score(scores: Scores, widths: dict[str, list[int]]) -> Values:

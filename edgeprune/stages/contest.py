@@ -58,7 +58,7 @@ def settle(
     network, although its table has grown meanwhile.
     """
     rules, first = fields.rules, next(iter(fields.rules))
-    path, key = run.folder / "prune" / "settled.json", notes.key_of(run, cutter, [step, list(rules)])
+    path, key = notes.home(run) / "settled.json", notes.key_of(run, cutter, [step, list(rules)])
     if told := notes.told(path, key):
         run.kept["contest"] = told["contest"]
         recovery.count(run, told["contest"]["steps"] * len(told["contest"]["loss"]))
@@ -80,11 +80,12 @@ def settle(
             enter(name + _FEWER, lambda t, v=values, f=fields.fewer: f(v, t, limit, fields.free))
         enter(first + _MANY, lambda t, f=fields.fewer: f(rules[first], t, limit, True))
     if fit and len(rules) > 1:
+        edges = cutter.graph.steps(step)
         scores, least, macs = cutter.scores, run.recipe.prune.min_keep, cost.macs(cutter.graph)
         for name, values in fields.by_macs.items():
             enter(name, lambda t, v=values: by_proxy(v, macs, t, limit))
         for name, how in OTHERS.items():
-            enter(name, lambda t, h=how: by_rank(scores, total(t), limit, how=h, min_keep=least, step=step))
+            enter(name, lambda t, h=how: by_rank(scores, total(t), limit, how=h, min_keep=least, step=edges))
     unlike = any(a != b for a, b in pairwise(contestants.values()))
     steps = recovery.contest_steps(run, len(contestants)) if unlike else 0  # a budget wider than dense leaves no choice
     if not steps:

@@ -16,6 +16,11 @@ from edgeprune.stages.run import Run
 from edgeprune.train.loop import fingerprint
 
 
+def home(run: Run) -> Path:
+    """Where they lie: each of `prune.rounds` has its own."""
+    return run.folder / "prune" / (f"round{run.kept['round']}" if "round" in run.kept else "")
+
+
 def key_of(run: Run, cutter: Cutter, more: object) -> str:
     """What notes hang on: the network's weights, its channels' scores, all that the stage hangs on, and `more`."""
     of = hash_obj([fingerprint(cutter.net), {n: s.tolist() for n, s in cutter.scores.items()}, more])

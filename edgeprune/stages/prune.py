@@ -18,11 +18,11 @@ from edgeprune.prune.artefact import save_pruned
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.cost import Term, Widths, total
 from edgeprune.prune.cutter import Cutter
-from edgeprune.prune.groups import find_groups
+from edgeprune.prune.groups import find_groups, grouped
 from edgeprune.prune.plan import Plan, compose
 from edgeprune.prune.proof import prove
 from edgeprune.recipe import Recipe
-from edgeprune.stages import load, scoring, sharing
+from edgeprune.stages import load, notes, scoring, sharing
 from edgeprune.stages.fits import check_groups, kept_whole
 from edgeprune.stages.run import Run
 
@@ -38,7 +38,9 @@ def prune(run: Run) -> dict[str, Any]:
     spent = scoring.Spent()
     run.kept["judging_steps"] = 0
     dense, before = net, cut_rounds(run, net, graph, spent)
-    net, rest = (before.net, find_groups(before.net, example, recipe.prune.never)) if before else (net, graph)
+    net, rest = (
+        (before.net, find_groups(before.net, example, recipe.prune.never, grouped(dense))) if before else (net, graph)
+    )
     scores = scoring.score(run, net, rest, spent, recipe.prune.args, recipe.prune.sparsity)
     cutter = Cutter(net, rest, scores, scoring.moments(run, net, rest))
     widths, budget = _by_one(sharing.share_out, run, cutter, graph)
@@ -122,8 +124,9 @@ def cut_rounds(run: Run, dense: nn.Module, graph: ChannelGraph, spent: scoring.S
     terms_of = cost.COSTS[recipe.budget.kind]
     whole, step = total(terms_of(graph))(graph.widths()), recipe.prune.step or run.target.channel_step
     for number, part in enumerate(recipe.prune.rounds, start=1):
-        rest = find_groups(net, example, recipe.prune.never)
-        home = run.folder / "prune" / f"round{number}"
+        rest = find_groups(net, example, recipe.prune.never, grouped(dense))
+        run.kept["round"] = number
+        home = notes.home(run)
         args = recipe.prune.args if part.args is None else part.args
         scores = scoring.score(run, net, rest, spent, args, part.sparsity or recipe.prune.sparsity, home, number)
         cutter = Cutter(net, rest, scores, scoring.moments(run, net, rest))
@@ -141,4 +144,5 @@ def cut_rounds(run: Run, dense: nn.Module, graph: ChannelGraph, spent: scoring.S
         facts.append({"limit": part.share, "achieved": achieved})
         run.console.print(f"round {number}: {recipe.budget.kind} {achieved:.3f}x (limit {part.share:.3f}x)")
     assert plan is not None
+    del run.kept["round"]
     return Cut(net, plan, facts)

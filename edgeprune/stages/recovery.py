@@ -170,7 +170,7 @@ class _Notes:
     """Losses by name, kept in `prune/<title>.json` as they come; those of the very same measurement are gone on from."""
 
     def __init__(self, run: Run, title: str, cutter: Cutter, more: object) -> None:
-        self._path: Path = run.folder / "prune" / f"{title}.json"
+        self._path: Path = notes.home(run) / f"{title}.json"
         about = [run.recipe.finetune.model_dump(mode="json"), run.recipe.seed, more]
         self._key = notes.key_of(run, cutter, about)
         self.loss: dict[str, float] = notes.told(self._path, self._key).get("loss", {})

@@ -25,8 +25,9 @@ from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.cost import Term, Widths, total
 from edgeprune.prune.cutter import Cutter
 from edgeprune.prune.knapsack import Values, knapsack
+from edgeprune.prune.proof import removable
 from edgeprune.prune.removal import knapsack_with_removal
-from edgeprune.stages import contest, latency, load, recovery
+from edgeprune.stages import contest, latency, load, notes, recovery
 from edgeprune.stages.run import Run
 from edgeprune.train.recalibrate import recalibrate
 
@@ -45,8 +46,14 @@ def share_out(run: Run, cutter: Cutter, dense: ChannelGraph) -> tuple[Widths, di
     terms, step = cost.COSTS[recipe.budget.kind](cutter.graph), recipe.prune.step or run.target.channel_step
     whole = total(cost.COSTS[recipe.budget.kind](dense))(dense.widths())
     if recipe.budget.kind == "macs" and (missing := run.facts["load"]["macs"] - whole):
-        # operators that fvcore counts and the channel graph does not follow (einsum); what they read is never cut
-        terms, whole = [*terms, Term((), lambda widths: missing)], whole + missing
+        if (
+            missing > 0
+        ):  # operators that fvcore counts and the channel graph does not follow (einsum); what they read is never cut
+            terms, whole = [*terms, Term((), lambda widths: missing)], whole + missing
+        else:
+            run.console.print(
+                f"[yellow]fvcore counts {-missing:,} MACs less than the layers have; the budget goes by the layers[/yellow]"
+            )
     limit = recipe.budget.limit(whole)
     widths = allocator(run, cutter, step)(terms, limit)
     price = total(terms)(widths)
@@ -105,26 +112,30 @@ def allocator(run: Run, cutter: Cutter, step: int, removal: bool = True) -> Allo
         removal: whole blocks may go, if the recipe lets them.
     """
     recipe, graph, scores = run.recipe, cutter.graph, cutter.scores
+    least, edges = recipe.prune.min_keep, graph.steps(step)
     how = recipe.prune.allocate
     how = ("knapsack" if recipe.budget.is_latency else "global") if how == "auto" else how
     if how != "knapsack":
         _no_contest(run, "prune.allocate: knapsack")
-        return lambda terms, limit: by_rank(
-            scores, total(terms), limit, how=how, min_keep=recipe.prune.min_keep, step=step
-        )
-    options = worth.candidates(graph.widths(), floors(scores, recipe.prune.min_keep, step), step)
+        return lambda terms, limit: by_rank(scores, total(terms), limit, how=how, min_keep=least, step=edges)
+    options = worth.candidates(graph.widths(), floors(scores, least, edges), edges)
     blocks = find_blocks(graph) if removal and recipe.prune.remove_blocks != "never" else {}
     free = recipe.prune.remove_blocks == "free"
+
+    @cache  # tried only where blocks have to go
+    def sound() -> Blocks:
+        return removable(cutter.net, graph, load.example(run)) if blocks else {}
+
     if recipe.prune.worth != "sensitivity":
         _no_contest(run, "prune.worth: sensitivity")
         values = (worth.by_sum if recipe.prune.worth == "sum" else worth.by_score)(scores, options)
-        nothing = dict.fromkeys(blocks, 0.0)
-        return lambda terms, limit: knapsack_with_removal(graph, values, terms, limit, nothing, free)
+        return _by_values(graph, values, sound, free)
     found = sensitivity(run, cutter, blocks)
     rules, by_macs = {"measured loss": worth.by_sensitivity(found.curves, scores, options)}, {}
     if found.stays:
         after = found.after(found.power)
-        wider = worth.candidates(graph.widths(), floors(scores, recipe.prune.min_keep, 2 * step), 2 * step)
+        twice = graph.steps(2 * step)
+        wider = worth.candidates(graph.widths(), floors(scores, least, twice), twice)
         fine, coarse = (worth.by_sensitivity(after, scores, widths) for widths in (options, wider))
         name = "loss after fine-tuning, evened by"
         rules = {f"{name} {strength:g}": worth.evened(fine, after, strength) for strength in EVENED}
@@ -139,7 +150,7 @@ def allocator(run: Run, cutter: Cutter, step: int, removal: bool = True) -> Allo
 
     @cache  # measured only where blocks have to go
     def removed() -> dict[str, float]:
-        return _removed(run, cutter, found, blocks)
+        return _removed(run, cutter, found, sound())
 
     def fewer(values: Values, terms: list[Term], limit: float, many: bool = free) -> Widths:
         return knapsack_with_removal(graph, values, terms, limit, removed(), many)
@@ -169,6 +180,18 @@ def _no_contest(run: Run, needed: str) -> None:
         run.console.print(f"[yellow]no contest (prune.contest_steps): it needs {needed}[/yellow]")
 
 
+def _by_values(graph: ChannelGraph, values: Values, sound: Callable[[], Blocks], free: bool) -> Allocate:
+    """The knapsack of values that need no measurement; blocks cost nothing."""
+
+    def allocate(terms: list[Term], limit: float) -> Widths:
+        if not free:
+            with suppress(BudgetError):
+                return knapsack(values, terms, limit)
+        return knapsack_with_removal(graph, values, terms, limit, dict.fromkeys(sound(), 0.0), free)
+
+    return allocate
+
+
 def sensitivity(run: Run, cutter: Cutter, blocks: Blocks) -> worth.Losses:
     """What cuts cost, each alone, after a short recovery; kept beside the scores as `prune/sensitivity.json`."""
     steps = recovery.steps_each(run, len(cutter.graph.groups))
@@ -178,7 +201,7 @@ def sensitivity(run: Run, cutter: Cutter, blocks: Blocks) -> worth.Losses:
         found = worth.sensitivity(cutter, yard, blocks, bar.move)
     if steps:
         found = recovery.healed(run, cutter, yard, found, steps)
-    write_json(run.folder / "prune" / "sensitivity.json", {"recovery_steps": steps} | asdict(found))
+    write_json(notes.home(run) / "sensitivity.json", {"recovery_steps": steps} | asdict(found))
     return found
 
 
@@ -187,7 +210,7 @@ def _removed(run: Run, cutter: Cutter, found: worth.Losses, blocks: Blocks) -> d
     asked, groups = run.recipe.prune.recovery_steps, len(cutter.graph.groups)
     steps = recovery.short(run, groups) if asked is None else asked
     if not blocks or not steps:
-        return found.removed
+        return {name: found.removed[name] for name in blocks}
     cutter = cutter.to(PartialState().device)
     yard = _yardstick(run, cutter)
     judged = found if found.stays else recovery.healed(run, cutter, yard, found, steps)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from edgeprune.deploy.scripts import script
 from edgeprune.profile import context, probes
 from edgeprune.profile.explain import explain
 from edgeprune.profile.probes import Key
+from edgeprune.profile.profiler import Profiler
+from edgeprune.profile.table import Table, Where
 from edgeprune.prune.groups import find_groups
 from edgeprune.runtime import onnxruntime, openvino, tensorrt_layers, tensorrt_rtx
 from edgeprune.runtime.joining import joined
@@ -42,6 +45,23 @@ def test_probes_carry_the_signatures_that_were_asked_for(tmp_path):
     probes.write(KEYS, tmp_path / "p.onnx", "f32")
     found = list(context.convolutions(tmp_path / "p.onnx").values())
     assert found[probes._COPIES : -probes._COPIES] == KEYS
+
+
+@pytest.mark.parametrize(("groups", "width", "step"), [(8, 32, 8), (3, 24, 8), (3, 96, 8), (16, 64, 16)])
+def test_convolutions_with_groups_are_measured_at_counts_that_they_can_have(tmp_path, groups, width, step):
+    net = nn.Sequential(
+        nn.Conv2d(3, width, 1), nn.Conv2d(width, width, 3, padding=1, groups=groups), nn.Conv2d(width, 5, 1)
+    )
+    graph = find_groups(net, torch.zeros(1, 3, 8, 8))
+    where = Where({"cpu": "this"}, "1", "f32")
+    layers = partial(openvino.layers, runs=1)
+    profiler = Profiler(
+        Table(tmp_path / "t.sqlite"), where, lambda path, asked: layers(path, precision=asked), quiet=True
+    )
+    surfaces = profiler.surfaces(graph.operations, graph.widths(), step)
+    (surface,) = (s for signature, s in surfaces.items() if signature.groups == groups)
+    assert all(o % groups == 0 for _, o in surface.exact) and max(o for _, o in surface.exact) == width
+    assert all(surface.at(width // groups, count) > 0 for count in range(groups, width + 1, groups))
 
 
 @pytest.mark.skipif(not tensorrt_rtx.installed(), reason="skipped, no TensorRT for RTX here")

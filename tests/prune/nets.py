@@ -332,3 +332,64 @@ NETS = [
     ZeroPadded, TwoOutputs, Flattened, UnknownOperator, Normed, Tokens, PixelGate, SamePadded, Blurred, Standardised, OddForms,
     Separable, Attended, ExpandedGate, OwnConvolution,
 ]  # fmt: skip
+
+
+class BranchWeights(nn.Module):
+    """Two maps, mixed by weights that hang on the image."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = block(3, 16), block(16, 12), block(16, 12)
+        self.w, self.head = nn.Linear(3, 2), nn.Conv2d(12, 5, 1)
+
+    def forward(self, image):
+        w = self.w(image.mean((2, 3))).softmax(1)[:, :, None, None]
+        x = self.a(image)
+        return self.head(self.b(x) * w[:, 0:1] + self.c(x) * w[:, 1:2])
+
+
+class ScalarGate(nn.Module):
+    """A map times one number that hangs on the image."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = block(3, 16), block(16, 12), nn.Conv2d(12, 5, 1)
+        self.g = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(16, 4, 1), nn.ReLU(), nn.Conv2d(4, 1, 1), nn.Sigmoid()
+        )
+
+    def forward(self, x):
+        x = self.a(x)
+        return self.head(self.b(x) * self.g(x))
+
+
+class SharedNorm(nn.Module):
+    """One norm behind two convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = (
+            block(3, 16),
+            nn.Conv2d(16, 12, 3, padding=1, bias=False),
+            nn.Conv2d(16, 12, 1, bias=False),
+        )
+        self.n, self.head = nn.BatchNorm2d(12), nn.Conv2d(12, 5, 1)
+
+    def forward(self, x):
+        x = self.a(x)
+        return self.head(F.relu(self.n(self.b(x)) + self.n(self.c(x))))
+
+
+class Looped(nn.Module):
+    """The same depthwise convolution and norm, twice in a row."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.d = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1, groups=16, bias=False)
+        self.n, self.head = nn.BatchNorm2d(16), nn.Conv2d(16, 5, 1)
+
+    def forward(self, x):
+        x = self.a(x)
+        for _ in range(2):
+            x = F.relu(self.n(self.d(x)))
+        return self.head(x)

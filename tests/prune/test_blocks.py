@@ -22,7 +22,7 @@ from edgeprune.prune.blocks import find_blocks, may_vanish
 from edgeprune.prune.groups import find_groups
 from edgeprune.prune.knapsack import knapsack
 from edgeprune.prune.plan import make_plan
-from edgeprune.prune.proof import prove
+from edgeprune.prune.proof import prove, removable
 from edgeprune.prune.removal import knapsack_with_removal
 from edgeprune.prune.surgery import fold_constants, shrink
 from edgeprune.runtime import openvino
@@ -200,3 +200,48 @@ def solved(values, terms, limit, gone):
         return sum(rest[n][w] for n, w in knapsack(rest, terms, limit).items())
     except BudgetError:
         return -np.inf
+
+
+class Branch(nn.Module):
+    """A residual branch whose inner channels pass through `between`."""
+
+    def __init__(self, between, inner, back):
+        super().__init__()
+        self.a, self.c, self.d, self.head = (
+            nn.Conv2d(3, 16, 3, padding=1),
+            nn.Conv2d(16, inner, 1),
+            nn.Conv2d(back, 16, 1),
+            nn.Conv2d(16, 5, 1),
+        )
+        self.between = between
+
+    def forward(self, x):
+        x = self.a(x)
+        return self.head(F.relu(x + self.d(self.between(self.c(x)))))
+
+
+def split(x):
+    u, v = x.chunk(2, 1)
+    return u * v
+
+
+def shuffle(x):
+    n, c, h, w = x.shape
+    return x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+
+
+@pytest.mark.parametrize(
+    ("between", "inner", "back", "may"),
+    [
+        (split, 12, 6, False),
+        (shuffle, 8, 8, False),
+        (nn.BatchNorm2d(8, affine=False), 8, 8, False),
+        (torch.relu, 8, 8, True),
+    ],
+    ids=["split", "shuffle", "norm without scale", "relu"],
+)  # fmt: skip
+def test_blocks_whose_operators_cannot_run_without_channels_stay(between, inner, back, may):
+    net = Branch(between, inner, back)
+    graph = find_groups(net, EXAMPLE)
+    assert set(find_blocks(graph)) == {"c"}, "the channel graph alone does not show it"
+    assert set(removable(net, graph, EXAMPLE)) == ({"c"} if may else set())

@@ -123,3 +123,15 @@ def test_positions_are_of_the_whole_map_and_not_of_its_first_columns():
         hook.remove()
     assert found["1"].count == compensate.POSITIONS
     assert float(found["1"].total[0]) / found["1"].count == pytest.approx(127.5, rel=0.1)
+
+
+def test_layers_that_read_very_many_channels_do_without():
+    """A classifier behind a flattened map: moments of gigabytes, and one position an image."""
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.Flatten(), nn.Linear(8 * 32 * 32, 6), nn.ReLU(), nn.Linear(6, 5)
+    )
+    graph = find_groups(net, EXAMPLE)
+    assert compensate.readers(net, graph.groups) == {"4"}
+    one, _ = cutter(net)
+    plan = one.plan({g.name: g.size // 2 for g in graph.groups})
+    prove(one.prepared(plan), graph, plan, EXAMPLE)
