@@ -24,7 +24,8 @@ TARGETS = sorted(p.stem for p in shipped("deploy/targets").rglob("*.yaml"))
 
 
 QUICK = {"quickstart", "quickstart_classification", "quickstart_detection"}
-OWN = {*QUICK, "deeplabv3_cap", "segnet_sirfp"}  # pairs that no paper reports
+DEFAULT = {"streetnet_group_norm_camvid", "deeplabv3_group_norm"}  # this program's own, under milliseconds
+OWN = {*QUICK, *DEFAULT, "deeplabv3_cap", "segnet_sirfp"}  # pairs that no paper reports
 CLAIMED = {"resnet18_sirfp_cifar10", "resnet50_sirfp_cifar10", "ssd_sirfp_voc_detection"}  # without a figure at hand
 OWN |= CLAIMED
 SIRFP = {
@@ -81,6 +82,13 @@ def test_every_pair_of_the_papers_is_here():
 def test_every_recipe_fits_every_target(name, target):
     recipe, device = recipe_of(name), target_of(target)
     assert recipe.name == name and device.name == target
+    figures = device.catalogue is not None and device.catalogue.bandwidth_gb_s
+    if name in DEFAULT and target != "cpu" and not figures:  # milliseconds of a device that is not here, and of which nothing is known
+        try:
+            check_pair(recipe, device)  # it may be here after all
+        except RecipeError as error:
+            assert str(error).startswith("budget.latency: ") and "use budget.macs" in str(error)
+        recipe = load_recipe(name, ["budget.macs=0.5x"])
     check_pair(recipe, device)
 
 
