@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 # of the dense engine's measured latency, in the order of interest; where widths step at 16, narrow networks hardly reach 0.3x: hence 0.4x
 BUDGETS = ("0.5x", "0.3x", "0.4x", "0.7x", "0.15x")
 ABLATED = BUDGETS[:3]
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1, 2, 3)  # the first three were looked at while the default was developed
 KEPT = {
     "0.7x": 0.85,
     "0.5x": 0.7,
