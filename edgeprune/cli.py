@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 import edgeprune
@@ -190,10 +189,8 @@ def profile(
             )
         curves = [kept.curve(row) for row in rows]
         write_atomic(out, staircases.page(str(kept.path), rows, curves, kept.engines()))
-        measured = sum(row["count"] for row in rows)
-        Console(stderr=True).print(
-            f"{measured} operators of {len(rows)} signatures: {escape(str(out))}", soft_wrap=True
-        )
+        said = f"{sum(row['count'] for row in rows)} operators of {len(rows)} signatures: {out}"
+        Console(stderr=True).print(said, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -203,7 +200,7 @@ def check(recipe: RecipeArg, target: TargetOpt = "cpu", set: SetOpt = []) -> Non
 
     parsed, device = _checked(recipe, target, set)
     print(yaml.safe_dump(parsed.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
-    Console(stderr=True).print(f"{parsed.name} is right for {device.name} ({escape(device.title)})")
+    Console(stderr=True).print(f"{parsed.name} is right for {device.name} ({device.title})", markup=False)
 
 
 @app.command()

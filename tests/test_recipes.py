@@ -83,7 +83,9 @@ def test_every_recipe_fits_every_target(name, target):
     recipe, device = recipe_of(name), target_of(target)
     assert recipe.name == name and device.name == target
     figures = device.catalogue is not None and device.catalogue.bandwidth_gb_s
-    if name in DEFAULT and target != "cpu" and not figures:  # milliseconds of a device that is not here, and of which nothing is known
+    if (
+        name in DEFAULT and target != "cpu" and not figures
+    ):  # milliseconds of a device that is not here, and of which nothing is known
         try:
             check_pair(recipe, device)  # it may be here after all
         except RecipeError as error:

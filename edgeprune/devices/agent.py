@@ -176,9 +176,8 @@ class Agent:
     def predict(self, engine: AgentEngine, images: np.ndarray) -> np.ndarray:
         """Masks of (B, H, W, 3) images, (B, H, W)."""
         source = self.link.put_array(images)
-        by = hash_obj([engine.model, engine.asked, time.time_ns()])[
-            :16
-        ]  # another process may ask about the same images
+        # another process may ask about the same images
+        by = hash_obj([engine.model, engine.asked, time.time_ns()])[:16]
         found = self._job(
             "predict", model=engine.model, image=source, out=f"{source}.{by}.npy", precision=engine.asked,
             seconds=self.target.run_seconds,

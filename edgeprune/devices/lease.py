@@ -17,9 +17,8 @@ _HERE = threading.RLock()  # within this process
 
 def path() -> Path:
     """The file that is locked; the agent of ssh targets locks the same one."""
-    return Path(
-        os.environ.get("EDGEPRUNE_LEASE", "/tmp/edgeprune.lease")
-    )  # not the user's own TMPDIR: all must find the same
+    # not the user's own TMPDIR: all users must find the same file
+    return Path(os.environ.get("EDGEPRUNE_LEASE", "/tmp/edgeprune.lease"))
 
 
 def _opened() -> int:

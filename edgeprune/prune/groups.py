@@ -85,9 +85,8 @@ class Trace:
         if len(source.args) > 1 and source.args[1] in self.parameters and node.args[1] in self.parameters:
             conv, norm = (self.parameters[n].rpartition(".")[0] for n in (source.args[1], node.args[1]))
             other, before = self.normed.setdefault(norm, conv), self._norm_before(source)
-            if (
-                self.norms.setdefault(conv, norm) != norm or other != conv
-            ):  # a layer with two norms, or a norm of two layers
+            # a layer with two norms, or a norm of two layers
+            if self.norms.setdefault(conv, norm) != norm or other != conv:
                 self.norms[conv] = self.norms[other] = ""
             if self.series.setdefault(norm, before) != before:  # called in a loop
                 self.series[norm] = ""

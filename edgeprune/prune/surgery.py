@@ -22,11 +22,8 @@ from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.plan import Plan, structure_hash
 
 Example = torch.Tensor | tuple[torch.Tensor, ...]  # what a network is run on
-UNLIKE = (
-    (1.0, 0.0),
-    (3.0, 1.0),
-    (0.3, -1.5),
-)  # contrast and brightness of the noise images that constants are judged on
+# contrast and brightness of the noise images that constants are judged on
+UNLIKE = ((1.0, 0.0), (3.0, 1.0), (0.3, -1.5))
 _WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
@@ -71,9 +68,8 @@ def _resize(module: nn.Module, rows: list[int] | None) -> None:
     if isinstance(module, nn.ConvTranspose2d):
         module.in_channels, module.out_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
     elif isinstance(module, (nn.Conv1d, nn.Conv2d)):
-        if (
-            rows is not None and module.groups > 1
-        ):  # of a depthwise one, channels go with all that they make; else a part of each group's
+        # of a depthwise one, channels go with all that they make; else a part of each group's
+        if rows is not None and module.groups > 1:
             module.groups = len({row // (module.out_channels // module.groups) for row in rows})
         module.out_channels = module.weight.shape[0]
         module.in_channels = module.weight.shape[1] * module.groups

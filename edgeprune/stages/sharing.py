@@ -46,9 +46,8 @@ def share_out(run: Run, cutter: Cutter, dense: ChannelGraph) -> tuple[Widths, di
     terms, step = cost.COSTS[recipe.budget.kind](cutter.graph), recipe.prune.step or run.target.channel_step
     whole = total(cost.COSTS[recipe.budget.kind](dense))(dense.widths())
     if recipe.budget.kind == "macs" and (missing := run.facts["load"]["macs"] - whole):
-        if (
-            missing > 0
-        ):  # operators that fvcore counts and the channel graph does not follow (einsum); what they read is never cut
+        # operators that fvcore counts and the channel graph does not follow (einsum); what they read is never cut
+        if missing > 0:
             terms, whole = [*terms, Term((), lambda widths: missing)], whole + missing
         else:
             run.console.print(
