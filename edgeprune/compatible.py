@@ -146,6 +146,10 @@ def _schedule(recipe: Recipe, name: str, schedule: Train) -> None:
     task, kinds = recipe.task, LOSSES[recipe.task]
     if schedule.loss.kind not in kinds:
         raise RecipeError(f"{name}.loss.kind: {task} is learnt by {' or '.join(kinds)}, not {schedule.loss.kind}")
+    if recipe.prune.method == "mtp" and schedule.autocast == "fp16" and "sparsity" in name:
+        raise RecipeError(
+            f"{name}.autocast: mtp reads the gradients of single losses, most of which fp16 rounds to 0; use bf16"
+        )
     if schedule.resample != "none" and task != "segmentation":
         raise RecipeError(f"{name}.resample: crops are laid around a class's pixels, which only segmentation has")
     if task == "detection" and schedule.loss.class_weights != "none":

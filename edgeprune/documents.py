@@ -143,6 +143,8 @@ def _said(schema: type[BaseModel], fault: Any) -> str:
 def _keys(schema: Any, key: Key) -> list[str]:
     """The valid keys of the section at `key`."""
     for part in key:
+        if isinstance(part, int):  # a place in a list of sections
+            continue
         field = schema.model_fields.get(part) if isinstance(schema, type) else None
         schema = _section(field.annotation) if field else None
         if schema is None:

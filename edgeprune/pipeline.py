@@ -40,6 +40,8 @@ from edgeprune.tasks import METRICS
 # of a target: not what the device is
 _WAY_THERE = {"host", "ssh", "python", "build_seconds", "run_seconds", "cool_below_c"}
 
+_NO_MATTER = {"workers", "checkpoint_every", "val_every"}  # of a recipe: how it is run, and how closely watched
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -238,7 +240,12 @@ def _inputs(recipe: Recipe) -> list[Any]:
 
 
 def _plain(part: Any) -> Any:
-    return part.model_dump(mode="json") if hasattr(part, "model_dump") else part
+    """As JSON, without the keys that no result hangs on."""
+    if hasattr(part, "model_dump"):
+        part = part.model_dump(mode="json")
+    if isinstance(part, list):
+        return [_plain(p) for p in part]
+    return {k: _plain(v) for k, v in part.items() if k not in _NO_MATTER} if isinstance(part, dict) else part
 
 
 def _do(job: Run, stage: Stage, key: str) -> dict[str, str]:

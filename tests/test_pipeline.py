@@ -79,6 +79,13 @@ def done(monkeypatch, board, tmp_path):
 EVERYTHING = ["load", "profile", "prune", "finetune", "compile", "verify"]
 
 
+@pytest.mark.parametrize("setting", ["data.workers=3", "train.checkpoint_every=7", "train.val_every=2"])
+def test_how_a_run_is_watched_changes_nothing(done, setting, monkeypatch):
+    monkeypatch.setattr(pipeline, "STAGES", [replace(s, depends=("data", "train")) for s in pipeline.STAGES])
+    assert done() == EVERYTHING
+    assert done(setting) == [] and done("train.lr=0.5") == EVERYTHING
+
+
 def test_another_patience_or_another_way_there_does_nothing_again(done):
     assert done() == EVERYTHING
     assert done(run_seconds=5000, build_seconds=7, ssh=["-p", "2222"], python="/opt/python", cool_below_c=60) == []

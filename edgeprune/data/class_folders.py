@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from edgeprune.data.dataset import Color, Pair, Size, in_colour, opened, resized
 from edgeprune.data.layout import folder, images_in
@@ -36,7 +36,7 @@ class Classed:
         if index in self._kept:
             return self._kept[index]
         path = self.files[index][0]
-        image = in_colour(path, opened(path, "image"))
+        image = in_colour(path, ImageOps.exif_transpose(opened(path, "image")))
         if self.size is not None:
             image = image.resize(resized(image, self.size), Image.Resampling.BILINEAR)
         pair = np.array(image, dtype=np.uint8), self.label(index)
@@ -59,10 +59,15 @@ def open_class_folders(root: Path, split: str, size: Size, cache: bool = False) 
         DataError: a folder is missing, fewer than two classes, or a class that training does not know.
     """
     folder(root)
-    names = sorted(p.name for p in folder(root / "train").iterdir() if p.is_dir())
+    names = _folders(root / "train")
     if not 2 <= len(names) <= 255:
         raise DataError(f"{root / 'train'}: {len(names)} folders; 2 to 255, one a class, are wanted")
-    if unknown := sorted({p.name for p in folder(root / split).iterdir() if p.is_dir()} - set(names)):
+    if unknown := sorted(set(_folders(root / split)) - set(names)):
         raise DataError(f"{root / split}: class {unknown[0]} is not in {root / 'train'}")
     files = [(path, k) for k, name in enumerate(names) for path in images_in(root / split / name)]
     return Classed(files, names, colors(len(names)), size, cache)
+
+
+def _folders(home: Path) -> list[str]:
+    """Names in order, without hidden ones (.ipynb_checkpoints)."""
+    return sorted(p.name for p in folder(home).iterdir() if p.is_dir() and not p.name.startswith("."))

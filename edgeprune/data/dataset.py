@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import struct
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,7 +74,7 @@ class Files:
         return self._ids_of(path, _opened_label(path))
 
     def _read(self, image_path: Path, label_path: Path) -> Pair:
-        image, raw = opened(image_path, "image"), _opened_label(label_path)
+        image, raw = upright(image_path, opened(image_path, "image")), _opened_label(label_path)
         if image.size != raw.size:
             raise DataError(
                 f"{label_path}: label is {raw.height}x{raw.width}, its image {image.height}x{image.width} (height x width)"
@@ -130,6 +132,22 @@ def in_colour(path: Path, image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         raise DataError(f"{path}: image has mode {image.mode}; 8 bits a channel are wanted")
     return image.convert("RGB")
+
+
+def upright(path: Path, image: Image.Image) -> Image.Image:
+    """The image, if its pixels lie as they are shown: who drew its labels on a rotated view has other places in mind.
+
+    Raises:
+        DataError: its EXIF says that it is to be turned or mirrored.
+    """
+    turned = 1
+    with contextlib.suppress(SyntaxError, ValueError, OSError, struct.error):  # EXIF is seldom whole
+        turned = image.getexif().get(0x0112, 1)
+    if turned not in (0, 1):
+        raise DataError(
+            f"{path}: image is stored turned (EXIF orientation {turned}); write it, and its labels, upright (mogrify -auto-orient)"
+        )
+    return image
 
 
 def opened(path: Path, what: str) -> Image.Image:

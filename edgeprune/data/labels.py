@@ -46,7 +46,7 @@ def moved_boxes(label: np.ndarray, matrix: torch.Tensor, crop: tuple[int, int]) 
     whole = areas(boxes)
     boxes[:, 0:4:2], boxes[:, 1:4:2] = boxes[:, 0:4:2].clip(0, crop[1]), boxes[:, 1:4:2].clip(0, crop[0])
     seen = areas(boxes)
-    boxes[seen < _VISIBLE * whole, 5] = 1
+    boxes[(seen < _VISIBLE * whole) & (boxes[:, 5] == 0), 5] = DIFFICULT  # a crowd stays one
     boxes = boxes[(boxes[:, 2] - boxes[:, 0] >= 1) & (boxes[:, 3] - boxes[:, 1] >= 1)]
     if len(boxes) > MOST_BOXES:
         boxes = boxes[np.argsort(-areas(boxes), kind="stable")[:MOST_BOXES]]

@@ -157,4 +157,10 @@ def _stripped(tensors: dict[str, torch.Tensor], net: nn.Module) -> dict[str, tor
         for prefix in _PREFIXES:
             if all(k.startswith(prefix) for k in tensors):
                 tensors, changed = {k.removeprefix(prefix): v for k, v in tensors.items()}, True
+    for prefix in (
+        _PREFIXES if not want & set(tensors) else ()
+    ):  # beside a trainer's network lie a loss's weights, a metric's counts
+        inside = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        if want <= set(inside):
+            return inside
     return tensors

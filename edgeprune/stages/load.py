@@ -131,8 +131,8 @@ def example(run: Run) -> torch.Tensor:
 
 
 def _read_through(run: Run, split: str, most: int = 2000) -> None:
-    """Read every image once, so that a faulty file is named now and not after hours of training; and say which classes no label
-    holds.
+    """Read every image once (of large sets as many as `most`, spread evenly), so that a faulty file is named now and not after hours of
+    training; and say which classes no label holds.
 
     Raises:
         DataError: a faulty file; a training set in which only one of several classes is ever there.
@@ -140,18 +140,13 @@ def _read_through(run: Run, split: str, most: int = 2000) -> None:
     data = dataset(run, split)
     count, holders = min(len(data), most), np.zeros(len(data.classes), np.int64)
     with Progress(f"reading {split}", count, unit="images") as bar:
-        for index in range(count):
-            holders += KINDS[run.recipe.task].count(data[index][1], len(holders))[:-1] > 0
+        for number in range(count):
+            holders += KINDS[run.recipe.task].count(data[number * len(data) // count][1], len(holders))[:-1] > 0
             bar.move(1)
     never = [name for name, found in zip(data.classes, holders, strict=True) if not found]
     if not never:
         return
-    if (
-        split == "train"
-        and run.recipe.task != "detection"
-        and count == len(data)
-        and len(never) >= len(holders) - 1 > 0
-    ):
+    if split == "train" and run.recipe.task != "detection" and len(never) >= len(holders) - 1 > 0:
         raise DataError(
             f"data: all that is judged in {count} training labels is of one class; never there: {', '.join(never)}. Labels hold "
             "class ids, 0 to K - 1, and 255 means not judged"
@@ -187,6 +182,11 @@ def load(run: Run) -> dict[str, Any]:
     recipe, home = run.recipe, run.folder / "load"
     for split in ("train", "val"):
         _read_through(run, split)
+    taught, judged = (dataset(run, split).classes for split in ("train", "val"))
+    if taught != judged:
+        raise DataError(
+            f"data: training has the classes {', '.join(taught)}, validation {', '.join(judged)}; both must number them alike"
+        )
     net = build(run)
     fits.check(net, example(run), recipe.task, dataset(run, "train").classes, recipe.prune.never)
     _weights(run, net)

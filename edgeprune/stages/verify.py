@@ -50,12 +50,15 @@ def verify(run: Run) -> dict[str, Any]:
     if here:
         runners["engine"] = engine(run, "pruned").predict
     found: dict[str, Any] = {}
+    rows: dict[str, Any] = {}
+    last: Any = None
     for name, predict in runners.items():
         with Progress(f"judging {name}", len(data), unit="images") as bar:
-            found[name] = task.evaluate(predict, data, tick=bar.move)
+            last = task.evaluate(predict, data, tick=bar.move)
+        rows[name] = task.row(last)
+        if name in ("dense", "pruned"):  # each holds the masks of all images
+            found[name] = last
     told = (task.metric.key, task.metric.more[0], task.metric.per_class)
-    rows = {name: task.row(f) for name, f in found.items()}
-    last = list(found.values())[-1]
     facts: dict[str, Any] = {
         "measured": here,
         "attribution": [{"stage": n, **{key: row[key] for key in told}} for n, row in rows.items()],

@@ -75,7 +75,9 @@ def train(
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[unused])
     per_epoch = batches.per_epoch / (cfg.accumulate * accelerator.num_processes)  # optimiser steps
     steps = total_steps(cfg, per_epoch)
-    key = hash_obj([cfg.model_dump(mode="json"), seed, steps, context, fingerprint(net)])
+    key = hash_obj(
+        [cfg.model_dump(mode="json", exclude={"checkpoint_every", "val_every"}), seed, steps, context, fingerprint(net)]
+    )
     layout = image_layout(cfg.channels_last, net)
     wrapped, optimizer = accelerator.prepare(lie(net, layout), _optimizer(net, cfg))
     scaler = torch.amp.GradScaler(accelerator.device.type, enabled=cfg.autocast == "fp16")
@@ -191,7 +193,12 @@ def _optimizer(net: nn.Module, cfg: Any) -> torch.optim.Optimizer:
 def _ema(net: nn.Module, decay: float | None) -> Any:
     if decay is None:
         return None
-    average = torch.optim.swa_utils.get_ema_multi_avg_fn(decay)
+
+    def average(held: Any, new: Any, count: Any) -> None:
+        # or a short training would end with the weights of its first step, which the average begins with
+        warm = min(decay, (1 + int(count)) / (10 + int(count)))
+        torch.optim.swa_utils.get_ema_multi_avg_fn(warm)(held, new, count)
+
     return torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=average, use_buffers=True)
 
 

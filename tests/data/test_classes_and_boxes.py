@@ -11,8 +11,9 @@ from PIL import Image
 
 from edgeprune.data import check, open_dataset
 from edgeprune.data.boxes import Boxed
-from edgeprune.data.class_folders import Classed
-from edgeprune.data.labels import KINDS, moved_boxes
+from edgeprune.data.class_folders import Classed, open_class_folders
+from edgeprune.data.dataset import Files, ids_table
+from edgeprune.data.labels import CROWD, KINDS, moved_boxes
 from edgeprune.data.loader import train_loader
 from edgeprune.errors import DataError
 from edgeprune.recipe import Train
@@ -249,6 +250,37 @@ def test_what_a_view_hardly_shows_is_not_judged():
     boxes = np.array([[0, 0, 10, 10, 0, 0], [0, 0, 24, 10, 1, 0], [10, 0, 40, 10, 2, 0]], np.float32)
     rows = moved_boxes(boxes, matrix, (30, 30))
     assert rows[rows[:, 4] >= 0].tolist() == [[0, 0, 4, 10, 1, 1], [0, 0, 20, 10, 2, 0]] and rows.shape == (128, 6)
+
+
+def test_a_crowd_that_a_view_cuts_stays_one():
+    matrix = torch.tensor([[[1.0, 0, -60], [0, 1, 0]]])
+    rows = moved_boxes(np.array([[0, 0, 80, 50, 0, CROWD]], np.float32), matrix, (60, 60))
+    assert rows[rows[:, 4] >= 0].tolist() == [[0, 0, 20, 50, 0, CROWD]]
+
+
+def test_hidden_folders_are_no_classes(tmp_path):
+    for split in ("train", "val"):
+        for name in ("cat", "dog", ".ipynb_checkpoints"):
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / split / name / "a.png")
+    assert open_class_folders(tmp_path, "val", None).classes == ["cat", "dog"]
+
+
+def test_what_is_stored_turned_is_turned_for_a_class_and_refused_for_labels(tmp_path):
+    path, pixels = tmp_path / "a.png", np.zeros((4, 8, 3), np.uint8)
+    pixels[0, 0] = 255
+    told = Image.Exif()
+    told[0x0112] = 6
+    Image.fromarray(pixels).save(path, exif=told)
+    Image.new("L", (4, 8)).save(tmp_path / "label.png")
+    image, _ = Classed([(path, 0)], ["a", "b"], [], None)[0]
+    assert image.shape == (8, 4, 3) and image[0, 3, 0] == 255
+    for data in (
+        Boxed([(path, path, [])], ["a"], [], None),
+        Files([(path, tmp_path / "label.png")], ["a", "b"], [], None, ids_table(2, [])),
+    ):
+        with pytest.raises(DataError, match=r"a\.png: image is stored turned \(EXIF orientation 6\)"):
+            data[0]
 
 
 def test_data_check_counts_images_and_boxes(cli, tmp_path):

@@ -141,6 +141,13 @@ def test_a_trainer_around_the_network(tmp_path, name):
     assert all(torch.equal(v, ours[k]) for k, v in found.items())
 
 
+def test_any_network_in_a_trainer_that_keeps_a_loss_beside_it(tmp_path):
+    ours = tensors_of("segnet")
+    published = {f"model.{k}": v for k, v in ours.items()} | {"criterion.weight": torch.ones(5)}
+    found = loaded(tmp_path, "segnet", published)
+    assert all(torch.equal(v, ours[k]) for k, v in found.items())
+
+
 def test_the_encoders_own_classifier_is_left_out(tmp_path):
     ours = tensors_of("erfnet")
     published = {f"module.{k}": v for k, v in ours.items()} | {"module.encoder.output_conv.bias": torch.ones(5)}

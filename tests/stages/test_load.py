@@ -1,10 +1,14 @@
 """What the dense and the pruned network score, by the recipe's protocol."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from PIL import Image
 from rich.console import Console
 
 from edgeprune import models
+from edgeprune.errors import DataError
 from edgeprune.recipe import load_recipe
 from edgeprune.stages import load
 from edgeprune.stages.run import Run
@@ -71,3 +75,36 @@ def test_by_default_views_are_of_the_engines_size(tmp_path):
     assert run.recipe.train is not None
     made = load.batches(run, run.recipe.train, 0)
     assert made.data is load.dataset(run, "train") and made.crop == (32, 64)
+
+
+def test_large_sets_are_read_all_over_and_still_refused_where_only_one_class_is_there(tmp_path):
+    """Labels of 0 and 255, where 255 is not judged: a whole set of one class, however many files are looked at."""
+    run = runs_of(tmp_path)
+    read: list[int] = []
+
+    class Many:
+        classes = ["dark", "bright"]
+
+        def __len__(self):
+            return 10
+
+        def __getitem__(self, index):
+            read.append(index)
+            return np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load, "dataset", lambda run, split: Many())
+        with pytest.raises(
+            DataError, match="all that is judged in 5 training labels is of one class; never there: bright"
+        ):
+            load._read_through(run, "train", most=5)
+    assert read == [0, 2, 4, 6, 8]
+
+
+def test_splits_that_number_their_classes_differently_are_refused(tmp_path, monkeypatch):
+    run = runs_of(tmp_path)
+    of = load.dataset
+    other = {"train": of(run, "train"), "val": replace(of(run, "val"), classes=["bright", "dark"])}
+    monkeypatch.setattr(load, "dataset", lambda run, split: other[split])
+    with pytest.raises(DataError, match="training has the classes dark, bright, validation bright, dark"):
+        load.load(run)

@@ -326,6 +326,43 @@ def test_averaged_weights_are_what_is_validated_and_rare_validations_are_not_non
     assert len(seen) == 2 and net not in seen
 
 
+def test_averaged_weights_of_a_short_training_are_not_those_of_its_first_step(tmp_path: Path):
+    net, batches, cfg = setup(steps=20, ema=0.999, checkpoint_every=50)
+    first: list[torch.Tensor] = []
+    own = lambda: next(net.parameters()).detach().clone()  # noqa: E731
+    before = own()
+    train(
+        net,
+        batches,
+        cfg,
+        tmp_path,
+        loss=LOSS,
+        seed=1,
+        title="t",
+        hooks=Hooks(after_backward=lambda: first.append(own())),
+    )
+    averaged, last = own(), first[-1]
+    assert (averaged - last).norm() < 0.7 * (averaged - before).norm(), "0.999 ** 20 of the first step's would be left"
+
+
+def test_what_changes_no_weight_does_not_keep_a_training_from_going_on(tmp_path: Path):
+    net, batches, cfg = setup()
+    left = 5
+
+    def kill():
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(net, batches, cfg, tmp_path, loss=LOSS, seed=1, title="t", hooks=Hooks(after_backward=kill))
+    net, batches, cfg = setup(checkpoint_every=3, val_every=1)
+    done = Hooks()
+    train(net, batches, cfg, tmp_path, loss=LOSS, seed=1, title="t", hooks=done)
+    assert [note["step"] for note in done.history] == [1, 2, 3, 4, 5, 6] and left == 0
+
+
 def test_a_schedule_shorter_than_its_warm_up_still_falls():
     cfg = Train(steps=500, warmup_steps=1000, lr=1.0)
     rates = [learning_rate(cfg, step, 500) for step in (0, 249, 250, 499)]
