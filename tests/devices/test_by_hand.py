@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from edgeprune.devices import ssh
 from edgeprune.recipe import load_recipe
 from edgeprune.stages import profile
 from edgeprune.target import load_target
+from tests.devices.brought import as_if_of
 from tests.e2e.running import SETTINGS
 
 SMALL = [*SETTINGS, "deploy.parity_images=5", "deploy.latency_runs=8"]
@@ -60,17 +60,6 @@ def over_ssh(targets, tmp_path_factory):
     return runs
 
 
-def _as_if_of(brought: bytes, device: str, path: Path) -> None:
-    """The board that was not reached has no GPU either."""
-    with zipfile.ZipFile(io.BytesIO(brought)) as old, zipfile.ZipFile(path, "w") as new:
-        for name in old.namelist():
-            content = old.read(name)
-            if name == "result.json":
-                told = json.loads(content)
-                content = json.dumps(told | {"ran_on": told["ran_on"] | {"device": device}}).encode()
-            new.writestr(name, content)
-
-
 @pytest.fixture(scope="module")
 def by_hand(targets, server, tmp_path_factory):
     """(runs' folder, result.zip): bundled here, copied there, run there, brought back."""
@@ -85,7 +74,7 @@ def by_hand(targets, server, tmp_path_factory):
     ran = subprocess.run([*line, told], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     brought = subprocess.run([*line, "cat ~/quickstart@board/result.zip"], capture_output=True, check=True).stdout
-    _as_if_of(brought, "GPU", runs / "brought.zip")
+    as_if_of("GPU", brought, runs / "brought.zip")  # the board that was not reached has no GPU either
     (runs / "of_the_cpu.zip").write_bytes(brought)
     assert (there / "quickstart@board" / "result.json").exists()
     return runs, runs / "brought.zip"

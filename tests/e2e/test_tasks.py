@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgeprune.deploy import fair, front
+from tests.devices.brought import as_if_of
 from tests.e2e.running import called
 
 SETTINGS = [
@@ -87,7 +88,11 @@ def test_the_bundle_is_checked_without_edgeprune_and_its_result_brought_back(tmp
     names = {g["name"] for g in r["gates"]}
     assert names == ({"top1_drop", "class_drop", "top1_agreement"} if task == "classification" else {"box_agreement"})
     assert r["not_judged"] == ([] if task == "classification" else ["class_drop", "map_drop"])
-    code, _, err = cli("verify", "--result", str(tmp_path / "r.zip"), "--runs-dir", str(tmp_path))
+    brought = tmp_path / "r.zip"
+    code, _, err = cli("verify", "--result", str(brought), "--runs-dir", str(tmp_path))
+    assert code == 1 and "it ran on CPU, and intel-gpu means GPU" in err
+    as_if_of("GPU", brought.read_bytes(), brought)
+    code, _, err = cli("verify", "--result", str(brought), "--runs-dir", str(tmp_path))
     assert code == 0, err
     told = json.loads((home / "report.json").read_text())
     assert told["engine"]["measured"] and told["engine"][agreement] == 1 and told["engine"]["images"] == 3
