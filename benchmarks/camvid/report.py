@@ -133,14 +133,12 @@ def _network(network: str, place: str, pick: Pick) -> list[str]:
     for budget in sorted(study.BUDGETS, key=lambda b: -float(b[:-1])):
         if lines_of_it := table(pick, network, budget, list(study.METHODS)):
             lines += [f"### {network} at {budget}, {on}", "", *lines_of_it]
-        rows = [several(found) for m in study.METHODS if (found := pick(network=network, budget=budget, entry=m))]
-        for row in rows:
-            points.setdefault(row["entry"], []).append(
-                (row["again"] or row["share"], row["score"], row["spread"] or 0.0)
-            )
-    figures.front(
-        DOCS / "results" / f"{figure}.svg", points, float(np.mean(scores)), f"{network} on CamVid, engines on {on}"
-    )
+        for entry in study.METHODS:
+            if found := pick(network=network, budget=budget, entry=entry):
+                row, lost = several(found), [r["table"]["score"] - r["table"]["dense_score"] for r in found]
+                spread = float(np.std(lost, ddof=1)) if len(lost) > 1 else 0.0
+                points.setdefault(entry, []).append((row["again"] or row["share"], float(np.mean(lost)), spread))
+    figures.front(DOCS / "results" / f"{figure}.svg", points, f"{network} on CamVid, engines on {on}")
     lines += [f"![accuracy against measured latency](results/{figure}.svg)", ""]
     shown = {
         m: pick(network=network, budget="0.5x", entry=m, seed=0)
