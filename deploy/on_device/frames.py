@@ -3,6 +3,7 @@
 Videos and cameras want OpenCV (JetPack brings it) or PyAV; JPEG one of Pillow, OpenCV, PyAV's imageio.
 """
 
+import collections
 import importlib.util
 import os
 
@@ -19,9 +20,8 @@ def frames(source):
         if not names:
             raise ValueError("%s holds no images (%s)" % (source, ", ".join(IMAGES)))
         stems = [os.path.splitext(n)[0] for n in names]
-        # masks are named by the stem; a.jpg and a.png would share one
-        stems = [s if stems.count(s) == 1 else n for s, n in zip(stems, names)]
-        return ((s, image(os.path.join(source, n))) for s, n in zip(stems, names))
+        often = collections.Counter(stems)  # masks are named by the stem; a.jpg and a.png would share one
+        return ((s if often[s] == 1 else n, image(os.path.join(source, n))) for s, n in zip(stems, names))
     if not os.path.exists(source):
         raise ValueError("%s: no such file, folder or camera" % source)
     if source.lower().endswith(IMAGES):

@@ -283,6 +283,13 @@ def test_what_is_stored_turned_is_turned_for_a_class_and_refused_for_labels(tmp_
             data[0]
 
 
+def test_exif_that_cannot_be_read_tells_nothing(tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (8, 4)).save(path, exif=b"Exif\x00\x00no TIFF at all")
+    for data in (Classed([(path, 0)], ["a", "b"], [], None), Boxed([(path, path, [])], ["a"], [], None)):
+        assert data[0][0].shape == (4, 8, 3)
+
+
 def test_data_check_counts_images_and_boxes(cli, tmp_path):
     cifar(tmp_path / "c")
     out = tmp_path / "sheet.png"

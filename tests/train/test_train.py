@@ -191,21 +191,25 @@ class Killed(Exception):
     pass
 
 
+def killed_at(step: int) -> Hooks:
+    """Hooks of a training that ends in that step."""
+    seen: list[None] = []
+
+    def kill():
+        seen.append(None)
+        if len(seen) == step:
+            raise Killed
+
+    return Hooks(after_backward=kill)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path, optimizer):
     net, batches, cfg = setup(optimizer=optimizer)
     train(net, batches, cfg, tmp_path / "whole", loss=LOSS, seed=1, title="t", hooks=Hooks())
     again, batches, cfg = setup(optimizer=optimizer)
-    left = 5
-
-    def kill():
-        nonlocal left
-        left -= 1
-        if left == 0:
-            raise Killed
-
     with pytest.raises(Killed):
-        train(again, batches, cfg, tmp_path / "cut", loss=LOSS, seed=1, title="t", hooks=Hooks(after_backward=kill))
+        train(again, batches, cfg, tmp_path / "cut", loss=LOSS, seed=1, title="t", hooks=killed_at(5))
     fresh, batches, cfg = setup(optimizer=optimizer)
     train(fresh, batches, cfg, tmp_path / "cut", loss=LOSS, seed=1, title="t", hooks=Hooks())
     assert fingerprint(fresh) == fingerprint(net)
@@ -347,20 +351,12 @@ def test_averaged_weights_of_a_short_training_are_not_those_of_its_first_step(tm
 
 def test_what_changes_no_weight_does_not_keep_a_training_from_going_on(tmp_path: Path):
     net, batches, cfg = setup()
-    left = 5
-
-    def kill():
-        nonlocal left
-        left -= 1
-        if left == 0:
-            raise Killed
-
     with pytest.raises(Killed):
-        train(net, batches, cfg, tmp_path, loss=LOSS, seed=1, title="t", hooks=Hooks(after_backward=kill))
+        train(net, batches, cfg, tmp_path, loss=LOSS, seed=1, title="t", hooks=killed_at(5))
     net, batches, cfg = setup(checkpoint_every=3, val_every=1)
     done = Hooks()
     train(net, batches, cfg, tmp_path, loss=LOSS, seed=1, title="t", hooks=done)
-    assert [note["step"] for note in done.history] == [1, 2, 3, 4, 5, 6] and left == 0
+    assert [note["step"] for note in done.history] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_schedule_shorter_than_its_warm_up_still_falls():
