@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from edgeprune.data.dataset import Color, Pair, Size, in_colour, opened, resized, turn
+from edgeprune.data.dataset import Color, Pair, Size, in_colour, opened, resized
 from edgeprune.data.layout import folder, images_in
 from edgeprune.data.palettes import colors
 from edgeprune.errors import DataError
@@ -36,8 +36,7 @@ class Classed:
         if index in self._kept:
             return self._kept[index]
         path = self.files[index][0]
-        image = opened(path, "image")
-        image = in_colour(path, ImageOps.exif_transpose(image) if turn(image) else image)
+        image = in_colour(path, ImageOps.exif_transpose(opened(path, "image")))
         if self.size is not None:
             image = image.resize(resized(image, self.size), Image.Resampling.BILINEAR)
         pair = np.array(image, dtype=np.uint8), self.label(index)

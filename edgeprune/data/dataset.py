@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import struct
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,21 +132,14 @@ def in_colour(path: Path, image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def turn(image: Image.Image) -> int:
-    """EXIF's orientation; 0 where the pixels lie as they are shown, or nothing readable is told."""
-    with contextlib.suppress(SyntaxError, ValueError, OSError, struct.error):  # EXIF is seldom whole
-        told = image.getexif().get(0x0112, 0)
-        return 0 if told == 1 else told
-    return 0
-
-
 def upright(path: Path, image: Image.Image) -> Image.Image:
     """The image, if its pixels lie as they are shown: who drew its labels on a rotated view has other places in mind.
 
     Raises:
         DataError: its EXIF says that it is to be turned or mirrored.
     """
-    if turned := turn(image):
+    turned = image.getexif().get(0x0112)  # Pillow tells of EXIF that is not whole as if there were none
+    if turned in range(2, 9):
         raise DataError(
             f"{path}: image is stored turned (EXIF orientation {turned}); write it, and its labels, upright (mogrify -auto-orient)"
         )

@@ -283,10 +283,15 @@ def test_what_is_stored_turned_is_turned_for_a_class_and_refused_for_labels(tmp_
             data[0]
 
 
-def test_exif_that_cannot_be_read_tells_nothing(tmp_path):
-    path = tmp_path / "a.jpg"
-    Image.new("RGB", (8, 4)).save(path, exif=b"Exif\x00\x00no TIFF at all")
-    for data in (Classed([(path, 0)], ["a", "b"], [], None), Boxed([(path, path, [])], ["a"], [], None)):
+@pytest.mark.parametrize("orientation", [0, 1, 99])
+def test_an_orientation_that_turns_nothing_is_none(tmp_path, orientation):
+    told = Image.Exif()
+    told[0x0112] = orientation
+    Image.new("RGB", (8, 4)).save(tmp_path / "a.png", exif=told)
+    for data in (
+        Classed([(tmp_path / "a.png", 0)], ["a", "b"], [], None),
+        Boxed([(tmp_path / "a.png", tmp_path, [])], ["a"], [], None),
+    ):
         assert data[0][0].shape == (4, 8, 3)
 
 
