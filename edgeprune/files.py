@@ -121,10 +121,10 @@ def hash_tree(root: Path, *, looked_at: int = 512) -> str:
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Write safetensors atomically."""
+    """Write safetensors atomically; of a network's state without its extra state, which need not be tensors."""
     from safetensors.torch import save_file
 
-    whole = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    whole = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items() if not k.endswith("_extra_state")}
     replace_with(Path(path), lambda p: save_file(whole, p))
 
 

@@ -14,6 +14,7 @@ import onnx
 import torch
 from torch import nn
 
+from edgeprune.deploy import culprit
 from edgeprune.deploy.heads import COARSE, HEADS, argmax, coarsened
 from edgeprune.deploy.pools import with_pooled_means, with_split_pools
 from edgeprune.errors import ExportError
@@ -137,7 +138,7 @@ def export(shipped: Heads, size: tuple[int, int], path: Path, opset: int) -> Non
         path.unlink(missing_ok=True)
         raise
     except Exception as error:
-        line = next((text for text in reversed(str(error).splitlines()) if text.strip()), type(error).__name__)
-        raise ExportError(f"export: PyTorch cannot export the network to ONNX: {line.strip()[:200]}") from error
+        why = culprit.of_export(error, shipped, image)
+        raise ExportError(f"export: PyTorch cannot export the network to ONNX: {why}") from error
     finally:
         logging.disable(before)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from edgeprune.errors import CheckpointError
+from edgeprune.models.state import EXTRA, tensors_of
 
 _INSIDE = ("state_dict", "model_state_dict", "model", "net", "weights")
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
@@ -32,7 +33,7 @@ def load_checkpoint(net: nn.Module, path: str | Path, head: bool = True) -> list
         CheckpointError: one line: no such file, code inside, missing or left-over keys, another shape, NaN.
     """
     path = Path(path).expanduser()
-    have, want = _stripped(_read(path), net), net.state_dict()
+    have, want = _stripped(_read(path), net), tensors_of(net)
     rename = getattr(net, "rename", None)
     if rename is not None:
         have = rename(have)
@@ -71,7 +72,7 @@ def load_backbone(net: nn.Module, path: str | Path) -> int:
         CheckpointError: one line: as `load_checkpoint`, or no such backbone in the network.
     """
     path = Path(path).expanduser()
-    have, want = _stripped(_read(path), net), net.state_dict()
+    have, want = _stripped(_read(path), net), tensors_of(net)
     have = {k: v for k, v in have.items() if k.partition(".")[0] not in _CLASSIFIERS}
     names = [{f"{prefix}{_deep(k, want)}": v for k, v in have.items()} for prefix in _BACKBONES]
     best = max(names, key=lambda found: len(set(found) & set(want)))
@@ -142,7 +143,7 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
             content = content[key]
     if not isinstance(content, dict) or not content:
         raise CheckpointError(f"{path}: holds {type(content).__name__}, not a dict of weights")
-    content = {k: v for k, v in content.items() if k not in _COUNTERS}
+    content = {k: v for k, v in content.items() if k not in _COUNTERS and not str(k).endswith(EXTRA)}
     bad = next((k for k, v in content.items() if not (isinstance(k, str) and isinstance(v, torch.Tensor))), None)
     if bad is not None:
         raise CheckpointError(f"{path}: {bad} is {type(content[bad]).__name__}, not a named tensor")
@@ -150,7 +151,7 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _stripped(tensors: dict[str, torch.Tensor], net: nn.Module) -> dict[str, torch.Tensor]:
-    want = set(net.state_dict())
+    want = set(tensors_of(net))
     changed = True
     while changed and not want & set(tensors):
         changed = False

@@ -10,13 +10,14 @@ from torch import nn
 
 from edgeprune.errors import CheckpointError, SurgeryError, first_line
 from edgeprune.files import load_tensors, save_tensors
+from edgeprune.models.state import load_weights, weights_of
 from edgeprune.prune.plan import Plan, read_plan, save_plan
 from edgeprune.prune.surgery import shrink
 
 
 def save_pruned(folder: Path, net: nn.Module, plan: Plan, network: dict[str, Any]) -> None:
     """Write a pruned network; `network` are `models.build`'s arguments for the dense one."""
-    save_tensors(folder / "weights.safetensors", dict(net.state_dict()))
+    save_tensors(folder / "weights.safetensors", weights_of(net))
     save_plan(folder / "plan.json", plan, network)
 
 
@@ -26,7 +27,7 @@ def restore(dense: nn.Module, plan: Plan, weights: Path) -> nn.Module:
     Raises:
         CheckpointError: the weights belong to another plan.
     """
-    small = shrink(dense, plan)
+    small = shrink(dense.train(), plan)
     tensors = load_tensors(weights)
     for name, value in tensors.items():  # biases that folding has added
         path, _, leaf = name.rpartition(".")
@@ -34,7 +35,7 @@ def restore(dense: nn.Module, plan: Plan, weights: Path) -> nn.Module:
         if leaf == "bias" and getattr(module, "bias", None) is None:
             module.bias = nn.Parameter(torch.zeros_like(value))
     try:
-        small.load_state_dict(tensors)
+        load_weights(small, tensors)
     except RuntimeError as error:
         line = str(error).strip().splitlines()[-1].strip()
         raise CheckpointError(f"{weights}: does not fit the plan beside it ({line})") from error

@@ -12,6 +12,7 @@ from torch import nn
 
 from edgeprune.errors import SurgeryError
 from edgeprune.files import read_json, write_json
+from edgeprune.models.state import tensors_of
 from edgeprune.prune.blocks import may_vanish
 from edgeprune.prune.channels import ChannelGraph
 
@@ -37,7 +38,7 @@ class Plan:
 
 def structure_hash(net: nn.Module) -> str:
     """Hash of every tensor's name and shape: a plan fits only the structure that it was made for."""
-    text = "\n".join(f"{k} {tuple(v.shape)}" for k, v in net.state_dict().items())
+    text = "\n".join(f"{k} {tuple(v.shape)}" for k, v in tensors_of(net).items())
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -80,7 +81,7 @@ def compose(net: nn.Module, graph: ChannelGraph, first: Plan, second: Plan) -> P
     Raises:
         SurgeryError: their units do not fit together.
     """
-    state, tensors = net.state_dict(), dict(first.tensors)
+    state, tensors = tensors_of(net), dict(first.tensors)
     for name, axes in second.tensors.items():
         if name not in state:  # a bias that folding has added
             continue

@@ -10,6 +10,7 @@ from accelerate import PartialState
 from torch import nn
 
 from edgeprune.files import save_tensors, write_json
+from edgeprune.models.state import weights_of
 from edgeprune.prune.artefact import restore
 from edgeprune.prune.plan import read_plan, save_plan
 from edgeprune.stages import load
@@ -45,10 +46,11 @@ def finetune(run: Run) -> dict[str, Any]:
         net, loader, cfg, home, loss=task.loss(cfg.loss, loader.data), seed=recipe.seed + 1, title="finetune",
         hooks=load.hooks(run, distill=_taught(run) if cfg.distill else None, after_backward=hold), context=run.key,
     )  # fmt: skip
-    found = load.score(run, net)
     plan, network = read_plan(run.folder / "prune" / "plan.json")
-    save_tensors(home / "weights.safetensors", dict(net.state_dict()))
+    save_tensors(home / "weights.safetensors", weights_of(net))
     save_plan(home / "plan.json", plan, network)
+    net = pruned(run, "finetune")  # what is told is of the weights that were stored
+    found = load.score(run, net)
     facts = load.facts_of(run, net, found)
     facts[f"{key}_cut"], facts[f"{key}_recalibrated"] = cut.score, recalibrated.score
     write_json(home / "pruned.json", facts)

@@ -20,6 +20,7 @@ from edgeprune.errors import DataError, RecipeError
 from edgeprune.files import load_tensors, save_tensors, write_json
 from edgeprune.measure import protocol
 from edgeprune.measure.miou import evaluate
+from edgeprune.models.state import load_weights, weights_of
 from edgeprune.profile.macs import count_macs, count_params
 from edgeprune.progress import Progress
 from edgeprune.stages import fits
@@ -87,7 +88,7 @@ def network_spec(run: Run) -> dict[str, Any]:
 def dense(run: Run) -> nn.Module:
     """The trained dense network of this run."""
     net = build(run)
-    net.load_state_dict(load_tensors(run.folder / "load" / "weights.safetensors"))
+    load_weights(net, load_tensors(run.folder / "load" / "weights.safetensors"))
     return net.eval()
 
 
@@ -197,8 +198,9 @@ def load(run: Run) -> dict[str, Any]:
             net, loader, recipe.train, home, loss=loss, seed=recipe.seed, title="dense", hooks=hooks(run),
             context=run.key,
         )  # fmt: skip
+    save_tensors(home / "weights.safetensors", weights_of(net))
+    net = dense(run)  # what is told is of the weights that were stored
     found = score(run, net)
-    save_tensors(home / "weights.safetensors", dict(net.state_dict()))
     facts = facts_of(run, net, found)
     write_json(home / "dense.json", facts)
     run.console.print(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -46,14 +46,16 @@ def imitate(
     Raises:
         EdgepruneError: the loss is NaN or infinite.
     """
-    layout, device = image_layout(cfg.channels_last, student), next(teacher.parameters()).device
-    lie(student.to(device), layout).train()
+    device = next(teacher.parameters()).device
+    first = next(batches)
+    layout = image_layout(cfg.channels_last, student.to(device), first[0][:2].to(device))
+    lie(student, layout).train()
     lie(teacher, layout).eval()
     peak = gentle * (cfg.lr if cfg.optimizer == "adamw" else _RATE)
     optimizer = torch.optim.AdamW(student.parameters(), lr=peak, weight_decay=0.0)
     cast = torch.autocast(device.type, torch.bfloat16) if cfg.autocast != "none" else nullcontext()
     losses = []
-    for step, (images, *_) in enumerate(islice(batches, steps)):
+    for step, (images, *_) in enumerate(islice(chain([first], batches), steps)):
         give_way()
         torch.manual_seed(step)  # dropout: a run that goes on finds what one that was not killed would have found
         for group in optimizer.param_groups:

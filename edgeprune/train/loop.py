@@ -20,6 +20,7 @@ from torch import nn
 from edgeprune.devices.lease import give_way
 from edgeprune.errors import EdgepruneError
 from edgeprune.files import hash_obj, replace_with, write_json
+from edgeprune.models.state import load_weights, tensors_of, unchanged, weights_of
 from edgeprune.progress import Progress
 from edgeprune.train.losses import Loss
 from edgeprune.train.memory import checkpointed, image_layout, lie
@@ -75,10 +76,13 @@ def train(
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[unused])
     per_epoch = batches.per_epoch / (cfg.accumulate * accelerator.num_processes)  # optimiser steps
     steps = total_steps(cfg, per_epoch)
+    net.train()  # weights and their averages are those of training mode
     key = hash_obj(
         [cfg.model_dump(mode="json", exclude={"checkpoint_every", "val_every"}), seed, steps, context, fingerprint(net)]
     )
-    layout = image_layout(cfg.channels_last, net)
+    told: list[str] = []
+    tried = next(batches.stream(0, accelerator.process_index, accelerator.num_processes))[0][:2].to(accelerator.device)
+    layout = image_layout(cfg.channels_last, net.to(accelerator.device), tried, told.append)
     wrapped, optimizer = accelerator.prepare(lie(net, layout), _optimizer(net, cfg))
     scaler = torch.amp.GradScaler(accelerator.device.type, enabled=cfg.autocast == "fp16")
     ema = _ema(net, cfg.ema)
@@ -88,6 +92,8 @@ def train(
     stream = batches.stream(step * cfg.accumulate, accelerator.process_index, accelerator.num_processes)
     bar = Progress(title, steps, step, quiet=not accelerator.is_main_process)
     with bar, synced(net, accelerator.num_processes), checkpointed(net, cfg.checkpoint_blocks):
+        for line in told:
+            bar.say(line)
         while step < steps:
             give_way()
             rate = learning_rate(cfg, step, steps)
@@ -130,7 +136,9 @@ def train(
                 and step < steps
                 and hooks.evaluate
             ):
-                note["score"] = hooks.evaluate(net if ema is None else ema.module)  # what the training will give
+                judged = net if ema is None else ema.module  # what the training will give
+                with unchanged(judged):
+                    note["score"] = hooks.evaluate(judged)
                 bar.say(f"step {step}: {hooks.metric} {100 * note['score']:.2f}")
             hooks.history.append(note)
             bar.advance(mean)
@@ -142,8 +150,8 @@ def train(
     if end:
         end()
     if ema is not None:
-        net.load_state_dict(ema.module.state_dict())
-    for value in net.state_dict().values():  # to the last bit, whatever the backend's sums did
+        load_weights(net, weights_of(ema.module))
+    for value in tensors_of(net).values():  # to the last bit, whatever the backend's sums did
         broadcast(value)
     lie(net.cpu(), torch.contiguous_format).eval()
     if accelerator.is_main_process:
@@ -172,7 +180,7 @@ def learning_rate(cfg: Any, step: int, steps: int) -> float:
 def fingerprint(net: nn.Module) -> str:
     """Hash of all weights."""
     digest = hashlib.sha256()
-    for name, value in net.state_dict().items():
+    for name, value in tensors_of(net).items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
@@ -233,10 +241,10 @@ class _State:
         content = {
             "key": self.key,
             "step": step,
-            "net": self.net.state_dict(),
+            "net": tensors_of(self.net),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "ema": self.ema.state_dict() if self.ema is not None else None,
+            "ema": tensors_of(self.ema) if self.ema is not None else None,
             "hooks": held,
             "history": self.hooks.history,
         }
@@ -252,11 +260,11 @@ class _State:
             return 0
         if not isinstance(content, dict) or content.get("key") != self.key:
             return 0
-        self.net.load_state_dict(content["net"])
+        load_weights(self.net, content["net"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
         if self.ema is not None:
-            self.ema.load_state_dict(content["ema"])
+            load_weights(self.ema, content["ema"])
         if self.hooks.load_state:
             self.hooks.load_state(content["hooks"])
         self.hooks.history.extend(content["history"])

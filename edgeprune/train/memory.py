@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
+from edgeprune.errors import first_line
 
-def image_layout(channels_last: bool, net: nn.Module) -> torch.memory_format:
-    """NHWC suits convolutions on tensor cores and on CPUs; NCHW where a network is faster so, or would break in NHWC."""
-    return torch.channels_last if channels_last and not _breaks(net) else torch.contiguous_format
+_ALIKE = 1e-3  # of the largest output: kernels of the two layouts add up in another order
+
+
+def image_layout(
+    channels_last: bool,
+    net: nn.Module,
+    images: torch.Tensor | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> torch.memory_format:
+    """NHWC suits convolutions on tensor cores and on CPUs; NCHW where a network is faster so, or would break in NHWC.
+
+    Args:
+        images: (B, 3, H, W) on the network's device, on which it is tried in NHWC; without them it is not.
+        tell: told why NHWC was asked for in vain.
+    """
+    if not channels_last or _breaks(net):
+        return torch.contiguous_format
+    if images is not None and (why := why_not_nhwc(net, images)) is not None:
+        tell(f"trained in NCHW: the network does not run in NHWC ({why}); train.channels_last: false asks for NCHW")
+        return torch.contiguous_format
+    return torch.channels_last
 
 
 def _breaks(net: nn.Module) -> bool:
@@ -33,6 +54,52 @@ def _breaks(net: nn.Module) -> bool:
         and m.in_channels // m.groups < block
         for m in net.modules()
     )
+
+
+def why_not_nhwc(net: nn.Module, images: torch.Tensor) -> str | None:
+    """Why `net` cannot be trained on `images` (B, 3, H, W) laid out as NHWC, though it can as NCHW; None where it can.
+
+    `view` of a map as a row fails where channels come last; what reads strides itself answers otherwise. Tried on a copy without
+    hooks, so that whatever watches the network sees nothing of it.
+    """
+    try:
+        tried = copy.deepcopy(net)
+    except Exception:  # whoever has to copy it says so
+        return None
+    for module in nn.Module.modules(tried):
+        module._forward_hooks.clear()
+        module._forward_pre_hooks.clear()
+    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+        try:
+            plain = _answered(lie(tried, torch.contiguous_format), images)
+        except Exception:  # in no layout
+            return None
+        laid = images.to(memory_format=torch.channels_last)
+        try:
+            found = _answered(lie(tried, torch.channels_last), laid)
+            _learnt(tried, laid)
+        except Exception as error:
+            with contextlib.suppress(Exception):
+                _learnt(lie(tried, torch.contiguous_format), images)
+                return f"{type(error).__name__}: {first_line(error)[:160]}"
+            return None
+    worst = max((float((a - b).abs().max() / a.abs().max().clamp_min(1e-6)) for a, b in zip(plain, found, strict=True)))
+    return None if worst <= _ALIKE else f"its answers differ by {worst:.0e} of the largest"
+
+
+def _answered(net: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
+    net.eval()
+    with torch.no_grad():
+        return _floats(net(images))
+
+
+def _learnt(net: nn.Module, images: torch.Tensor) -> None:
+    net.train()
+    torch.stack([t.float().square().mean() for t in _floats(net(images))]).sum().backward()
+
+
+def _floats(output: Any) -> list[torch.Tensor]:
+    return [t for t in tree_leaves(output) if isinstance(t, torch.Tensor) and t.is_floating_point()]
 
 
 def lie(net: nn.Module, layout: torch.memory_format) -> nn.Module:

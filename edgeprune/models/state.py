@@ -1,0 +1,71 @@
+"""A network's weights, kept and read in one mode.
+
+Some layers compute with other tensors in evaluation than they learn in training: a low-rank update is merged into its
+weight by `eval()` and taken out again by `train()`. Tensors are therefore always taken in training mode and read back in
+training mode, whatever the mode of the network at hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import nn
+
+EXTRA = "_extra_state"  # PyTorch's suffix of what `get_extra_state` gives, which need not be a tensor
+
+
+def tensors_of(net: nn.Module) -> dict[str, torch.Tensor]:
+    """Name -> the parameters and buffers of `net.state_dict()` as they are now, not copied; extra state is left out."""
+    return {name: value for name, value in net.state_dict().items() if not name.endswith(EXTRA)}
+
+
+def weights_of(net: nn.Module) -> dict[str, torch.Tensor]:
+    """Name -> a copy of each tensor as it is in training mode: what belongs on the disk. The mode of `net` is put back."""
+    with training_mode(net):
+        return {name: value.detach().clone() for name, value in tensors_of(net).items()}
+
+
+def load_weights(net: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Read what `weights_of` gave; `net` is in training mode afterwards, and its extra state is as it was.
+
+    Raises:
+        RuntimeError: names or shapes differ.
+    """
+    net.train()
+    missing, unexpected = net.load_state_dict(dict(tensors), strict=False)
+    odd = [name for name in (*missing, *unexpected) if not name.endswith(EXTRA)]
+    if odd:
+        kind = "missing" if odd[0] in missing else "not of this network"
+        raise RuntimeError(f"{len(odd)} tensors do not match, the first is {odd[0]} ({kind})")
+
+
+@contextlib.contextmanager
+def training_mode(net: nn.Module) -> Iterator[None]:
+    """In here `net` is in training mode; afterwards every module is in its mode of before."""
+    modes = {module: module.training for module in nn.Module.modules(net)}
+    net.train()
+    try:
+        yield
+    finally:
+        net.train(modes[net])
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextlib.contextmanager
+def unchanged(net: nn.Module) -> Iterator[None]:
+    """In here a network in training mode may be evaluated; afterwards it trains on from the very weights of before.
+
+    What `eval()` merges and `train()` takes out again comes back rounded, and a run that was killed must end like one that was not.
+    """
+    before = {name: value.detach().clone() for name, value in tensors_of(net).items()}
+    try:
+        yield
+    finally:
+        net.train()
+        with torch.no_grad():
+            for name, value in tensors_of(net).items():
+                if not torch.equal(value, before[name]):
+                    value.copy_(before[name])
