@@ -251,6 +251,8 @@ def _checked(recipe: str, target: str, settings: list[str], host: str | None = N
         device = device.model_copy(update={"host": host})
     check_files(parsed)
     check_pair(parsed, device)
+    for line in parsed.data.warnings():
+        Console(stderr=True).print(f"{parsed.name}: {line}", style="yellow", markup=False, soft_wrap=True)
     return parsed, device
 
 

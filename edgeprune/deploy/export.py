@@ -40,8 +40,9 @@ class Heads(nn.Module):
 
     def answer(self, image: torch.Tensor) -> torch.Tensor:
         """The network's own answer, in the type that it computes in."""
-        # TensorRT takes uint8 at inputs and outputs only, right beside a cast from or to float
-        x = image.to(torch.float32).permute(0, 3, 1, 2) * self.scale + self.shift
+        # TensorRT takes uint8 at inputs and outputs only, right beside a cast from or to float; a network that takes a view of
+        # its maps wants them contiguous, of which nothing is left in the graph
+        x = image.to(torch.float32).permute(0, 3, 1, 2).contiguous() * self.scale + self.shift
         return logits_of(self.net(x))
 
 
@@ -111,8 +112,17 @@ def program(
         raise ExportError(f"export: PyTorch cannot capture the network: {line.strip()[:200]}") from error
 
 
-def export(shipped: Heads, size: tuple[int, int], path: Path, opset: int) -> None:
+def export(
+    shipped: Heads,
+    size: tuple[int, int],
+    path: Path,
+    opset: int,
+    captured: torch.export.ExportedProgram | None = None,
+) -> None:
     """Write the ONNX file of `shipped` for (1, H, W, 3) images.
+
+    Args:
+        captured: `shipped` as `torch.export` has captured it before, which spares doing so.
 
     Raises:
         ExportError: the exporter does not take the network.
@@ -124,8 +134,8 @@ def export(shipped: Heads, size: tuple[int, int], path: Path, opset: int) -> Non
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                shipped.eval(),
-                (image,),
+                captured or shipped.eval(),
+                () if captured else (image,),
                 dynamo=True,
                 opset_version=opset,
                 input_names=["image"],

@@ -31,6 +31,7 @@ from edgeprune.models import (
     streetnet,
     unet,
 )
+from edgeprune.models.attributes import check_attributes
 from edgeprune.models.checkpoint import load_backbone, load_checkpoint
 
 __all__ = ["NETWORKS", "SEGMENTATION", "TASK_NETWORKS", "build", "load_backbone", "load_checkpoint", "logits_of"]
@@ -62,10 +63,13 @@ def build(network: str | None, args: dict[str, Any], factory: str | None, classe
     """Build a network of `NETWORKS`, or call the user's `factory` ("package.module:function").
 
     Raises:
-        ModelError: unknown network, factory that cannot be imported, arguments that it does not take.
+        ModelError: unknown network, factory that cannot be imported, arguments that it does not take, an attribute that hides a
+            method of `nn.Module`.
     """
     if factory:
-        return _from_factory(factory, classes, args)
+        made = _from_factory(factory, classes, args)
+        check_attributes(made)
+        return made
     if network not in NETWORKS:
         raise ModelError(f"model.network: {network!r} is not one of {', '.join(NETWORKS)}")
     try:

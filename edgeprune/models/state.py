@@ -23,8 +23,8 @@ def tensors_of(net: nn.Module) -> dict[str, torch.Tensor]:
 
 def weights_of(net: nn.Module) -> dict[str, torch.Tensor]:
     """Name -> a copy of each tensor as it is in training mode: what belongs on the disk. The mode of `net` is put back."""
-    with training_mode(net):
-        return {name: value.detach().clone() for name, value in tensors_of(net).items()}
+    with modes_kept(net):
+        return _copies(net.train())
 
 
 def load_weights(net: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -42,10 +42,9 @@ def load_weights(net: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
 
 
 @contextlib.contextmanager
-def training_mode(net: nn.Module) -> Iterator[None]:
-    """In here `net` is in training mode; afterwards every module is in its mode of before."""
-    modes = {module: module.training for module in nn.Module.modules(net)}
-    net.train()
+def modes_kept(net: nn.Module) -> Iterator[None]:
+    """In here modes may change; afterwards every module is in its mode of before."""
+    modes = {module: module.training for module in net.modules()}
     try:
         yield
     finally:
@@ -56,16 +55,21 @@ def training_mode(net: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def unchanged(net: nn.Module) -> Iterator[None]:
-    """In here a network in training mode may be evaluated; afterwards it trains on from the very weights of before.
+    """In here a network may be run in another mode; afterwards its modes are those of before, and its tensors to the last bit.
 
-    What `eval()` merges and `train()` takes out again comes back rounded, and a run that was killed must end like one that was not.
+    What `eval()` merges and `train()` takes out again comes back rounded, and a training that was killed must end like one that
+    was not.
     """
-    before = {name: value.detach().clone() for name, value in tensors_of(net).items()}
+    before = _copies(net)
     try:
-        yield
+        with modes_kept(net):
+            yield
     finally:
-        net.train()
         with torch.no_grad():
             for name, value in tensors_of(net).items():
-                if not torch.equal(value, before[name]):
+                if name in before and not torch.equal(value, before[name]):
                     value.copy_(before[name])
+
+
+def _copies(net: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in tensors_of(net).items()}

@@ -123,8 +123,8 @@ def _proof(net: nn.Module, graph: ChannelGraph, plan: Plan, example: Example, se
 
 def _trainable(small: nn.Module, example: Example) -> None:
     inputs = (example,) if isinstance(example, torch.Tensor) else example
-    taught = copy.deepcopy(small).train()
     try:
+        taught = copy.deepcopy(small).train()
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             taught(*(torch.cat([x, x]) for x in inputs))
     except Exception as error:

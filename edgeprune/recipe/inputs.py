@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from edgeprune.recipe.base import Count, Positive, Section, Size
 
+Numbers = tuple[float, float, float]  # of red, green and blue
 
-def _colours(value: tuple[float, float, float]) -> tuple[float, float, float]:
+
+def _colours(value: Numbers) -> Numbers:
     if not all(0 <= v <= 1 for v in value):
         raise ValueError("three numbers of images whose values go from 0 to 1; divide those of 0 to 255 by 255")
     return value
 
 
-Colours = Annotated[tuple[float, float, float], AfterValidator(_colours)]
+Colours = Annotated[Numbers, AfterValidator(_colours)]
 DRAWN = ("streets", "objects", "street_boxes")  # data sets that are drawn at data.size
 
 
@@ -90,9 +93,11 @@ class Evaluate(Section):
         return self
 
 
-def _spread(std: Colours) -> Colours:
+def _spread(std: Numbers) -> Numbers:
     if 0 in std:
         raise ValueError("it divides; no part of it may be 0")
+    if not all(0 < v < math.inf for v in std):
+        raise ValueError("three numbers above 0, of images whose values go from 0 to 1")
     return std
 
 
@@ -115,7 +120,7 @@ class Data(Section):
     mean: Colours = Field(
         default=(0.485, 0.456, 0.406), description="taken off red, green and blue (0 to 1) before the network sees them"
     )
-    std: Annotated[Colours, AfterValidator(_spread)] = Field(
+    std: Annotated[Numbers, AfterValidator(_spread)] = Field(
         default=(0.229, 0.224, 0.225), description="and what they are then divided by; the defaults are ImageNet's"
     )
     train_images: Count | None = Field(default=None, description="use only so many training images, evenly spread")
@@ -131,6 +136,16 @@ class Data(Section):
         default=None,
         description="how the dense and the pruned network are judged in PyTorch; null: as the engine is, at data.size",
     )
+
+    def warnings(self) -> list[str]:
+        """What is allowed and yet often a slip, a line each."""
+        if max(self.std) <= 1:
+            return []
+        most = 1 / max(self.std)
+        return [
+            f"data.std: {list(self.std)} is above 1, but images go from 0 to 1, so the network sees at most {most:.2g} of a colour; "
+            "numbers of 0 to 255 have to be divided by 255"
+        ]
 
     @model_validator(mode="after")
     def _root(self) -> Data:

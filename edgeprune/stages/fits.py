@@ -1,19 +1,29 @@
-"""Does the network fit the data, and can it be pruned? Asked before anything is trained, since the answers are the same then."""
+"""Does the network fit the data, can it be pruned, does it ship? Asked before anything is trained: the answers are the same then."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import nn
 
 from edgeprune import models
+from edgeprune.data.transforms import IMAGENET
+from edgeprune.deploy.export import Heads, Shipped
 from edgeprune.documents import hint
 from edgeprune.errors import ModelError, RecipeError, first_line
+from edgeprune.models.attributes import check_attributes
+from edgeprune.models.state import unchanged
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.groups import find_groups, matches
 from edgeprune.prune.proof import rehearse
+from edgeprune.stages import rehearsal
+from edgeprune.stages.first_graph import Shipping, ship
 
 # of a task: what a network has to answer, and whether a shape is that, for so many classes
 _ANSWERS: dict[str, tuple[str, Callable[[tuple[int, ...], int], bool]]] = {
@@ -21,18 +31,50 @@ _ANSWERS: dict[str, tuple[str, Callable[[tuple[int, ...], int], bool]]] = {
     "classification": ("(B, {} classes) logits", lambda shape, k: len(shape) == 2 and shape[1] == k),
     "detection": ("(B, anchors, {} classes + 4) numbers", lambda shape, k: len(shape) == 3 and shape[2] == k + 4),
 }
-_ENOUGH = 512  # pixels, the longer side of what the surgery is rehearsed on
+_SHIPPED: dict[str, Callable[[nn.Module], Heads]] = {
+    "segmentation": lambda net: Shipped(net, *IMAGENET, logits=True),
+    "classification": lambda net: Heads(net, *IMAGENET, "logits"),
+    "detection": lambda net: Heads(net, *IMAGENET, "heads"),
+}
+_ENOUGH = 256  # pixels, the longer side of what all is rehearsed on
 
 
-def check(net: nn.Module, example: torch.Tensor, task: str, classes: Sequence[str], never: Sequence[str]) -> None:
-    """Refuse a network that would fail only after hours.
+@dataclass(frozen=True)
+class Wanted:
+    """What a run has in mind for its network; the defaults are for a network alone.
+
+    Attributes:
+        build: the network built anew.
+        loss: (output, images) -> the task's loss on made-up labels.
+        shipped: the network with what ships around it, and its logits among the outputs.
+        shipping: what the graph is made for.
+    """
+
+    build: Callable[[], nn.Module] | None = None
+    loss: rehearsal.Loss = rehearsal.mean_square
+    channels_last: bool = True
+    shipped: Callable[[nn.Module], Heads] | None = None
+    shipping: Shipping = field(default_factory=Shipping)
+
+
+def check(
+    net: nn.Module,
+    example: torch.Tensor,
+    task: str,
+    classes: Sequence[str],
+    never: Sequence[str],
+    wanted: Wanted = Wanted(),  # noqa: B008
+) -> list[str]:
+    """Refuse a network that would fail only after hours; what else there is to know of it comes back, a line each.
 
     Raises:
         ModelError: it cannot be copied, does not run on `example` (1, 3, H, W), answers something else than its task asks for,
-            or has no channel that can go.
+            fails a step of the rehearsal (`rehearsal.STEPS`), or has no channel that can go.
         SurgeryError: cut to half, it is not the network that it should be; which channels make it so.
+        ExportError: an operator that the exporter or the target does not take, or computes otherwise.
         RecipeError: a pattern of `prune.never` names nothing.
     """
+    check_attributes(net)
     check_never(net, never)
     try:
         tried = copy.deepcopy(net)
@@ -41,11 +83,26 @@ def check(net: nn.Module, example: torch.Tensor, task: str, classes: Sequence[st
             f"the network cannot be copied ({_line(error)}), which pruning has to do; torch.nn.utils.weight_norm is often the reason: "
             "use torch.nn.utils.parametrizations.weight_norm, or remove_weight_norm"
         ) from error
-    with torch.random.fork_rng(devices=[]):  # trainings are the same with and without all this
-        _answers(tried, example, task, len(classes))
+    with _draws_kept():  # trainings are the same with and without all this
+        try:
+            _answers(tried, example, task, len(classes))
+        except ModelError as error:
+            if _runs(net, example) and not _runs(tried, example):
+                raise rehearsal.held_by_original(
+                    f"does not run where the network itself does ({error.__cause__!r})"
+                ) from error
+            raise
+        small = _smaller(tried, example)
+        images = torch.randn(2, *small.shape[1:], generator=torch.Generator().manual_seed(0))
+        stage = rehearsal.Stage(
+            net, images, wanted.build or (lambda: copy.deepcopy(net)), wanted.loss, wanted.channels_last
+        )
+        notes = [note for step in rehearsal.STEPS if (note := step(stage))]
         graph = find_groups(net, example, never)
         check_groups(graph, never)
-        rehearse(net, graph, _smaller(tried, example))
+        rehearse(net, graph, small)
+        ship(net, small, wanted.shipped or _SHIPPED[task], wanted.shipping)
+    return notes
 
 
 def check_groups(graph: ChannelGraph, never: Sequence[str]) -> None:
@@ -84,6 +141,18 @@ def kept_whole(graph: ChannelGraph) -> list[str]:
     ]
 
 
+@contextlib.contextmanager
+def _draws_kept() -> Iterator[None]:
+    """Afterwards every generator goes on as if nothing had been drawn in here."""
+    python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(of_numpy)  # noqa: NPY002
+
+
 def _answers(net: nn.Module, example: torch.Tensor, task: str, classes: int) -> None:
     found = models.logits_of(_ran(net.eval(), example, ""))
     _ran(net.train(), torch.cat([example, example]), " in training mode")
@@ -95,6 +164,15 @@ def _answers(net: nn.Module, example: torch.Tensor, task: str, classes: int) -> 
         )
 
 
+def _runs(net: nn.Module, images: torch.Tensor) -> bool:
+    try:
+        with unchanged(net):
+            _ran(net.eval(), images, "")
+    except ModelError:
+        return False
+    return True
+
+
 def _ran(net: nn.Module, images: torch.Tensor, how: str) -> object:
     try:
         with torch.no_grad():
@@ -104,16 +182,18 @@ def _ran(net: nn.Module, images: torch.Tensor, how: str) -> object:
 
 
 def _smaller(net: nn.Module, example: torch.Tensor) -> torch.Tensor:
-    """Halved until it is at most `_ENOUGH` pixels long, or as long as the network runs on it: which channels belong together is
-    the same, and 1024x2048 takes minutes on a CPU."""
+    """Halved until it is at most `_ENOUGH` pixels long, or as long as the network runs on it: which channels belong together, and
+    which operators compute, is the same, and 1024x2048 takes minutes on a CPU."""
     found, sides = example, list(example.shape[2:])
     while max(sides) > _ENOUGH and not any(n % 64 for n in sides):
         sides = [n // 2 for n in sides]
+        part = example[..., : sides[0], : sides[1]]
         try:
-            _ran(net.eval(), example[..., : sides[0], : sides[1]], "")
+            _ran(net.eval(), part, "")
+            _ran(net.train(), torch.cat([part, part]), "")
         except ModelError:
             break
-        found = example[..., : sides[0], : sides[1]]
+        found = part
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from edgeprune.measure.miou import evaluate
 from edgeprune.models.state import load_weights, weights_of
 from edgeprune.profile.macs import count_macs, count_params
 from edgeprune.progress import Progress
-from edgeprune.stages import fits
+from edgeprune.stages import fits, rehearsal
+from edgeprune.stages.first_graph import Shipping
 from edgeprune.stages.run import Run
 from edgeprune.tasks import TASKS, Task
 from edgeprune.train.loop import Hooks, train
@@ -156,12 +158,13 @@ def _read_through(run: Run, split: str, most: int = 2000) -> None:
 
 
 def _weights(run: Run, net: nn.Module) -> None:
-    """Those that the recipe names.
+    """Those that the recipe names, read in training mode.
 
     Raises:
         RecipeError: something of the network would stay as it was made at random.
     """
     model, train = run.recipe.model, run.recipe.train
+    net.train()
     if model.checkpoint:
         left = models.load_checkpoint(net, Path(model.checkpoint), model.checkpoint_head)
         if left and train is None:
@@ -178,6 +181,27 @@ def _weights(run: Run, net: nn.Module) -> None:
         run.console.print(f"backbone: {count} tensors of {model.backbone_checkpoint}", markup=False, soft_wrap=True)
 
 
+def _wanted(run: Run) -> fits.Wanted:
+    """What the network is rehearsed for, on labels that are made up."""
+    recipe, asked = run.recipe, task(run)
+    cfg, count = recipe.train or recipe.finetune, len(asked.classes)
+    loss = rehearsal.mean_square
+    if recipe.task != "detection":  # whose anchors are those of data.size
+        spared = asked.loss(cfg.loss.model_copy(update={"class_weights": "none"}), dataset(run, "train"))
+
+        def loss(output: Any, images: torch.Tensor) -> torch.Tensor:
+            shape = images[:, 0].shape if recipe.task == "segmentation" else images.shape[:1]
+            return spared(output, (torch.arange(math.prod(shape)) % count).view(shape))
+
+    return fits.Wanted(
+        build=lambda: build(run),
+        loss=loss,
+        channels_last=cfg.channels_last,
+        shipped=lambda net: asked.shipped(net, asked.heads[0], True),
+        shipping=Shipping(run.target, recipe.deploy.opset, recipe.deploy.simplify),
+    )
+
+
 def load(run: Run) -> dict[str, Any]:
     """Train or read the dense network; writes `load/weights.safetensors` and `load/dense.json`."""
     recipe, home = run.recipe, run.folder / "load"
@@ -189,7 +213,8 @@ def load(run: Run) -> dict[str, Any]:
             f"data: training has the classes {', '.join(taught)}, validation {', '.join(judged)}; both must number them alike"
         )
     net = build(run)
-    fits.check(net, example(run), recipe.task, dataset(run, "train").classes, recipe.prune.never)
+    for line in fits.check(net, example(run), recipe.task, taught, recipe.prune.never, _wanted(run)):
+        run.console.print(line, style="yellow", markup=False, soft_wrap=True)
     _weights(run, net)
     if recipe.train is not None:
         loader = batches(run, recipe.train, recipe.seed)

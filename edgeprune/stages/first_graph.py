@@ -1,0 +1,145 @@
+"""The graph that ships, made of the untrained network on a small image: exported, simplified, compiled and compared."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from edgeprune.deploy import culprit
+from edgeprune.deploy.export import Heads, export
+from edgeprune.deploy.plain import plain
+from edgeprune.deploy.simplify import simplify
+from edgeprune.devices import Device, device_of
+from edgeprune.devices.local import Local
+from edgeprune.errors import EngineError, ExportError, first_line
+from edgeprune.files import hash_obj
+from edgeprune.models.state import tensors_of
+from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
+from edgeprune.target import Target, load_target
+
+_ALIKE = 1e-2  # of the largest logit: GPUs round products to TF32
+_fine: set[str] = set()  # graphs that this process has rehearsed: comparisons and searches build the same network often
+
+
+@dataclass(frozen=True)
+class Shipping:
+    """How a network ships; `target` is built for where it is this machine's."""
+
+    target: Target = field(default_factory=lambda: load_target("cpu"))
+    opset: int = 20
+    simplify: bool = True
+
+
+def ship(net: nn.Module, example: torch.Tensor, shipped: Callable[[nn.Module], Heads], how: Shipping) -> None:
+    """Do once what export, simplify and compile do, in f32, and compare with PyTorch.
+
+    INT8 and half precision are left to the stages that make them.
+
+    Args:
+        example: (1, 3, h, w); only its size counts.
+        shipped: gives the logits (raw heads) as its last output.
+
+    Raises:
+        ExportError: an operator is missing or computed otherwise; which, and where it stands.
+    """
+    height, width = (int(n) for n in example.shape[2:])
+    image = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+    whole = shipped(plain(copy.deepcopy(net).eval(), example)).eval()
+    captured = _captured(whole, torch.from_numpy(image))
+    key = captured and hash_obj(
+        [
+            captured.graph_module.code,
+            [(n, list(t.shape)) for n, t in tensors_of(whole).items()],
+            how.target.model_dump(mode="json"),
+            [how.opset, how.simplify, height, width],
+        ]
+    )
+    if key in _fine:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        export(whole, (height, width), path, how.opset, captured)
+        with torch.no_grad():
+            answer = whole(torch.from_numpy(image))
+        wanted = (answer[-1] if isinstance(answer, tuple) else answer).numpy()
+        model = _logits_first(onnx.load(path))
+        onnx.save(model, path)
+        apart = _apart(OnnxRuntimeEngine(path).outputs(image)[0], wanted)
+        if not apart <= _ALIKE:
+            raise ExportError(
+                f"export: the ONNX graph answers otherwise than the network in PyTorch (by {apart:.0e} of the largest): forward takes "
+                "something for a constant that is none, such as a random number or what a hook has kept"
+            )
+        if how.simplify:
+            simplify(path, path, image)
+        device = device_of(how.target)
+        if isinstance(device, Local) and how.target.backend != "inductor" and device.why_not() is None:
+            _compile(device, path, model, image, wanted)
+    if key:
+        _fine.add(key)
+
+
+def _captured(whole: nn.Module, image: torch.Tensor) -> torch.export.ExportedProgram | None:
+    """As the exporter captures it first; None where it has to try otherwise, or to say why not."""
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.export.export(whole, (image,), strict=False)
+    except Exception:  # its errors have no common class
+        return None
+
+
+def _compile(device: Device, path: Path, model: onnx.ModelProto, image: np.ndarray, wanted: np.ndarray) -> None:
+    """Build an engine of the graph, and find the operator where it fails or answers otherwise."""
+    home, backend = path.parent / "engine", device.version()
+    try:
+        apart = _apart(device.build(path, home, "f32").predict(image), wanted)
+        if apart <= _ALIKE:
+            return
+        why = f"answers otherwise than PyTorch (by {apart:.0e} of the largest)"
+    except EngineError as error:
+        why = f"does not take the graph ({first_line(error)[:200]})"
+
+    def fine(part: onnx.ModelProto) -> bool:
+        onnx.save(part, path)
+        try:
+            true = OnnxRuntimeEngine(path).outputs(image)[0]
+        except Exception:  # a part that cannot be judged is not at fault
+            return True
+        try:
+            return _apart(device.build(path, home, "f32").predict(image), true) <= _ALIKE
+        except Exception:
+            return False
+
+    node = culprit.first_wrong(model, fine)
+    if node is None:
+        raise ExportError(f"export: {backend} {why}; it would do so after training")
+    raise ExportError(
+        f"export: {backend} computes the operator {culprit.place(node)} wrongly or not at all; the engine {why}. Write it with other "
+        "operators, or choose another target"
+    )
+
+
+def _logits_first(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Engines give a graph's first output."""
+    outputs = list(model.graph.output)
+    del model.graph.output[:]
+    model.graph.output.extend(reversed(outputs))
+    return model
+
+
+def _apart(found: np.ndarray, wanted: np.ndarray) -> float:
+    """The largest difference, of the largest value."""
+    if found.shape != wanted.shape:
+        return float("inf")
+    found, wanted = found.astype(np.float64), wanted.astype(np.float64)
+    return float(np.abs(found - wanted).max(initial=0.0) / max(np.abs(wanted).max(initial=0.0), 1e-6))
