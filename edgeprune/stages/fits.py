@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ _SHIPPED: dict[str, Callable[[nn.Module], Heads]] = {
     "classification": lambda net: Heads(net, *IMAGENET, "logits"),
     "detection": lambda net: Heads(net, *IMAGENET, "heads"),
 }
+_STRIDE = 64  # no network here divides the sides of an image by more
 _ENOUGH = 256  # pixels, the longer side of what all is rehearsed on
 
 
@@ -182,19 +184,37 @@ def _ran(net: nn.Module, images: torch.Tensor, how: str) -> object:
 
 
 def _smaller(net: nn.Module, example: torch.Tensor) -> torch.Tensor:
-    """Halved until it is at most `_ENOUGH` pixels long, or as long as the network runs on it: which channels belong together, and
-    which operators compute, is the same, and 1024x2048 takes minutes on a CPU."""
-    found, sides = example, list(example.shape[2:])
-    while max(sides) > _ENOUGH and not any(n % 64 for n in sides):
+    """At most `_ENOUGH` pixels long, or halved as long as the network runs on it: which channels belong together, and which
+    operators compute, is the same, and 1024x2048 takes minutes on a CPU."""
+    sides = [int(n) for n in example.shape[2:]]
+    share = _ENOUGH / max(sides)
+    if share >= 1:
+        return example
+    least = example[..., : _rounded(sides[0], share), : _rounded(sides[1], share)]
+    if _takes(net, least):
+        return least
+    found = example
+    while max(sides) > _ENOUGH and not any(n % _STRIDE for n in sides):
         sides = [n // 2 for n in sides]
         part = example[..., : sides[0], : sides[1]]
-        try:
-            _ran(net.eval(), part, "")
-            _ran(net.train(), torch.cat([part, part]), "")
-        except ModelError:
+        if not _takes(net, part):
             break
         found = part
     return found
+
+
+def _rounded(side: int, share: float) -> int:
+    """A share of a side, as a multiple of what networks divide sides by."""
+    return min(side, math.ceil(side * share / _STRIDE) * _STRIDE)
+
+
+def _takes(net: nn.Module, images: torch.Tensor) -> bool:
+    try:
+        _ran(net.eval(), images, "")
+        _ran(net.train(), torch.cat([images, images]), "")
+    except ModelError:
+        return False
+    return True
 
 
 def _line(error: Exception) -> str:

@@ -99,7 +99,7 @@ def a_copy_alone(stage: Stage) -> None:
         wanted = _ran(stage.net.eval(), image)
     if held.name:
         raise held_by_original(f"computes with {held.name} of the network that it was copied from")
-    if _differ(found, wanted) > ALIKE:
+    if _differ(found, wanted) > SAME:
         raise held_by_original("answers otherwise than the network itself")
 
 

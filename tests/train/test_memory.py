@@ -8,7 +8,7 @@ from edgeprune import models
 from edgeprune.recipe import Train
 from edgeprune.train.loop import Hooks, train
 from edgeprune.train.losses import make_loss
-from edgeprune.train.memory import checkpointed, image_layout
+from edgeprune.train.memory import checkpointed, image_layout, why_not_nhwc
 
 
 class Batches:
@@ -104,3 +104,58 @@ def test_narrow_strided_projections_do_not_lie_in_nhwc(channels: int, stride: in
     net = nn.Sequential(nn.Conv2d(3, channels, 3), nn.Conv2d(channels, 14, 1, stride))
     assert (image_layout(True, net) == torch.contiguous_format) is broken
     assert image_layout(False, net) == torch.contiguous_format
+
+
+class Rows(nn.Module):
+    """Takes a map as one row, which only NCHW lets it do."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.c = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 5, 1)
+
+    def forward(self, x):
+        y = self.a(x)
+        return self.c(y * y.view(len(y), 8, -1).view(len(y), -1).mean(1)[:, None, None, None].sigmoid())
+
+
+class Strided(nn.Conv2d):
+    """Reads memory as if it were NCHW: other answers, and no error."""
+
+    def forward(self, x):
+        return super().forward(torch.as_strided(x, x.shape, (x[0].numel(), x[0, 0].numel(), x.shape[3], 1)))
+
+
+def test_where_nhwc_breaks_a_network_it_is_trained_in_nchw_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    weights = []
+    for channels_last in (True, False):
+        torch.manual_seed(0)
+        net = Rows()
+        cfg = Train.model_validate({"steps": 2, "batch": 4, "channels_last": channels_last})
+        home = tmp_path / str(channels_last)
+        train(net, Batches(), cfg, home, loss=make_loss(cfg.loss, None), seed=0, title="t", hooks=Hooks())
+        weights.append(net.state_dict())
+        told = " ".join(capsys.readouterr().err.split())
+        assert ("trained in NCHW: the network does not run in NHWC (RuntimeError: view size" in told) is channels_last
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_other_answers_in_nhwc_are_noticed_without_an_error():
+    images = torch.randn(2, 3, 16, 16)
+    assert "answers differ" in str(why_not_nhwc(Strided(3, 5, 1), images))
+    assert why_not_nhwc(nn.Conv2d(3, 5, 3), images) is None
+    assert why_not_nhwc(nn.Conv2d(4, 5, 3), images) is None, "what runs in neither layout is not NHWC's fault"
+
+
+def test_the_trial_in_nhwc_is_seen_by_no_hook_and_moves_nothing():
+    net, seen = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)), []
+    net[0].register_forward_hook(lambda *args: seen.append(args))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    state = torch.get_rng_state()
+    assert (
+        image_layout(True, net, torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
+        == torch.channels_last
+    )
+    assert not seen and torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
