@@ -40,8 +40,7 @@ def doctor(
     edgeprune doctor --target jetson --host user@board
     edgeprune doctor --target cpu
     """
-    told = load_target(target)
-    told = told.model_copy(update={"host": host}) if host else told
+    told = load_target(target, host)
     console = Console()
     rows, here = _findings(told)
     console.print(

@@ -171,7 +171,7 @@ def profile(
     if recipe is None and not show:
         raise UsageError("profile: give --recipe (whose network to measure), or --show (what has been measured)")
     if recipe is not None:
-        parsed, device = _checked(recipe, target, set, host)
+        parsed, device = _checked(recipe, target, set, host, trains_here=False)
         from edgeprune.stages import profile as profiling
         from edgeprune.stages.run import Run
 
@@ -198,7 +198,7 @@ def check(recipe: RecipeArg, target: TargetOpt = "cpu", set: SetOpt = []) -> Non
     """Check a recipe against a target without running anything, and print it with all defaults."""
     import yaml
 
-    parsed, device = _checked(recipe, target, set)
+    parsed, device = _checked(recipe, target, set, trains_here=False)
     print(yaml.safe_dump(parsed.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
     Console(stderr=True).print(f"{parsed.name} is right for {device.name} ({device.title})", markup=False)
 
@@ -243,14 +243,16 @@ def _root(
         raise typer.Exit
 
 
-def _checked(recipe: str, target: str, settings: list[str], host: str | None = None) -> tuple[Recipe, Target]:
+def _checked(
+    recipe: str, target: str, settings: list[str], host: str | None = None, trains_here: bool = True
+) -> tuple[Recipe, Target]:
     from edgeprune.compatible import check_pair
+    from edgeprune.sizes import check_sizes
 
-    parsed, device = load_recipe(recipe, settings), load_target(target)
-    if host is not None:
-        device = device.model_copy(update={"host": host})
+    parsed, device = load_recipe(recipe, settings), load_target(target, host)
     check_files(parsed)
     check_pair(parsed, device)
+    check_sizes(parsed, trains_here=trains_here)
     return parsed, device
 
 
