@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeprune.checkpoint_file import checkpoint_format
 from edgeprune.errors import RecipeError
 from edgeprune.recipe.inputs import DRAWN
 
@@ -26,6 +27,7 @@ def check_files(recipe: Recipe) -> None:
 
     Raises:
         RecipeError: names the key and the path.
+        CheckpointError: a checkpoint's first bytes are not those of one.
     """
     root = recipe.data.root
     if root is not None and recipe.data.name not in DRAWN:
@@ -38,6 +40,8 @@ def check_files(recipe: Recipe) -> None:
         path = getattr(recipe.model, key)
         if path is not None and not os.path.exists(os.path.expanduser(path)):
             raise RecipeError(f"model.{key}: {path} does not exist")
+        if path is not None:
+            checkpoint_format(Path(os.path.expanduser(path)))
     if recipe.model.factory:
         _check_factory(recipe.model.factory)
 
