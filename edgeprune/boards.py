@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from edgeprune import interrupt
 from edgeprune.errors import DeviceError, EngineError, UsageError
 from edgeprune.files import read_json, write_atomic
 from edgeprune.shipped import shipped
@@ -131,6 +132,7 @@ def verify(
     from edgeprune.devices import Replay
     from edgeprune.recipe import Recipe, check_files
 
+    interrupt.raise_again()
     told = Target.model_validate(read_json(folder / "target.json"))
     graphs = {role: folder / "simplify" / f"{role}.onnx" for role in ("dense", "pruned")}
     content = Recipe.model_validate(read_json(folder / "recipe.json"))

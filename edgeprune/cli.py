@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 import edgeprune
-from edgeprune import boards, datasets
+from edgeprune import boards, datasets, interrupt
 from edgeprune.boards import HostOpt
 from edgeprune.errors import EdgepruneError, UsageError, first_line
 from edgeprune.recipe import Recipe, check_files, load_recipe
@@ -52,6 +52,7 @@ def run(
     parsed, device = _checked(recipe, target, set, host)
     from edgeprune import pipeline  # torch takes seconds to import
 
+    interrupt.raise_again()
     raise typer.Exit(pipeline.run(parsed, device, runs_dir))
 
 
@@ -84,6 +85,7 @@ def search(
     _alone("search")
     from edgeprune import search as searching
 
+    interrupt.raise_again()
     names = _names(methods) or [parsed.prune.method]
     raise typer.Exit(
         searching.search(parsed, device, runs_dir, budgets=_names(budgets), methods=names, storage=storage)
@@ -119,6 +121,7 @@ def compare(
     _alone("compare")
     from edgeprune import compare as comparing
 
+    interrupt.raise_again()
     wanted = comparing.entries([r for r, _ in parsed], _names(methods), parsed[0][1])
     raise typer.Exit(comparing.compare(wanted, parsed[0][1], runs_dir, seeds=numbers, out=out, equal_steps=equal_steps))
 
@@ -175,6 +178,7 @@ def profile(
         from edgeprune.stages import profile as profiling
         from edgeprune.stages.run import Run
 
+        interrupt.raise_again()
         profiling.fill(Run(parsed, device, Path("."), Console(stderr=True)))
     if show:
         from edgeprune.deploy import staircases
@@ -278,8 +282,8 @@ def main() -> None:
         )
         sys.exit(error.exit_status)
     except SystemExit as left:
-        if left.code == 130:  # typer takes the KeyboardInterrupt itself
-            print("stopped; the same command goes on from here", file=sys.stderr)
+        if left.code == interrupt.STATUS:  # typer takes the KeyboardInterrupt itself
+            print(interrupt.LINE, file=sys.stderr)
         raise
     except Exception as error:
         if debug:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import json
-
-import torch
 from pydantic import ValidationError
-from torch import nn
 
 from edgeprune.arguments import check_arguments
 from edgeprune.data import DATASETS, GIVEN, TASK_SETS, task_of
 from edgeprune.devices import device_of
 from edgeprune.documents import hint
-from edgeprune.errors import RecipeError, first_line
+from edgeprune.errors import RecipeError
 from edgeprune.models import NETWORKS, TASK_NETWORKS
 from edgeprune.prune.criteria import CRITERIA
 from edgeprune.recipe import TASK_GATES, Gates, Recipe, Train
@@ -172,7 +167,7 @@ def _schedule(recipe: Recipe, name: str, schedule: Train) -> None:
 
 
 def _arguments(recipe: Recipe) -> None:
-    """What the data set, the network and the criterion are given, by their signatures; and can the network be built?"""
+    """What the data set, the network and the criterion are given, by their signatures."""
     data, model, prune = recipe.data, recipe.model, recipe.prune
     check_arguments(DATASETS[data.name], data.args, where="data.args", whose=data.name, given=GIVEN)
     for n, args in enumerate([prune.args, *(r.args or {} for r in prune.rounds)]):
@@ -180,24 +175,6 @@ def _arguments(recipe: Recipe) -> None:
         check_arguments(CRITERIA[prune.method], args, where=place, whose=prune.method, given={})
     if model.network is not None:
         check_arguments(NETWORKS[model.network], model.args, where="model.args", whose=model.network, given=_MODEL)
-        outline(model.network, json.dumps(model.args, sort_keys=True))
-
-
-@functools.lru_cache(maxsize=64)
-def outline(network: str, args: str) -> nn.Module:
-    """A network of ours, for two classes and without memory for its weights.
-
-    Args:
-        args: as JSON.
-
-    Raises:
-        RecipeError: it cannot be built so.
-    """
-    try:
-        with torch.device("meta"):
-            return NETWORKS[network](classes=2, **json.loads(args))
-    except Exception as error:  # whatever a constructor meets in values that no one has tried
-        raise RecipeError(f"model.args: {network} cannot be built of {args}: {first_line(error)}") from error
 
 
 def _training(recipe: Recipe) -> None:

@@ -1,8 +1,10 @@
-"""Does what a recipe asks for fit into this machine's memory? A kernel ends processes that grow too large without a word."""
+"""Can the network be built as the recipe says, and does all of it fit into this machine's memory? A kernel ends processes that grow
+too large without a word."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 from collections.abc import Iterator
@@ -12,11 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgeprune.compatible import outline
-from edgeprune.errors import RecipeError
+from edgeprune.errors import RecipeError, first_line
+from edgeprune.models import NETWORKS
 from edgeprune.recipe import DRAWN, Recipe, Train
 
 _FLOAT = 4  # bytes
+_OF_INPUT = 1000  # no network keeps more than so many times the bytes of its images
 _KEPT = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)  # a norm behind each keeps what it gives for the gradient
 
 
@@ -27,15 +30,21 @@ def check_sizes(recipe: Recipe, *, trains_here: bool = True) -> None:
         trains_here: also count what a CPU's training keeps for the gradient; of GPUs, PyTorch itself tells.
 
     Raises:
-        RecipeError: names the key, and gives the figure.
+        RecipeError: names the key, and gives the figure; or the network cannot be built.
     """
-    have = memory()
+    have, net = memory(), None
+    if recipe.model.network is not None:
+        net = outline(recipe.model.network, json.dumps(recipe.model.args, sort_keys=True))
+        count = sum(p.numel() for p in net.parameters())
+        weights = 3 * count * _FLOAT  # with gradients and momentum
+        _refuse("model.args", f"a network of {count:,} weights with their gradients and momentum", weights, have)
     counted = trains_here and not torch.cuda.is_available()
     for name, schedule in _schedules(recipe):
         high, wide = schedule.augment.crop or recipe.data.size
         each = high * wide * (3 * _FLOAT + (1 if recipe.task == "segmentation" else 0))
-        kept = _kept(recipe, (high, wide)) // (1 if schedule.autocast == "none" else 2) if counted else 0
-        each += 0 if schedule.checkpoint_blocks else kept
+        few = schedule.checkpoint_blocks or schedule.batch * each * _OF_INPUT <= have
+        if counted and net is not None and not few:
+            each += _kept(net, (high, wide)) // (1 if schedule.autocast == "none" else 2)
         what = f"training on {schedule.batch:,} images of {high}x{wide} at a time"
         _refuse(f"{name}.batch", what, schedule.batch * each, have, f"; about {have // each:,} would fit")
     for key in ("train_short_side", "evaluate.short_side"):
@@ -46,11 +55,23 @@ def check_sizes(recipe: Recipe, *, trains_here: bool = True) -> None:
             _refuse(f"data.{key}", f"an image of {side}x{side}", side * side * 3 * _FLOAT, have)
     if recipe.data.name in DRAWN:
         _drawn(recipe, have)
-    if recipe.model.network is not None:
-        net = outline(recipe.model.network, json.dumps(recipe.model.args, sort_keys=True))
-        count = sum(p.numel() for p in net.parameters())
-        weights = 3 * count * _FLOAT  # with gradients and momentum
-        _refuse("model.args", f"a network of {count:,} weights with their gradients and momentum", weights, have)
+
+
+@functools.lru_cache(maxsize=8)
+def outline(network: str, args: str) -> nn.Module:
+    """A network of ours, for two classes and without memory for its weights.
+
+    Args:
+        args: as JSON.
+
+    Raises:
+        RecipeError: it cannot be built so.
+    """
+    try:
+        with torch.device("meta"):
+            return NETWORKS[network](classes=2, **json.loads(args))
+    except Exception as error:  # whatever a constructor meets in values that no one has tried
+        raise RecipeError(f"model.args: {network} cannot be built of {args}: {first_line(error)}") from error
 
 
 def memory() -> int:
@@ -81,11 +102,9 @@ def _schedules(recipe: Recipe) -> Iterator[tuple[str, Train]]:
     yield from ((name, schedule) for name, schedule in found if schedule is not None)
 
 
-def _kept(recipe: Recipe, size: tuple[int, int]) -> int:
+def _kept(net: nn.Module, size: tuple[int, int]) -> int:
     """Bytes an image that a training step keeps for the gradient, at the least; 0 where that cannot be told."""
-    if recipe.model.network is None:
-        return 0
-    net, count = outline(recipe.model.network, json.dumps(recipe.model.args, sort_keys=True)), 0
+    count = 0
 
     def add(module: nn.Module, args: Any, output: torch.Tensor) -> None:
         nonlocal count
