@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 import edgeprune
-from edgeprune import boards, datasets
+from edgeprune import boards, datasets, planning
 from edgeprune.boards import HostOpt
 from edgeprune.errors import EdgepruneError, UsageError, first_line
 from edgeprune.recipe import Recipe, check_files, load_recipe
@@ -252,6 +252,9 @@ def _checked(recipe: str, target: str, settings: list[str], host: str | None = N
     check_files(parsed)
     check_pair(parsed, device)
     return parsed, device
+
+
+planning.add_to(app, _checked)
 
 
 def one_line(error: Exception) -> str:
