@@ -164,8 +164,8 @@ def refuse(run: Run, found: Reach) -> None:
     least = found.narrowest or (found.least if found.bare is None else found.bare)
     whose = "engine" if budget.is_latency else "network"
     raise BudgetError(
-        f"budget.{kind}: {asked(budget, found.dense)} cannot be reached; the narrowest network that prune.min_keep {p.min_keep:g} "
-        f"allows{blocks} takes {amount(kind, least)} ({least / found.dense:.2f}x of the dense {whose}); ask for more, or lower "
+        f"budget.{kind}: {asked(budget, found.dense)} cannot be reached; the smallest that prune.min_keep {p.min_keep:g} "
+        f"allows{blocks} is {amount(kind, least)} ({least / found.dense:.2f}x of the dense {whose}); ask for more, or lower "
         "prune.min_keep"
     )
 

@@ -141,7 +141,7 @@ def test_milliseconds_below_the_narrowest_are_refused_on_a_measurement(tmp_path,
         )
         machine.built.clear()
         if refused and off >= 1:
-            with pytest.raises(BudgetError, match="cannot be reached; the narrowest network") as error:
+            with pytest.raises(BudgetError, match="cannot be reached; the smallest") as error:
                 reach.check(run)
             assert f"{takes:.3f} ms" in str(error.value) and machine.built == ["dense", "narrowest"]
         elif not refused:
