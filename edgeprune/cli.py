@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 import edgeprune
-from edgeprune import boards, datasets, interrupt
+from edgeprune import boards, datasets, interrupt, planning
 from edgeprune.boards import HostOpt
 from edgeprune.errors import EdgepruneError, UsageError, first_line
 from edgeprune.recipe import Recipe, check_files, load_recipe
@@ -258,6 +258,15 @@ def _checked(
     check_pair(parsed, device)
     check_sizes(parsed, trains_here=trains_here)
     return parsed, device
+
+
+def _to_plan(recipe: str, target: str, settings: list[str], host: str | None) -> tuple[Recipe, Target]:
+    found = _checked(recipe, target, settings, host, trains_here=False)
+    interrupt.raise_again()
+    return found
+
+
+planning.add_to(app, _to_plan)
 
 
 def one_line(error: Exception) -> str:
