@@ -271,7 +271,8 @@ planning.add_to(app, _to_plan)
 
 def one_line(error: Exception) -> str:
     """The message; of one that a loading process raised, the line below its trace."""
-    last = str(error).strip().splitlines()[-1]
+    last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    last = last.encode("utf-8", "backslashreplace").decode()  # a path that is not UTF-8
     return last.removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
 
 
