@@ -101,6 +101,28 @@ def test_large_sets_are_read_all_over_and_still_refused_where_only_one_class_is_
     assert read == [0, 2, 4, 6, 8]
 
 
+@pytest.mark.parametrize(
+    ("value", "said"), [(255, "nothing that is judged lies in 3"), (1, "is of one class; never there: dark")]
+)
+def test_validation_that_judges_nothing_is_refused_before_training(tmp_path, monkeypatch, value, said):
+    run = runs_of(tmp_path)
+    whole = load.dataset(run, "train")
+
+    class Blank:
+        classes = ["dark", "bright"]
+
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return np.zeros((4, 4, 3), np.uint8), np.full((4, 4), value, np.uint8)
+
+    monkeypatch.setattr(load, "dataset", lambda run, split: Blank() if split == "val" else whole)
+    monkeypatch.setattr(load, "train", lambda *args, **kwargs: pytest.fail("it was trained"))
+    with pytest.raises(DataError, match=said):
+        load.load(run)
+
+
 def test_splits_that_number_their_classes_differently_are_refused(tmp_path, monkeypatch):
     run = runs_of(tmp_path)
     of = load.dataset
