@@ -12,7 +12,9 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 from edgeprune import models
-from edgeprune.errors import CheckpointError, EdgepruneError
+from edgeprune.errors import CheckpointError, EdgepruneError, RecipeError
+from edgeprune.recipe import load_recipe
+from tests.models.small import SMALL
 
 
 def net() -> nn.Sequential:
@@ -300,6 +302,17 @@ def test_a_whole_network_is_named_and_not_run(tmp_path):
         models.load_checkpoint(net(), tmp_path / "w.pt")
 
 
+def test_a_network_that_leaves_its_trainer_out_does_not_leave_out_the_average(tmp_path):
+    made = models.build("ddrnet", SMALL["ddrnet"], None, 5)
+    plain = {k: v.clone() for k, v in made.state_dict().items()}
+    averaged = {k: v + 1 if v.is_floating_point() else v for k, v in plain.items()}
+    torch.save({**under("model.", plain), **under("ema_model.", averaged), "loss.w": torch.ones(2)}, tmp_path / "w.pt")
+    (said,) = models.load_checkpoint(made, tmp_path / "w.pt").notes
+    assert same(made.state_dict(), averaged) and said.startswith("the averaged weights, ema_model; ")
+    models.load_checkpoint(made, tmp_path / "w.pt", key=said.partition("checkpoint_key=")[2].split()[0])
+    assert same(made.state_dict(), plain)
+
+
 def test_a_backbone_has_averages_too(tmp_path):
     made = models.build("deeplabv3", {"depth": 18, "width": 8, "head": 16, "aux": False}, None, 5)
     plain = {k.removeprefix("backbone."): v for k, v in made.state_dict().items() if k.startswith("backbone.")}
@@ -312,6 +325,18 @@ def test_a_backbone_has_averages_too(tmp_path):
     ]
     models.load_backbone(made, tmp_path / "w.pt", "state_dict.module")
     assert torch.equal(made.backbone.layer1[0].conv1.weight, plain["layer1.0.conv1.weight"])
+
+
+def test_a_recipes_key_is_for_its_own_file_alone():
+    """`compare` and `search` train the dense network once and give others its weights, which lie under no key."""
+    told = ["model.checkpoint=w.pt", "model.checkpoint_key=ema"]
+    own, trained = load_recipe("quickstart", [*told, "train=null"]), load_recipe("quickstart", told)
+    assert own.from_weights(Path("w.pt")).model.checkpoint_key == "ema"
+    made = trained.from_weights(Path("x/weights.safetensors"))
+    assert made.model.checkpoint_key is None and made.train is None
+    assert made.model.checkpoint == str(Path("x/weights.safetensors").resolve())
+    with pytest.raises(RecipeError, match="checkpoint_key says where in a file"):
+        load_recipe("quickstart", told[1:])
 
 
 LEAF = st.one_of(

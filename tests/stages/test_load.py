@@ -1,9 +1,11 @@
 """What the dense and the pruned network score, by the recipe's protocol."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from rich.console import Console
 
@@ -121,6 +123,22 @@ def test_validation_that_judges_nothing_is_refused_before_training(tmp_path, mon
     monkeypatch.setattr(load, "train", lambda *args, **kwargs: pytest.fail("it was trained"))
     with pytest.raises(DataError, match=said):
         load.load(run)
+
+
+def test_which_of_two_sets_of_weights_was_taken_is_a_line(tmp_path):
+    net = models.build("streetnet", {"width": 8, "blocks": 1}, None, 2)
+    plain = net.state_dict()
+    averaged = {k: v + 1 if v.is_floating_point() else v for k, v in plain.items()}
+    torch.save({"model": plain, "model_ema": averaged}, tmp_path / "w.pt")
+    for more, taken, said in (
+        ([], averaged, "w.pt: the averaged weights, model_ema; model.checkpoint_key=model takes the plain ones\n"),
+        (["model.checkpoint_key=model"], plain, ""),
+    ):
+        run = runs_of(tmp_path, "train=null", f"model.checkpoint={tmp_path / 'w.pt'}", *more)
+        shown = replace(run, console=Console(file=io.StringIO()))
+        load._weights(shown, net)
+        assert torch.equal(net.state_dict()["classifier.weight"], taken["classifier.weight"])
+        assert shown.console.file.getvalue().endswith(said)
 
 
 def test_splits_that_number_their_classes_differently_are_refused(tmp_path, monkeypatch):

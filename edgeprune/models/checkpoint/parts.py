@@ -103,30 +103,36 @@ def chosen(
     whole = _distinct([f for f in fits if f.whole])
     if not whole:
         return max(fits, key=lambda f: (f.hits, -len(f.extra))), None
+    at_key = next((f for f in whole if f.part.name == key), None)
+    if at_key is not None or (key is not None and len(whole) == 1):
+        return at_key or whole[0], None
     is_average = _averages(content)
     averages = [f for f in whole if is_average(f.part)]
     names = ", ".join(f.part.name for f in whole)
-    if key is not None and len(whole) == 1:
-        return whole[0], None
-    if key is None and not any(f.whole and is_average(f.part) for f in fits):
-        many = max(1, min(len(f.tensors) for f in whole) // 2)
-        lost = next((f.part for f in fits if is_average(f.part) and len(f.part.tensors) >= many), None)
-        if lost is not None:
-            raise CheckpointError(
-                f"{path}: beside the weights that fit the network ({names}) lie averaged ones ({lost.name}) that do not fit it: other "
-                f"names, or without the norms' statistics. model.checkpoint_key={whole[0].part.name} takes the plain "
-                "ones; for the averaged ones put them into the network and save its state_dict()"
-            )
+    if key is None and (lost := _lost_average(fits, is_average)) is not None:
+        raise CheckpointError(
+            f"{path}: beside the weights that fit the network ({names}) lie averaged ones ({lost.name}) that do not fit it: other "
+            f"names, or without the norms' statistics. model.checkpoint_key={whole[0].part.name} takes the plain "
+            "ones; for the averaged ones put them into the network and save its state_dict()"
+        )
     if len(whole) == 1:
         return whole[0], f"the averaged weights, {names}" if averages else _unusual(whole[0].part)
     if len(whole) == 2 and len(averages) == 1:
-        plain = next(f for f in whole if f is not averages[0]).part.name
-        return averages[
-            0
-        ], f"the averaged weights, {averages[0].part.name}; model.checkpoint_key={plain} takes the plain ones"
+        average, plain = sorted(whole, key=lambda f: f is not averages[0])
+        told = f"the averaged weights, {average.part.name}; model.checkpoint_key={plain.part.name} takes the plain ones"
+        return average, told
     raise CheckpointError(
         f"{path}: {len(whole)} sets of weights fit the network: {names}; say which, such as model.checkpoint_key={whole[0].part.name}"
     )
+
+
+def _lost_average(fits: list[Fit], is_average: Callable[[Part], bool]) -> Part | None:
+    """An average that fits nowhere, beside plain weights that do."""
+    whole = [f for f in fits if f.whole]
+    if any(is_average(f.part) for f in whole):
+        return None
+    many = max(1, min(len(f.tensors) for f in whole) // 2)
+    return next((f.part for f in fits if is_average(f.part) and len(f.part.tensors) >= many), None)
 
 
 def _parts(content: Any, where: tuple[str, ...]) -> Iterator[Part]:
@@ -172,7 +178,8 @@ def _fits(part: Part, fit: Callable[[Part], Fit], least: int | None) -> Iterator
     for inner in _inside(part, len(part.tensors) // 4 if least is None else least):
         if whole is None or inner.where[: len(whole)] != whole:
             found = fit(inner)
-            whole = inner.where if found.whole else None
+            used = len(found.tensors) >= len(inner.tensors)  # a network's `rename` may have left another set out
+            whole = inner.where if found.whole and used else None
             yield found
 
 
