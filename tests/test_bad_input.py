@@ -139,7 +139,15 @@ def test_profile_and_search_say_what_is_missing(cli, tmp_path: Path):
         (("search", "quickstart", "--methods", "sirpf", "--budgets", "0.5x"), "did you mean sirfp?"),
         (("search", "quickstart", "--budgets", "half"), "budget.latency"),
         (("search", "quickstart", "--budgets", "flops=0.5x"), "flops"),
+        (("search", "quickstart", "--budgets", "macs=0.5"), "did you mean 0.5x?"),
+        (
+            ("search", "quickstart", "--budgets", "fps=1e400"),
+            "--budgets: fps=1e400 is no budget.fps: input should be a finite number",
+        ),
+        (("search", "quickstart", "--budgets", ","), "--budgets: give one or more"),
         (("compare", "quickstart", "--seeds", "some"), "--seeds"),
+        (("compare", "quickstart", "--seeds", "99999999999999"), "at most 1000"),
+        (("compare", "quickstart", "--seeds", "99999999999999,1"), "--seeds: 99999999999999,1"),
         (("compare", "quickstart", "--methods", "l1,cap"), "prune.sparsity is missing"),
         (("compare", "quickstart", "quikstart"), "did you mean quickstart?"),
     ):

@@ -40,7 +40,15 @@ ODD = (
     "[0, 0]", "[1e9, 1]", "[2.0, 0.5]", "[[1]]", "{}", "[]", "{a: 1, a: 2}", "=", "--- 1", "...", "99999999999999999999", "nan", "inf",
 )  # fmt: skip
 KEYS = sorted({dotted(p) for p in _paths(Recipe)} | {dotted(p) for p in _paths(Target)})
-scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(ODD)
+# without subnormal numbers, which a run in this process turns off
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_subnormal=False)
+    | st.text(max_size=8)
+    | st.sampled_from(ODD)
+)
 values = st.recursive(
     scalars,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=5), inner, max_size=3),
