@@ -215,6 +215,15 @@ def test_data_check_finds_a_split_that_judges_nothing(tmp_path, value, said):
     assert said in fault
 
 
+@pytest.mark.parametrize(("ending", "form"), [(".jpg", "JPEG"), (".avif", "AVIF"), (".jp2", "JPEG2000")])
+def test_a_label_with_another_ending_is_found_and_refused(tmp_path, ending, form):
+    args = own(tmp_path, np.eye(4, dtype=np.uint8))
+    (tmp_path / "val" / "labels" / "a.png").unlink()
+    as_file(tmp_path / "val" / "labels" / f"a{ending}", np.eye(16, dtype=np.uint8), format=form)
+    with pytest.raises(DataError, match=f"a{ending}: label is stored as {form}, which is lossy"):
+        open_dataset("folder", str(tmp_path), "val", (4, 4), **args)[0]
+
+
 def test_two_labels_of_one_image_are_refused(tmp_path):
     args = own(tmp_path, np.eye(4, dtype=np.uint8))
     as_file(tmp_path / "val" / "labels" / "a.bmp", np.eye(4, dtype=np.uint8))

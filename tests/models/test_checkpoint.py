@@ -118,7 +118,11 @@ REFUSED = {
     ),
     "averages without names": ({"model": PLAIN, "ema": {"shadow_params": list(AVERAGED.values())}}, "lie averaged ones"),
     "mmcv": ({"state_dict": {**PLAIN, **flat(OTHER)}}, r"averaged ones \(state_dict\.ema_\*\).*checkpoint_key=state_dict "),
-    "another network under a wrapper": ({"epoch": 1, "my_net": {"a.weight": torch.ones(2)}}, r"\(my_net\).* the file holds a\.weight"),
+    "another network under a wrapper": (
+        {"epoch": 1, "my_net": {"a.p": torch.ones(2), "a.q": torch.ones(2)}, "optimizer": {"m": torch.ones(1)}},
+        r"\(my_net\).* the file holds a\.p, a\.q",
+    ),
+    "parameters alone": (dict(net().named_parameters()), "2 weights are missing, .*; buffers were not saved"),
     "nothing": ({"epoch": 3, "lr": 0.1}, "epoch is int, not a named tensor"),
     "adapters": ({**PLAIN, "0.lora_A.weight": torch.ones(2, 2)}, "adapters"),
 }  # fmt: skip

@@ -67,8 +67,14 @@ def load_checkpoint(net: nn.Module, path: str | Path, head: bool = True, key: st
         )
     if found.missing:
         there = f"; the file holds {_some(found.tensors)}" if not found.hits else ""
+        buffers = {name for name, _ in net.named_buffers()}
+        why = (
+            "buffers were not saved, norms' statistics among them"
+            if buffers.issuperset(found.missing)
+            else _why(found.extra)
+        )
         raise CheckpointError(
-            f"{place}: {len(found.missing)} weights are missing, the first is {found.missing[0]}{there}; {_why(found.extra)}"
+            f"{place}: {len(found.missing)} weights are missing, the first is {found.missing[0]}{there}; {why}"
         )
     if found.extra:
         raise CheckpointError(
