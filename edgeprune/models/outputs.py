@@ -113,8 +113,10 @@ class Choice:
 
 
 def carry(net: nn.Module, choice: Choice | None) -> nn.Module:
-    """`net`, which carries the choice from now on; names of its weights stay."""
+    """`net`, which carries the choice from now on, instead of an earlier one; names of its weights stay."""
     if choice is not None:
+        for key in [k for k, hook in net._forward_hooks.items() if isinstance(hook, Choice)]:
+            del net._forward_hooks[key]
         net.register_forward_hook(choice)
     return net
 

@@ -210,7 +210,9 @@ def load(run: Run) -> dict[str, Any]:
     net = build(run)
     fits.check(net, example(run), recipe.task, dataset(run, "train").classes, recipe.prune.never)
     if run.kept["output"]:
-        run.console.print(f"of the network's outputs ships: {run.kept['output'][0] or 'the one of evaluation'}", markup=False)
+        run.console.print(
+            f"of the network's outputs ships: {run.kept['output'][0] or 'the one of evaluation'}", markup=False
+        )
     _weights(run, net)
     if recipe.train is not None:
         loader = batches(run, recipe.train, recipe.seed)

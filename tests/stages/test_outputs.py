@@ -1,11 +1,14 @@
 """Of several outputs the one ships that is meant: where it is not plain the network is refused until the recipe says it, and then it
 holds from the loss to the engine."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from rich.console import Console
+from torch import nn
 
 import edgeprune
 from edgeprune import models
@@ -14,7 +17,7 @@ from edgeprune.errors import EdgepruneError, ModelError, RecipeError
 from edgeprune.files import read_json, write_json
 from edgeprune.models.outputs import Choice, carry, choose
 from edgeprune.prune.groups import find_groups
-from edgeprune.recipe import Loss, load_recipe
+from edgeprune.recipe import Distill, Loss, load_recipe
 from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
 from edgeprune.stages import deploy, finetune, fits, load
 from edgeprune.stages.prune import prune
@@ -29,7 +32,7 @@ SIZE, CLASSES = (32, 48), list("abcde")
 EXAMPLE = torch.zeros(1, 3, *SIZE)
 
 
-def net_of(form: str) -> torch.nn.Module:
+def net_of(form: str) -> nn.Module:
     torch.manual_seed(0)
     return several_outputs.build(len(CLASSES), form)
 
@@ -65,7 +68,9 @@ def test_what_is_asked_for_is_the_main_output_in_both_modes(form):
         assert torch.equal(models.logits_of(output), final)
         labels = torch.randint(0, 5, (2, *final.shape[2:]))
         others = 0.5 * cross_entropy(coarse, labels) if isinstance(output, dict) and len(output) > 1 else 0.0
-        torch.testing.assert_close(make_loss(Loss(aux_weight=0.5), None)(output, labels), cross_entropy(final, labels) + others)
+        torch.testing.assert_close(
+            make_loss(Loss(aux_weight=0.5), None)(output, labels), cross_entropy(final, labels) + others
+        )
 
 
 @pytest.mark.parametrize("form", CLEAR)
@@ -84,7 +89,7 @@ def test_a_width_that_comes_to_the_number_of_classes_is_no_second_answer():
     net = net_of("features_and_logits")
     carry(net, chosen(net))
     net.refine = several_outputs.block(21, 5)  # as if it were pruned
-    net.final = torch.nn.Conv2d(5, 5, 1)
+    net.final = nn.Conv2d(5, 5, 1)
     x = torch.randn(1, 3, *SIZE)
     assert torch.equal(models.logits_of(net.eval()(x)), heads(net, x)[1])
 
@@ -113,21 +118,21 @@ def test_a_key_that_names_nothing_or_no_answer_is_refused(form, asked, told):
 
 def test_a_key_for_a_network_of_one_output_is_refused():
     with pytest.raises(ModelError, match="'0' names nothing, the network gives one tensor"):
-        chosen(torch.nn.Conv2d(3, 5, 1), "0")
+        chosen(nn.Conv2d(3, 5, 1), "0")
 
 
 def test_the_classifier_whose_features_are_distilled_is_the_main_ones():
-    net = net_of("hrnet_ocr")
-    net.late = net.coarse  # a name behind the final one's
+    net = carry(net_of("hrnet_ocr"), Choice("1", "1"))
+    coarse = net.coarse
     del net.coarse
-    net.__class__ = type("Late", (type(net),), {"coarse": property(lambda self: self.late)})
-    carry(net, Choice("1", "1"))
-    cfg = type("cfg", (), {"features": 1.0, "logits": 0.0, "temperature": 1.0})
+    net.coarse = coarse  # the last one by name
+    teacher = copy.deepcopy(net)
+    nn.init.normal_(teacher.refine[0].weight)
     images, labels = torch.randn(2, 3, *SIZE), torch.randint(0, 5, (2, *SIZE))
-    term, end = make_term(cfg, net, net_of("hrnet_ocr").eval() if False else net, 5)
+    term, end = make_term(Distill(logits=0, features=1), net, teacher, 5)
     term(images, net(images), labels).backward()
     end()
-    assert net.refine[0].weight.grad is not None, "only the final classifier's features come from there"
+    assert net.refine[0].weight.grad is not None, "the final classifier's features come from there"
 
 
 @pytest.mark.parametrize("value", ["true", "1.5", "[1]", "''", "{a: 1}"])
