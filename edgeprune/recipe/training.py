@@ -116,7 +116,8 @@ class Finetune(Train):
     """Recovery after pruning."""
 
     recalibrate_batches: Annotated[int, Field(ge=0)] = Field(
-        default=20, description="batches that set the norms' statistics anew"
+        default=20,
+        description="batches that set the statistics of the norms behind the cut anew; frozen ones stay",
     )
     distill: Distill | None = Field(default=None, description="teach with the dense network; null: labels only")
     weights: Literal["dense", "2of4"] = Field(
