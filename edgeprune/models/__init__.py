@@ -30,10 +30,19 @@ from edgeprune.models import (
     streetnet,
     unet,
 )
-from edgeprune.models.checkpoint import load_backbone, load_checkpoint
+from edgeprune.models.checkpoint import Loaded, load_backbone, load_checkpoint
 from edgeprune.models.outputs import Choice, carry, logits_of
 
-__all__ = ["NETWORKS", "SEGMENTATION", "TASK_NETWORKS", "build", "load_backbone", "load_checkpoint", "logits_of"]
+__all__ = [
+    "Loaded",
+    "NETWORKS",
+    "SEGMENTATION",
+    "TASK_NETWORKS",
+    "build",
+    "load_backbone",
+    "load_checkpoint",
+    "logits_of",
+]
 
 Build = Callable[..., nn.Module]
 SEGMENTATION: dict[str, Build] = {
