@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
-from edgeprune.documents import parse
 from edgeprune.errors import ModelError
+from edgeprune.plain_yaml import YamlFault, parse
 
 MAIN = ("out", "logits")  # names of a main output: torchvision's and ours, transformers'
 
@@ -212,8 +211,8 @@ def _listed(found: dict[str, torch.Tensor]) -> str:
 def _setting(path: str) -> str:
     """The option that asks for a path, in quotes where YAML would read something else."""
     try:
-        read = parse(path)
-    except yaml.YAMLError:
+        read, _ = parse(path)
+    except YamlFault:
         read = None
     told = path if type(read) in (int, str) and str(read) == path else f'"{path}"'
     return f"--set {shlex.quote(f'model.output={told}')}"
