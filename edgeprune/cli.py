@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 import edgeprune
-from edgeprune import boards, datasets
+from edgeprune import boards, datasets, interrupt, planning
 from edgeprune.boards import HostOpt
+from edgeprune.documents import shown
 from edgeprune.errors import EdgepruneError, UsageError, first_line
 from edgeprune.recipe import Recipe, check_files, load_recipe
 from edgeprune.shipped import shipped
@@ -52,6 +53,7 @@ def run(
     parsed, device = _checked(recipe, target, set, host)
     from edgeprune import pipeline  # torch takes seconds to import
 
+    interrupt.raise_again()
     raise typer.Exit(pipeline.run(parsed, device, runs_dir))
 
 
@@ -84,7 +86,10 @@ def search(
     _alone("search")
     from edgeprune import search as searching
 
+    interrupt.raise_again()
     names = _names(methods) or [parsed.prune.method]
+    if not _names(budgets):
+        raise UsageError("--budgets: give one or more, such as 0.7x,0.5x or macs=0.5x")
     raise typer.Exit(
         searching.search(parsed, device, runs_dir, budgets=_names(budgets), methods=names, storage=storage)
     )
@@ -119,6 +124,7 @@ def compare(
     _alone("compare")
     from edgeprune import compare as comparing
 
+    interrupt.raise_again()
     wanted = comparing.entries([r for r, _ in parsed], _names(methods), parsed[0][1])
     raise typer.Exit(comparing.compare(wanted, parsed[0][1], runs_dir, seeds=numbers, out=out, equal_steps=equal_steps))
 
@@ -140,9 +146,10 @@ def _seeds(text: str) -> list[int]:
         numbers = [int(part) for part in _names(text)]
     except ValueError:
         numbers = []
-    if not numbers or min(numbers) < 0 or (len(numbers) == 1 and numbers[0] == 0 and "," not in text):
-        raise UsageError(f"--seeds: {text!r}; write how many (3) or which (0,1,2)")
-    return list(range(numbers[0])) if len(numbers) == 1 and "," not in text else numbers
+    many = len(numbers) == 1 and "," not in text
+    if not numbers or min(numbers) < 0 or (many and not 1 <= numbers[0] <= 1000) or max(numbers) >= 2**32:
+        raise UsageError(f"--seeds: {shown(text)}; write how many (3, at most 1000) or which (0,1,2)")
+    return list(range(numbers[0])) if many else numbers
 
 
 @app.command()
@@ -171,10 +178,11 @@ def profile(
     if recipe is None and not show:
         raise UsageError("profile: give --recipe (whose network to measure), or --show (what has been measured)")
     if recipe is not None:
-        parsed, device = _checked(recipe, target, set, host)
+        parsed, device = _checked(recipe, target, set, host, trains_here=False)
         from edgeprune.stages import profile as profiling
         from edgeprune.stages.run import Run
 
+        interrupt.raise_again()
         profiling.fill(Run(parsed, device, Path("."), Console(stderr=True)))
     if show:
         from edgeprune.deploy import staircases
@@ -198,7 +206,7 @@ def check(recipe: RecipeArg, target: TargetOpt = "cpu", set: SetOpt = []) -> Non
     """Check a recipe against a target without running anything, and print it with all defaults."""
     import yaml
 
-    parsed, device = _checked(recipe, target, set)
+    parsed, device = _checked(recipe, target, set, trains_here=False)
     print(yaml.safe_dump(parsed.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
     Console(stderr=True).print(f"{parsed.name} is right for {device.name} ({device.title})", markup=False)
 
@@ -243,22 +251,34 @@ def _root(
         raise typer.Exit
 
 
-def _checked(recipe: str, target: str, settings: list[str], host: str | None = None) -> tuple[Recipe, Target]:
+def _checked(
+    recipe: str, target: str, settings: list[str], host: str | None = None, trains_here: bool = True
+) -> tuple[Recipe, Target]:
     from edgeprune.compatible import check_pair
+    from edgeprune.sizes import check_sizes
 
-    parsed, device = load_recipe(recipe, settings), load_target(target)
-    if host is not None:
-        device = device.model_copy(update={"host": host})
+    parsed, device = load_recipe(recipe, settings), load_target(target, host)
     check_files(parsed)
     check_pair(parsed, device)
+    check_sizes(parsed, trains_here=trains_here)
     for line in parsed.data.warnings():
         Console(stderr=True).print(f"{parsed.name}: {line}", style="yellow", markup=False, soft_wrap=True)
     return parsed, device
 
 
+def _to_plan(recipe: str, target: str, settings: list[str], host: str | None) -> tuple[Recipe, Target]:
+    found = _checked(recipe, target, settings, host, trains_here=False)
+    interrupt.raise_again()
+    return found
+
+
+planning.add_to(app, _to_plan)
+
+
 def one_line(error: Exception) -> str:
     """The message; of one that a loading process raised, the line below its trace."""
-    last = str(error).strip().splitlines()[-1]
+    last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    last = last.encode("utf-8", "backslashreplace").decode()  # a path that is not UTF-8
     return last.removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
 
 
@@ -278,8 +298,8 @@ def main() -> None:
         )
         sys.exit(error.exit_status)
     except SystemExit as left:
-        if left.code == 130:  # typer takes the KeyboardInterrupt itself
-            print("stopped; the same command goes on from here", file=sys.stderr)
+        if left.code == interrupt.STATUS:  # typer takes the KeyboardInterrupt itself
+            print(interrupt.LINE, file=sys.stderr)
         raise
     except Exception as error:
         if debug:

@@ -8,11 +8,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from edgeprune.data.dataset import Color, Pair, Size, in_colour, opened, resized, upright
+from edgeprune.data.dataset import Color, Pair, Size, resized
+from edgeprune.data.pictures import opened_image
 from edgeprune.errors import DataError
 
 # x0, y0, x1, y1 in the image's own pixels, class, whether it is judged (`labels`: 0, DIFFICULT or CROWD)
 Box = tuple[float, float, float, float, int, int]
+
+
+def are_places(numbers: list[float]) -> bool:
+    """Can these be coordinates in an image? Not NaN, not infinity, and nothing that float32 turns into it."""
+    return all(abs(number) < 1e9 for number in numbers)
 
 
 @dataclass
@@ -43,7 +49,7 @@ class Boxed:
             DataError: the image is missing or unreadable, or a box lies outside of it.
         """
         path, source, boxes = self.entries[index]
-        image = in_colour(path, upright(path, opened(path, "image")))
+        image = opened_image(path)
         label = np.array(boxes, dtype=np.float32).reshape(-1, 6)
         right, low = label[:, 2:4].max(axis=0, initial=0)
         if right > image.width + 1 or low > image.height + 1:

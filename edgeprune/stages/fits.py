@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgeprune import models
 from edgeprune.data.transforms import IMAGENET
 from edgeprune.deploy.export import Heads, Shipped
 from edgeprune.documents import hint
 from edgeprune.errors import ModelError, RecipeError, first_line
 from edgeprune.models.attributes import check_attributes
+from edgeprune.models.outputs import carry, choose, tells
 from edgeprune.models.state import unchanged
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.groups import find_groups, matches
@@ -26,12 +26,6 @@ from edgeprune.prune.proof import rehearse
 from edgeprune.stages import rehearsal
 from edgeprune.stages.first_graph import Shipping, ship
 
-# of a task: what a network has to answer, and whether a shape is that, for so many classes
-_ANSWERS: dict[str, tuple[str, Callable[[tuple[int, ...], int], bool]]] = {
-    "segmentation": ("(B, {} classes, h, w) logits", lambda shape, k: len(shape) == 4 and shape[1] == k),
-    "classification": ("(B, {} classes) logits", lambda shape, k: len(shape) == 2 and shape[1] == k),
-    "detection": ("(B, anchors, {} classes + 4) numbers", lambda shape, k: len(shape) == 3 and shape[2] == k + 4),
-}
 _SHIPPED: dict[str, Callable[[nn.Module], Heads]] = {
     "segmentation": lambda net: Shipped(net, *IMAGENET, logits=True),
     "classification": lambda net: Heads(net, *IMAGENET, "logits"),
@@ -67,7 +61,8 @@ def check(
     never: Sequence[str],
     wanted: Wanted = Wanted(),  # noqa: B008
 ) -> list[str]:
-    """Refuse a network that would fail only after hours; what else there is to know of it comes back, a line each.
+    """Refuse a network that would fail only after hours; what else there is to know of it comes back, a line each. One whose list of
+    outputs does not begin with what ships carries the choice from then on.
 
     Raises:
         ModelError: it cannot be copied, does not run on `example` (1, 3, H, W), answers something else than its task asks for,
@@ -87,13 +82,17 @@ def check(
         ) from error
     with _draws_kept():  # trainings are the same with and without all this
         try:
-            _answers(tried, example, task, len(classes))
+            evaluated, trained = answers(tried, example)
         except ModelError as error:
             if _runs(net, example) and not _runs(tried, example):
                 raise rehearsal.held_by_original(
                     f"does not run where the network itself does ({error.__cause__!r})"
                 ) from error
             raise
+        choice = choose(evaluated, trained, task, len(classes), to=tuple(example.shape))
+        if choice is not None:  # of a network that was not built from a recipe
+            plain = tells(evaluated, choice.evaluation) and tells(trained, choice.training)
+            net = carry(copy.deepcopy(net) if plain else net, choice)
         small = _smaller(tried, example)
         images = torch.randn(2, *small.shape[1:], generator=torch.Generator().manual_seed(0))
         stage = rehearsal.Stage(
@@ -155,15 +154,14 @@ def _draws_kept() -> Iterator[None]:
         np.random.set_state(of_numpy)  # noqa: NPY002
 
 
-def _answers(net: nn.Module, example: torch.Tensor, task: str, classes: int) -> None:
-    found = models.logits_of(_ran(net.eval(), example, ""))
-    _ran(net.train(), torch.cat([example, example]), " in training mode")
-    wanted, fits = _ANSWERS[task]
-    shape = tuple(getattr(found, "shape", ()))
-    if not fits(shape, classes):
-        raise ModelError(
-            f"the network answers {shape} to {tuple(example.shape)}; {task} of this data wants {wanted.format(classes)}"
-        )
+def answers(net: nn.Module, example: torch.Tensor) -> tuple[object, object]:
+    """What the network gives in evaluation, and to two images in training mode, in which it is left.
+
+    Raises:
+        ModelError: it does not run.
+    """
+    evaluated = _ran(net.eval(), example, "")
+    return evaluated, _ran(net.train(), torch.cat([example, example]), " in training mode")
 
 
 def _runs(net: nn.Module, images: torch.Tensor) -> bool:

@@ -22,6 +22,7 @@ from edgeprune.errors import EdgepruneError
 from edgeprune.files import hash_obj, replace_with, write_json
 from edgeprune.models.state import load_weights, tensors_of, unchanged, weights_of
 from edgeprune.progress import Progress
+from edgeprune.train.average import Average
 from edgeprune.train.losses import Loss
 from edgeprune.train.memory import checkpointed, image_layout, lie
 from edgeprune.train.norms import synced
@@ -85,7 +86,7 @@ def train(
     layout = image_layout(cfg.channels_last, net.to(accelerator.device), tried, told.append)
     wrapped, optimizer = accelerator.prepare(lie(net, layout), _optimizer(net, cfg))
     scaler = torch.amp.GradScaler(accelerator.device.type, enabled=cfg.autocast == "fp16")
-    ema = _ema(net, cfg.ema)
+    ema = None if cfg.ema is None else Average(net, cfg.ema)
     state = _State(home / "checkpoint.pt", key, net, optimizer, scaler, ema, hooks)
     step = state.load()
     term, end = hooks.distill(net, accelerator.device, layout) if hooks.distill else (None, None)
@@ -128,7 +129,7 @@ def train(
             scaler.update()
             optimizer.zero_grad()
             if ema is not None:
-                ema.update_parameters(net)
+                ema.update(net)
             step += 1
             note = {"step": step, "loss": mean, "lr": rate}
             if (
@@ -198,18 +199,6 @@ def _optimizer(net: nn.Module, cfg: Any) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=cfg.lr, momentum=cfg.momentum, nesterov=cfg.nesterov and cfg.momentum > 0)
 
 
-def _ema(net: nn.Module, decay: float | None) -> Any:
-    if decay is None:
-        return None
-
-    def average(held: Any, new: Any, count: Any) -> None:
-        # or a short training would end with the weights of its first step, which the average begins with
-        warm = min(decay, (1 + int(count)) / (10 + int(count)))
-        torch.optim.swa_utils.get_ema_multi_avg_fn(warm)(held, new, count)
-
-    return torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=average, use_buffers=True)
-
-
 def _autocast(kind: str, device: str) -> Any:
     return contextlib.nullcontext() if kind == "none" else torch.autocast(device, _DTYPES[kind])
 
@@ -234,7 +223,7 @@ class _State:
     net: nn.Module
     optimizer: Any
     scaler: Any
-    ema: Any
+    ema: Average | None
     hooks: Hooks
 
     def save(self, step: int, held: Any) -> None:
@@ -244,7 +233,7 @@ class _State:
             "net": tensors_of(self.net),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "ema": tensors_of(self.ema) if self.ema is not None else None,
+            "ema": self.ema.state_dict() if self.ema is not None else None,
             "hooks": held,
             "history": self.hooks.history,
         }
@@ -264,7 +253,7 @@ class _State:
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
         if self.ema is not None:
-            load_weights(self.ema, content["ema"])
+            self.ema.load_state_dict(content["ema"])
         if self.hooks.load_state:
             self.hooks.load_state(content["hooks"])
         self.hooks.history.extend(content["history"])
