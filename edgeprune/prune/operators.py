@@ -21,6 +21,7 @@ from edgeprune.prune.moving import (
     slice_,
     split,
     squeeze,
+    unsqueeze,
     view,
 )
 from edgeprune.prune.values import Call, Handler, Value, argument, shape_of
@@ -59,6 +60,8 @@ def elementwise(trace: Trace, node: Call) -> Value | None:
         else:
             values.append((t, trace.value(t)))
     followed = [(t, v) for t, v in values if v is not None]
+    if not followed:  # of parameters alone
+        values = followed = [(t, trace.value(t)) for t, _ in values]
     if not followed:
         return None
     # positions are counted from the right, as broadcasting does
@@ -136,11 +139,17 @@ def softmax(trace: Trace, node: Call) -> Value:
     return x
 
 
+def nothing(trace: Trace, node: Call) -> None:
+    """Checks that the capture puts in: they give no tensor and change none."""
+
+
 def expand(trace: Trace, node: Call) -> Value | None:
-    """expand, expand_as: channels stay where their axis keeps its place and size (a gate (B, C, 1, 1) over its map)."""
+    """expand, expand_as, repeat: channels stay where their axis keeps its size (a gate (B, C, 1, 1) over its map); new axes
+    come in front."""
     x, before, after = trace.value(node.args[0]), shape_of(node.args[0]), shape_of(node)
-    if len(before) == len(after) and before[x.axis : x.axis + x.ids.ndim] == after[x.axis : x.axis + x.ids.ndim]:
-        return x
+    axis = x.axis + len(after) - len(before)
+    if before[x.axis : x.axis + x.ids.ndim] == after[axis : axis + x.ids.ndim]:
+        return Value(x.ids, axis)
     trace.union.fix(x.ids, "expanded over its channels")
     return None
 
@@ -233,13 +242,15 @@ HANDLERS: dict[str, Handler] = {
         ),
         view,
     ),
-    **dict.fromkeys(("aten.expand", "aten.expand_as"), expand),
+    **dict.fromkeys(("aten.expand", "aten.expand_as", "aten.repeat"), expand),
+    "aten._assert_tensor_metadata": nothing,
     **dict.fromkeys(("aten.permute", "aten.transpose"), permute),
     "aten.pixel_shuffle": pixel_shuffle,
     "aten.pixel_unshuffle": pixel_unshuffle,
     "aten.pad": pad,
     "aten.constant_pad_nd": pad,
-    **dict.fromkeys(("aten.squeeze", "aten.unsqueeze"), squeeze),
+    "aten.squeeze": squeeze,
+    "aten.unsqueeze": unsqueeze,
 }
 
 # calls that engines do not fuse into a convolution: their time goes with the numbers that they move
