@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgeprune.errors import ModelError, first_line
+from edgeprune.errors import ModelError, few, first_line
 from edgeprune.models import (
     bisenetv2,
     classifier,
@@ -143,6 +143,4 @@ def logits_key(output: dict[str, Any]) -> str:
     for key in ("out", "logits"):
         if key in output:
             return key
-    raise ModelError(
-        f"model: the network gives a dict of {', '.join(map(repr, output))}; its logits belong under 'out'"
-    )
+    raise ModelError(f"model: the network gives a dict of {few(map(repr, output))}; its logits belong under 'out'")

@@ -68,7 +68,10 @@ class Trace:
             return found
         if node in self.parameters:
             return self._parameter(node, axis)
-        return self.fresh(node, "the network's input" if node.op == "placeholder" else "not followed", axis)
+        if node.op == "placeholder":
+            return self.fresh(node, "the network's input", axis)
+        made = not node.all_input_nodes  # zeros beside a narrower map
+        return self.fresh(node, "a tensor that the forward makes" if made else "not followed", axis)
 
     def _parameter(self, node: Node, axis: int) -> Value:
         """A free parameter that is computed with: the one axis that it has, or the channels of a map (1, C, H, W)."""

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgeprune.errors import SurgeryError, first_line
+from edgeprune.errors import SurgeryError, few, first_line
 from edgeprune.prune.blocks import Blocks, find_blocks
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.modes import Doubled
@@ -109,8 +109,7 @@ def _advice(graph: ChannelGraph, found: Sequence[str]) -> str:
     if not found:
         return "no group of channels alone makes it so: name the modules in question in prune.never"
     layers = [p for g in graph.groups if g.name in found for p in dict.fromkeys(g.producers)]
-    shown = [*layers[:6], *(["…"] if layers[6:] else [])]
-    return f"cutting {', '.join(layers[:1] if len(found) == 1 else found)} makes it so: try prune.never: [{', '.join(shown)}]"
+    return f"cutting {few(layers[:1] if len(found) == 1 else found)} makes it so: try prune.never: [{few(layers)}]"
 
 
 class _Differs(SurgeryError):
