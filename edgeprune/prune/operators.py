@@ -132,6 +132,15 @@ def reduce(trace: Trace, node: Call) -> Value | None:
     return Value(x.ids, x.axis if keep else x.axis - sum(d < x.axis for d in dims))
 
 
+def turned(trace: Trace, node: Call) -> Value:
+    """flip, roll: of other axes than the channels'."""
+    x = trace.value(node.args[0])
+    dims = node.args[-1] if node.args[-1] else range(len(shape_of(node)))
+    if any(x.axis <= int(d) % len(shape_of(node)) < x.axis + x.ids.ndim for d in dims):
+        trace.union.fix(x.ids, f"{node.target.overloadpacket.__name__} over the channels")
+    return x
+
+
 def softmax(trace: Trace, node: Call) -> Value:
     x, axis = trace.value(node.args[0]), int(node.args[1]) % len(shape_of(node))
     if x.axis <= axis < x.axis + x.ids.ndim:
@@ -182,6 +191,25 @@ _SAME = [
     "clamp",
     "clamp_",
     "clamp_min",
+    "clamp_max",
+    "selu",
+    "selu_",
+    "celu",
+    "celu_",
+    "log_sigmoid",
+    "softshrink",
+    "hardshrink",
+    "threshold",
+    "threshold_",
+    "log",
+    "log1p",
+    "erf",
+    "square",
+    "rsqrt",
+    "reciprocal",
+    "zeros_like",
+    "ones_like",
+    "full_like",
     "neg",
     "abs",
     "exp",
@@ -205,6 +233,10 @@ _SAME = [
 HANDLERS: dict[str, Handler] = {
     **dict.fromkeys((f"aten.{n}" for n in _SAME), same),
     **dict.fromkeys(("aten.max_pool2d", "aten.avg_pool2d", "aten._upsample_nearest_exact2d"), spatial),
+    **dict.fromkeys(
+        ("aten.upsample_bicubic2d", "aten._upsample_bilinear2d_aa", "aten._upsample_bicubic2d_aa"), spatial
+    ),
+    **dict.fromkeys(("aten.flip", "aten.roll"), turned),
     "aten.conv2d": conv,
     "aten.conv1d": conv,
     "aten.conv_transpose2d": deconv,
@@ -225,7 +257,7 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(("aten.upsample_bilinear2d", "aten.upsample_nearest2d"), resize),
     "aten.adaptive_avg_pool2d": adaptive_pool,
     "aten.adaptive_max_pool2d": max_pool_with_indices,
-    **dict.fromkeys(("aten.mean", "aten.sum", "aten.amax", "aten.amin"), reduce),
+    **dict.fromkeys(("aten.mean", "aten.sum", "aten.amax", "aten.amin", "aten.std", "aten.var"), reduce),
     "aten.softmax": softmax,
     "aten.slice": slice_,
     "aten.chunk": chunk,

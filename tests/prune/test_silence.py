@@ -62,6 +62,8 @@ CONSTANT = {
     "constant padding": lambda net, x: F.pad(torch.sigmoid(x), (1, 1, 1, 1), value=0.25),
     "zero padding by hand": lambda net, x: F.pad(torch.sigmoid(x), (1, 1, 1, 1, 0, 0)),
     "resized": lambda net, x: F.interpolate(F.max_pool2d(torch.sigmoid(x), 3, 2, 1), size=(16, 16), mode="bilinear"),
+    "a chain": lambda net, x: F.selu(torch.log1p(torch.square(F.logsigmoid(x)))).clamp(max=1.5).flip(-1),
+    "zeros of its size": lambda net, x: torch.sigmoid(x) + torch.zeros_like(x),
     "product": lambda net, x: torch.sigmoid(x) * torch.exp(x),
 }
 
