@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 _CONV = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-_POOL = ("input", "kernel_size", "stride", "padding")
+_POOL = ("input", "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
 _PADDED = {
     torch.conv1d: (1, _CONV),
     torch.conv2d: (2, _CONV),
@@ -34,10 +34,8 @@ class EdgePads(TorchFunctionMode):
             axes, names = _PADDED[func]
             told = dict(zip(names, args, strict=False)) | kwargs
             if pads := _pads(told, axes):
-                rest = args[len(names) :]
-                told = {**told, "input": F.pad(told["input"], pads, mode="replicate"), "padding": 0}
-                told.setdefault("stride", told.get("kernel_size", 1))
-                return func(*(told.pop(n) for n in names if n in told), *rest, **told)
+                x = F.pad(told["input"], pads, mode="replicate")
+                return func(**{**told, "input": x, "padding": 0})
         elif func is F.pad:
             told = dict(zip(("input", "pad", "mode", "value"), args, strict=False)) | kwargs
             if told.get("mode", "constant") == "constant" and told["input"].ndim == 4 and len(told["pad"]) >= 4:
