@@ -84,8 +84,9 @@ def elementwise(trace: Trace, node: Call) -> Value | None:
         elif v.axis + shift == lead_axis and v.ids.size == 1:
             trace.union.fix(v.ids, "broadcast over channels")
         else:
-            trace.union.fix(v.ids, "added across axes")
-            trace.union.fix(ref.ids, "added across axes")
+            why = "a parameter that is reshaped" if trace.free & {t, lead} else "added across axes"
+            trace.union.fix(v.ids, why)
+            trace.union.fix(ref.ids, why)
     return Value(ref.ids, lead_axis)
 
 
