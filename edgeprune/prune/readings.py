@@ -12,6 +12,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
+from edgeprune.models.modes import evaluating
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.modes import EdgePads
 
@@ -41,14 +42,12 @@ def read(net: nn.Module, graph: ChannelGraph, example: Example) -> dict[str, Rea
     watch = _Watch({n: net.get_submodule(n) for n in names})
     inputs = (example,) if isinstance(example, torch.Tensor) else example
     generator = torch.Generator().manual_seed(0)
-    training = net.training
     try:
-        with torch.no_grad(), EdgePads(), watch:
+        with evaluating(net), torch.no_grad(), EdgePads(), watch:
             for contrast, brightness in UNLIKE:
                 noise = [torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device) for x in inputs]
-                net.eval()(*[contrast * x + brightness for x in noise])
+                net(*[contrast * x + brightness for x in noise])
     finally:
-        net.train(training)
         watch.remove()
     return watch.readings()
 
