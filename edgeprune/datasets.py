@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
+from edgeprune import progress
 from edgeprune.documents import hint
 from edgeprune.errors import UsageError
 
@@ -39,7 +39,7 @@ def check_data(
     if name not in DATASETS:
         raise UsageError(f"data check: {name!r} is no data set; {hint(name, list(DATASETS))}")
     taken = _mapping(args)
-    console, errors = Console(), Console(stderr=True)
+    console, errors = progress.console(stderr=False), progress.console()
     found = [checking.check(name, root, s.strip(), limit, taken) for s in split.split(",")]
     for one in (f for f in found if f.data is not None):  # of one that could not be opened there is nothing to sum up
         console.print(checking.summary(one), markup=False, highlight=False, soft_wrap=True)

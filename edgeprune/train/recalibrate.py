@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from edgeprune.progress import doing
 
+
+@doing("recalibrating the norms")
 def recalibrate(net: nn.Module, batches: Iterable[tuple[Any, ...]], count: int) -> None:
     """Running mean and variance as the plain mean over `count` batches; modes and momenta are restored."""
     norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
