@@ -26,13 +26,13 @@ from rich.markup import escape
 import edgeprune
 from edgeprune import models, progress
 from edgeprune.devices import device_of
-from edgeprune.errors import DeviceError, EngineError
+from edgeprune.errors import BudgetError, DeviceError, EngineError
 from edgeprune.files import hash_obj, hash_tree, lock, read_json, sha256, write_json
 from edgeprune.models import code
 from edgeprune.progress import doing
 from edgeprune.recipe import Recipe
 from edgeprune.runtime import BACKENDS
-from edgeprune.stages import bundle, deploy, finetune, load, precision, profile, prune, report, results, verify
+from edgeprune.stages import bundle, deploy, finetune, load, precision, profile, prune, reach, report, results, verify
 from edgeprune.stages.run import Run
 from edgeprune.target import Target
 from edgeprune.tasks import METRICS
@@ -112,12 +112,31 @@ def run(
         write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
         write_json(folder / "target.json", target.model_dump(mode="json"))
         key = _first_key(job, team.num_processes)
+        if not as_it_stands:
+            _told_early(job)
         made = len(list(takewhile(lambda s: not s.brought, STAGES))) if as_it_stands else 0
         for stage in STAGES[:made]:
             key = _standing(job, stage)
         for stage in STAGES[made:]:
             key = _one(job, stage, key)
         return int(job.facts["report"]["exit_status"])
+
+
+def _told_early(job: Run) -> None:
+    """Refuse a budget that is out of reach before anything is trained; not asked again where the cut was made by the same keys.
+
+    Raises:
+        BudgetError: it is.
+    """
+    done = _manifest(job)["stages"]
+    if all(s.name in done and done[s.name]["recipe"] == hash_obj(_parts(job, s)) for s in STAGES[:3]):
+        return
+    try:
+        reach.check(job)
+    except BudgetError:
+        raise
+    except Exception:  # of a network, data or a device: the stages say better what is wrong
+        job.console.print("[dim]whether the budget can be reached is not known yet[/dim]")
 
 
 def dense(recipe: Recipe, target: Target, runs_dir: Path, console: Console) -> Path:
