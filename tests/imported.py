@@ -18,7 +18,8 @@ from tests.patience import run_short
 
 _parse = functools.cache(lambda path, places, parse=code._imported: list(parse(path, places)))
 code._imported = lambda path, places: _parse(path, tuple(places))
-code.files("tests.e2e.tiny")  # or every run would parse all files of tests and edgeprune, to see whether its network changed
+# or every run would parse all files of tests and edgeprune, to see whether its network has changed
+code.files("tests.e2e.tiny")
 parse_once(now=True)
 run_short()
 gc.freeze()  # or the first collection in a fork would copy every page
