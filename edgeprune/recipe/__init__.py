@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -63,6 +64,12 @@ class Recipe(Section):
                 "once: --set prune.rounds=[]"
             )
         return self
+
+    def from_weights(self, weights: Path) -> Recipe:
+        """The recipe without training of the dense network, whose weights are in the file: its own checkpoint, or what it trained."""
+        key = self.model.checkpoint_key if self.train is None else None  # a file of ours has no other sets in it
+        model = self.model.model_copy(update={"checkpoint": str(weights.resolve()), "checkpoint_key": key})
+        return self.model_copy(update={"train": None, "model": model})
 
 
 def load_recipe(name: str, settings: list[str] | None = None) -> Recipe:

@@ -37,6 +37,11 @@ class Model(Section):
     checkpoint: str | None = Field(
         default=None, description="trained weights: .safetensors, or .pt/.pth (read without running code)"
     )
+    checkpoint_key: str | None = Field(
+        default=None,
+        description="where in that file the weights lie, such as state_dict or model_ema; null: wherever they fit, and the averaged "
+        "ones (EMA) where there are two sets",
+    )
     checkpoint_head: bool = Field(
         default=True,
         description="false: leave out classifiers of another number of classes, which `train` then teaches",
@@ -50,6 +55,8 @@ class Model(Section):
     def _one(self) -> Model:
         if (self.network is None) == (self.factory is None):
             raise ValueError("give model.network (one of ours) or model.factory (your own), exactly one of them")
+        if self.checkpoint_key is not None and not (self.checkpoint or self.backbone_checkpoint):
+            raise ValueError("model.checkpoint_key says where in a file the weights lie: give model.checkpoint too")
         return self
 
 
