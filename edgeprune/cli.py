@@ -14,6 +14,7 @@ from rich.table import Table
 import edgeprune
 from edgeprune import boards, datasets, interrupt, planning, progress
 from edgeprune.boards import HostOpt
+from edgeprune.documents import shown
 from edgeprune.errors import EdgepruneError, UsageError, first_line
 from edgeprune.recipe import Recipe, check_files, load_recipe
 from edgeprune.shipped import shipped
@@ -86,6 +87,8 @@ def search(
 
     interrupt.raise_again()
     names = _names(methods) or [parsed.prune.method]
+    if not _names(budgets):
+        raise UsageError("--budgets: give one or more, such as 0.7x,0.5x or macs=0.5x")
     raise typer.Exit(
         searching.search(parsed, device, runs_dir, budgets=_names(budgets), methods=names, storage=storage)
     )
@@ -142,9 +145,10 @@ def _seeds(text: str) -> list[int]:
         numbers = [int(part) for part in _names(text)]
     except ValueError:
         numbers = []
-    if not numbers or min(numbers) < 0 or (len(numbers) == 1 and numbers[0] == 0 and "," not in text):
-        raise UsageError(f"--seeds: {text!r}; write how many (3) or which (0,1,2)")
-    return list(range(numbers[0])) if len(numbers) == 1 and "," not in text else numbers
+    many = len(numbers) == 1 and "," not in text
+    if not numbers or min(numbers) < 0 or (many and not 1 <= numbers[0] <= 1000) or max(numbers) >= 2**32:
+        raise UsageError(f"--seeds: {shown(text)}; write how many (3, at most 1000) or which (0,1,2)")
+    return list(range(numbers[0])) if many else numbers
 
 
 @app.command()
@@ -270,7 +274,8 @@ planning.add_to(app, _to_plan)
 
 def one_line(error: Exception) -> str:
     """The message; of one that a loading process raised, the line below its trace."""
-    last = str(error).strip().splitlines()[-1]
+    last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    last = last.encode("utf-8", "backslashreplace").decode()  # a path that is not UTF-8
     return last.removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
 
 

@@ -34,6 +34,7 @@ from edgeprune.recipe import Recipe
 from edgeprune.runtime import BACKENDS
 from edgeprune.stages import bundle, deploy, finetune, load, precision, profile, prune, reach, report, results, verify
 from edgeprune.stages.run import Run
+from edgeprune.stages.variant import another_variant
 from edgeprune.target import Target
 from edgeprune.tasks import METRICS
 
@@ -109,6 +110,8 @@ def run(
     if target.backend == "inductor" and (missing := BACKENDS["inductor"].why_not(target.device)):
         raise DeviceError(f"{target.name}: {missing}; its engines are code, compiled and run on one machine")
     with lock(folder):
+        if not as_it_stands and (told := another_variant(folder, recipe)):
+            console.print(told, style="yellow", markup=False, highlight=False, soft_wrap=True)
         write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
         write_json(folder / "target.json", target.model_dump(mode="json"))
         key = _first_key(job, team.num_processes)
