@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 from edgeprune.errors import SurgeryError, few, first_line
+from edgeprune.progress import doing
 from edgeprune.prune.blocks import Blocks, find_blocks
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.modes import Doubled
@@ -46,6 +47,7 @@ class Proof:
     folded: float
 
 
+@doing("proving the cut")
 def prove(
     net: nn.Module, graph: ChannelGraph, plan: Plan, example: Example, seed: int = 0, tolerance: float = TOLERANCE
 ) -> Proof:
@@ -71,6 +73,7 @@ def prove(
         raise SurgeryError(f"{error}; {_advice(graph, found)}") from error
 
 
+@doing("proving which blocks can go")
 def removable(net: nn.Module, graph: ChannelGraph, example: Example) -> Blocks:
     """The blocks without which the network still runs and passes the proof.
 
@@ -85,6 +88,7 @@ def removable(net: nn.Module, graph: ChannelGraph, example: Example) -> Blocks:
     return found
 
 
+@doing("rehearsing the cut")
 def rehearse(net: nn.Module, graph: ChannelGraph, example: Example) -> None:
     """Prove the surgery before anything is known of the channels: every group is cut to half.
 
