@@ -32,6 +32,7 @@ run_short()
 def own_table(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The tests' latency table is their own, also in the processes that they start; and they wait for nobody's measurements."""
     home = tmp_path_factory.mktemp("table")
+    os.environ.setdefault("EDGEPRUNE_PATIENCE", "5")
     os.environ["EDGEPRUNE_TABLE"], os.environ["EDGEPRUNE_LEASE"] = str(home / "latency.sqlite"), str(home / "lease")
 
 
