@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from edgeprune import interrupt
 from edgeprune.errors import DeviceError, EngineError, UsageError
 from edgeprune.files import read_json, write_atomic
 from edgeprune.shipped import shipped
@@ -40,8 +41,7 @@ def doctor(
     edgeprune doctor --target jetson --host user@board
     edgeprune doctor --target cpu
     """
-    told = load_target(target)
-    told = told.model_copy(update={"host": host}) if host else told
+    told = load_target(target, host)
     console = Console()
     rows, here = _findings(told)
     console.print(
@@ -132,6 +132,7 @@ def verify(
     from edgeprune.devices import Replay
     from edgeprune.recipe import Recipe, check_files
 
+    interrupt.raise_again()
     told = Target.model_validate(read_json(folder / "target.json"))
     graphs = {role: folder / "simplify" / f"{role}.onnx" for role in ("dense", "pruned")}
     content = Recipe.model_validate(read_json(folder / "recipe.json"))

@@ -13,13 +13,14 @@ from torch import nn
 from edgeprune import models
 from edgeprune.data import open_dataset
 from edgeprune.data.dataset import Size
-from edgeprune.data.labels import KINDS
+from edgeprune.data.labels import KINDS, unfit
 from edgeprune.data.loader import Batches, train_loader
 from edgeprune.data.transforms import Normalisation
 from edgeprune.errors import DataError, RecipeError
 from edgeprune.files import load_tensors, save_tensors, write_json
 from edgeprune.measure import protocol
 from edgeprune.measure.miou import evaluate
+from edgeprune.models.outputs import choose
 from edgeprune.profile.macs import count_macs, count_params
 from edgeprune.progress import Progress
 from edgeprune.stages import fits
@@ -74,14 +75,33 @@ def _opened(run: Run, split: str, size: Size) -> Any:
 
 def build(run: Run) -> nn.Module:
     """The dense network, freshly initialised from the recipe's seed."""
+    spec = network_spec(run)
     torch.manual_seed(run.recipe.seed)
-    return models.build(**network_spec(run))
+    return models.build(**spec)
 
 
 def network_spec(run: Run) -> dict[str, Any]:
     """What `models.build` needs; it stands in plan.json too."""
     m = run.recipe.model
-    return {"network": m.network, "args": m.args, "factory": m.factory, "classes": len(dataset(run, "train").classes)}
+    spec = {"network": m.network, "args": m.args, "factory": m.factory, "classes": len(dataset(run, "train").classes)}
+    if "output" not in run.kept:
+        run.kept["output"] = _output(run, spec)
+    return spec if run.kept["output"] is None else spec | {"output": run.kept["output"]}
+
+
+def _output(run: Run, spec: dict[str, Any]) -> list[str] | None:
+    """Which output ships, in evaluation and in training; None where the network says so itself, as ours do.
+
+    Raises:
+        ModelError: several may; or none does.
+    """
+    asked = run.recipe.model.output
+    if spec["factory"] is None and asked is None:
+        return None
+    torch.manual_seed(run.recipe.seed)
+    given = fits.answers(models.build(**spec), example(run))
+    found = choose(*given, run.recipe.task, spec["classes"], asked, tuple(example(run).shape))
+    return None if found is None else [found.evaluation, found.training]
 
 
 def dense(run: Run) -> nn.Module:
@@ -135,7 +155,7 @@ def _read_through(run: Run, split: str, most: int = 2000) -> None:
     training; and say which classes no label holds.
 
     Raises:
-        DataError: a faulty file; a training set in which only one of several classes is ever there.
+        DataError: a faulty file; a split in which nothing is judged, or only one of several classes is ever there.
     """
     data = dataset(run, split)
     count, holders = min(len(data), most), np.zeros(len(data.classes), np.int64)
@@ -143,14 +163,10 @@ def _read_through(run: Run, split: str, most: int = 2000) -> None:
         for number in range(count):
             holders += KINDS[run.recipe.task].count(data[number * len(data) // count][1], len(holders))[:-1] > 0
             bar.move(1)
-    never = [name for name, found in zip(data.classes, holders, strict=True) if not found]
-    if not never:
+    if fault := unfit(run.recipe.task, split, data.classes, holders, count):
+        raise DataError(fault)
+    if not (never := [name for name, found in zip(data.classes, holders, strict=True) if not found]):
         return
-    if split == "train" and run.recipe.task != "detection" and len(never) >= len(holders) - 1 > 0:
-        raise DataError(
-            f"data: all that is judged in {count} training labels is of one class; never there: {', '.join(never)}. Labels hold "
-            "class ids, 0 to K - 1, and 255 means not judged"
-        )
     run.console.print(f"{split}: none of {count} labels holds {', '.join(never)}", style="yellow", markup=False)
 
 
@@ -162,7 +178,8 @@ def _weights(run: Run, net: nn.Module) -> None:
     """
     model, train = run.recipe.model, run.recipe.train
     if model.checkpoint:
-        left = models.load_checkpoint(net, Path(model.checkpoint), model.checkpoint_head)
+        found = models.load_checkpoint(net, Path(model.checkpoint), model.checkpoint_head, model.checkpoint_key)
+        left = found.left
         if left and train is None:
             raise RecipeError(
                 f"model.checkpoint: {', '.join(left)} are of another number of classes and were left out, so train must be given to "
@@ -170,11 +187,20 @@ def _weights(run: Run, net: nn.Module) -> None:
             )
         if left:
             run.console.print(f"left out of {model.checkpoint}: {', '.join(left)}", markup=False, soft_wrap=True)
+        _noted(run, model.checkpoint, found)
     elif train is None:
         raise RecipeError("model.checkpoint and train are both missing: give a checkpoint or a training schedule")
     elif model.backbone_checkpoint:
-        count = models.load_backbone(net, Path(model.backbone_checkpoint))
-        run.console.print(f"backbone: {count} tensors of {model.backbone_checkpoint}", markup=False, soft_wrap=True)
+        found = models.load_backbone(net, Path(model.backbone_checkpoint), model.checkpoint_key)
+        run.console.print(
+            f"backbone: {found.count} tensors of {model.backbone_checkpoint}", markup=False, soft_wrap=True
+        )
+        _noted(run, model.backbone_checkpoint, found)
+
+
+def _noted(run: Run, path: str, found: models.Loaded) -> None:
+    for note in found.notes:
+        run.console.print(f"of {path}: {note}", markup=False, soft_wrap=True)
 
 
 def load(run: Run) -> dict[str, Any]:
@@ -189,6 +215,10 @@ def load(run: Run) -> dict[str, Any]:
         )
     net = build(run)
     fits.check(net, example(run), recipe.task, dataset(run, "train").classes, recipe.prune.never)
+    if run.kept["output"]:
+        run.console.print(
+            f"of the network's outputs ships: {run.kept['output'][0] or 'the one of evaluation'}", markup=False
+        )
     _weights(run, net)
     if recipe.train is not None:
         loader = batches(run, recipe.train, recipe.seed)
