@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 import edgeprune
-from edgeprune import boards, datasets, interrupt, planning
+from edgeprune import boards, datasets, interrupt, planning, progress
 from edgeprune.boards import HostOpt
 from edgeprune.documents import shown
 from edgeprune.errors import EdgepruneError, UsageError, first_line
@@ -183,7 +182,7 @@ def profile(
         from edgeprune.stages.run import Run
 
         interrupt.raise_again()
-        profiling.fill(Run(parsed, device, Path("."), Console(stderr=True)))
+        profiling.fill(Run(parsed, device, Path("."), progress.console()))
     if show:
         from edgeprune.deploy import staircases
         from edgeprune.files import write_atomic
@@ -198,7 +197,7 @@ def profile(
         curves = [kept.curve(row) for row in rows]
         write_atomic(out, staircases.page(str(kept.path), rows, curves, kept.engines()))
         said = f"{sum(row['count'] for row in rows)} operators of {len(rows)} signatures: {out}"
-        Console(stderr=True).print(said, markup=False, soft_wrap=True)
+        progress.console().print(said, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -208,7 +207,7 @@ def check(recipe: RecipeArg, target: TargetOpt = "cpu", set: SetOpt = []) -> Non
 
     parsed, device = _checked(recipe, target, set, trains_here=False)
     print(yaml.safe_dump(parsed.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
-    Console(stderr=True).print(f"{parsed.name} is right for {device.name} ({device.title})", markup=False)
+    progress.console().print(f"{parsed.name} is right for {device.name} ({device.title})", markup=False)
 
 
 @app.command()
@@ -224,7 +223,7 @@ def recipes() -> None:
             table.add_row()
         network = recipe["model"]["network"]
         table.add_row(path.stem, recipe["title"])
-    Console().print(table)
+    progress.console(stderr=False).print(table)
 
 
 @app.command()
@@ -234,7 +233,7 @@ def targets() -> None:
     for path in sorted(shipped("deploy/targets").glob("*.yaml")):
         t = load_target(path.stem)
         table.add_row(t.name, t.title, t.backend, t.precision, str(t.channel_step))
-    Console().print(table)
+    progress.console(stderr=False).print(table)
 
 
 app.add_typer(datasets.app, name="data")
@@ -262,7 +261,7 @@ def _checked(
     check_pair(parsed, device)
     check_sizes(parsed, trains_here=trains_here)
     for line in parsed.data.warnings():
-        Console(stderr=True).print(f"{parsed.name}: {line}", style="yellow", markup=False, soft_wrap=True)
+        console().print(f"{parsed.name}: {line}", style="yellow", markup=False)
     return parsed, device
 
 
@@ -285,15 +284,16 @@ def one_line(error: Exception) -> str:
 def main() -> None:
     """The console script: errors of ours are one line each."""
     debug = "--debug" in sys.argv
+    plain = {} if sys.stdout.isatty() else {"terminal_width": progress.WIDE}  # help is not wrapped either
     if debug:
         sys.argv.remove("--debug")
     try:
-        app()
+        app(**plain)
     except EdgepruneError as error:
         if debug:
             raise
         quiet = os.environ.get("RANK", "0") != "0"  # of several processes the first one speaks
-        Console(stderr=True, quiet=quiet).print(
+        progress.console(quiet=quiet).print(
             f"error: {one_line(error)}", style="red", markup=False, soft_wrap=True, highlight=False
         )
         sys.exit(error.exit_status)

@@ -7,7 +7,6 @@ skipped, so a killed run goes on behind its last whole stage, and in a stage tha
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,11 +24,12 @@ from rich.console import Console
 from rich.markup import escape
 
 import edgeprune
-from edgeprune import models
+from edgeprune import models, progress
 from edgeprune.devices import device_of
 from edgeprune.errors import BudgetError, DeviceError, EngineError
 from edgeprune.files import hash_obj, hash_tree, lock, read_json, sha256, write_json
 from edgeprune.models import code
+from edgeprune.progress import doing
 from edgeprune.recipe import Recipe
 from edgeprune.runtime import BACKENDS
 from edgeprune.stages import bundle, deploy, finetune, load, precision, profile, prune, reach, report, results, verify
@@ -96,9 +96,7 @@ def run(
         EdgepruneError: one clear line; finished stages stay finished.
     """
     team = _team()
-    console = console or Console(
-        stderr=True, width=None if sys.stderr.isatty() else 120, quiet=not team.is_main_process
-    )
+    console = console or progress.console(quiet=not team.is_main_process)
     folder = Path(runs_dir) / f"{recipe.name}@{target.name}"
     torch.manual_seed(recipe.seed)
     if recipe.threads:
@@ -168,9 +166,10 @@ def _team() -> PartialState:
 
 def _one(job: Run, stage: Stage, key: str) -> str:
     """Do a stage, or find that it was done; the hash of all that the next one hangs on."""
-    basic = _stage_key(job, stage, key)
-    key = _asking_key(job, stage, basic) if stage.asks else basic
-    files = _do(job, stage, key)
+    with doing(stage.name, job.console):
+        basic = _stage_key(job, stage, key)
+        key = _asking_key(job, stage, basic) if stage.asks else basic
+        files = _do(job, stage, key)
     if stage.plans:  # a board that is there now costs no training by itself
         return hash_obj([basic, job.facts[stage.name], files])
     return hash_obj([key, files])
@@ -206,7 +205,8 @@ def outside(recipe: Recipe, target: Target) -> list[Any]:
 
 def _first_key(job: Run, processes: int) -> str:
     """Hash of all that every stage hangs on. (Not the target: the dense network is the same for all.)"""
-    return hash_obj([edgeprune.__version__, _inputs(job.recipe), processes])
+    with doing("hashing the checkpoint and the data", job.console):
+        return hash_obj([edgeprune.__version__, _inputs(job.recipe), processes])
 
 
 def _stage_key(job: Run, stage: Stage, key: str) -> str:

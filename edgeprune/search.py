@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from edgeprune import pipeline
+from edgeprune import pipeline, progress
 from edgeprune.compatible import check_pair, with_method
 from edgeprune.deploy import front
 from edgeprune.documents import hint, shown, told
@@ -88,7 +88,7 @@ def search(
     Raises:
         EdgepruneError: the recipe is wrong, or the dense network cannot be had.
     """
-    console = console or Console(stderr=True)
+    console = console or progress.console()
     wanted = points(recipe, target, budgets, methods)
     home = runs_dir / f"{recipe.name}@{target.name}-search"
     study = _study(storage, home, f"{recipe.name}@{target.name}")

@@ -11,6 +11,7 @@ import numpy as np
 
 from edgeprune.devices.pairs import Pairs
 from edgeprune.measure.bootstrap import time_ratio
+from edgeprune.progress import doing
 
 K = TypeVar("K")
 
@@ -38,6 +39,7 @@ class Race:
         }  # fmt: skip
 
 
+@doing("timing")
 def race(
     take: Callable[[int], Pairs],
     *,
@@ -72,21 +74,6 @@ def race(
         a, b = np.concatenate([a, more.slow]), np.concatenate([b, more.fast])
         disturbed, busy = disturbed + more.disturbed, busy + more.busy
         throttled |= dict.fromkeys(more.throttled)
-
-
-def believed(sitting: Callable[[], Race], expected: float | None, doubt: float) -> Race:
-    """A race; where it is not what was expected, two more, and the one with the median ratio.
-
-    What a neighbour on the machine slows for half a minute would otherwise pass for the engine.
-
-    Args:
-        expected: fast / slow, None where nothing is known.
-        doubt: how far from it, relatively, a race is believed; at least the width of its own interval.
-    """
-    found = sitting()
-    if expected is None or abs(found.share / expected - 1) <= max(doubt, (found.high - found.low) / found.share):
-        return found
-    return sorted([found, sitting(), sitting()], key=lambda r: r.share)[1]
 
 
 def in_turns(

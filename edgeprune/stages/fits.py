@@ -16,7 +16,7 @@ from torch import nn
 from edgeprune.data.transforms import IMAGENET
 from edgeprune.deploy.export import Heads, Shipped
 from edgeprune.documents import hint
-from edgeprune.errors import ModelError, RecipeError, first_line
+from edgeprune.errors import ModelError, RecipeError, few, first_line
 from edgeprune.models.attributes import check_attributes
 from edgeprune.models.outputs import carry, choose, tells
 from edgeprune.models.state import unchanged
@@ -113,7 +113,7 @@ def check_groups(graph: ChannelGraph, never: Sequence[str]) -> None:
         ModelError: nothing can, with the reasons.
     """
     if not graph.groups:
-        patterns = f" (prune.never names {', '.join(never)})" if never else ""
+        patterns = f" (prune.never names {few(never)})" if never else ""
         raise ModelError("; ".join([f"no channel of the network can be pruned{patterns}", *kept_whole(graph)[:3]]))
 
 
