@@ -261,7 +261,7 @@ def _checked(
     check_pair(parsed, device)
     check_sizes(parsed, trains_here=trains_here)
     for line in parsed.data.warnings():
-        console().print(f"{parsed.name}: {line}", style="yellow", markup=False)
+        progress.console().print(f"{parsed.name}: {line}", style="yellow", markup=False)
     return parsed, device
 
 
