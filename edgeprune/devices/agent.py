@@ -22,8 +22,8 @@ from edgeprune.runtime.joining import joined
 from edgeprune.target import Target
 
 SCRIPTS = (
-    "agent.py", "engines.py", "trt.py", "trt_build.py", "cuda_runtime.py", "layers.py", "identity.py", "measuring.py", "score.py", "board.py",
-    "tegrastats.py", "lease.py", "doctor.py", "jetpack.py",
+    "agent.py", "isolate.py", "engines.py", "trt.py", "trt_build.py", "cuda_runtime.py", "layers.py", "identity.py",
+    "measuring.py", "score.py", "board.py", "tegrastats.py", "lease.py", "doctor.py", "jetpack.py",
 )  # fmt: skip
 
 TIMED = ("layers", "pairs", "measure")  # jobs before which the agent lets the device cool down
