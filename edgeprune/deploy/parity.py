@@ -34,6 +34,13 @@ def worst(reference: dict[str, float | None], engine: dict[str, float | None]) -
     return {"worst_class": name, "worst_class_difference": differences.get(name, 0.0)}
 
 
+def lost(dense: dict[str, float | None], pruned: dict[str, float | None]) -> dict[str, Any]:
+    """The class whose figure (0 to 1) falls most, and its change in points; 0 where none falls."""
+    changes = {n: 100 * ((pruned[n] or 0.0) - a) for n, a in dense.items() if a is not None}
+    name = min(changes, key=lambda n: changes[n], default="")
+    return {"lost_class": name, "lost_class_difference": min(0.0, changes.get(name, 0.0))}
+
+
 def agreement_per_image(reference: Evaluation, engine: Evaluation) -> np.ndarray:
     """(N,) share of pixels with the same class."""
     return (reference.masks == engine.masks).reshape(len(reference.masks), -1).mean(axis=1)

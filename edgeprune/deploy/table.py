@@ -50,6 +50,8 @@ def show(console: Console, report: dict[str, Any], folder: Path) -> None:
         f"report: {escape(str(folder / 'report.html'))}   numbers: {escape(str(folder / 'report.json'))}",
         soft_wrap=True,
     )
+    for line in report["headline"]:
+        console.print(line, style="bold red", markup=False, highlight=False, soft_wrap=True)
 
 
 def untried(precisions: dict[str, Any]) -> str:

@@ -37,6 +37,15 @@ def miou(matrix: np.ndarray) -> np.ndarray:
     return np.where(good, each, 0).sum(-1) / np.maximum(good.sum(-1), 1)
 
 
+def chance(matrix: np.ndarray) -> float:
+    """The mIoU of guessing by (K, K) counts' truth alone: one class everywhere, or classes as often as they are there."""
+    there = matrix.sum(-1)
+    p = there[there > 0] / max(there.sum(), 1)
+    if not len(p):
+        return 0.0
+    return max(float(p.max()) / len(p), float((p / (2 - p)).mean()))
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """How well masks fit. All values are 0 to 1; `matrices` is (N, K, K), an image each.

@@ -20,6 +20,7 @@ class Accuracy:
     Attributes:
         per_class: of the images of each class the share that is named so; None where there are none.
         balanced: the mean over classes.
+        commonest: the share of images that are of the most frequent class.
         logits: (N, K) f32.
         right: (N,) bool.
     """
@@ -27,6 +28,7 @@ class Accuracy:
     top1: float
     per_class: dict[str, float | None]
     balanced: float
+    commonest: float
     logits: np.ndarray = field(repr=False)
     right: np.ndarray = field(repr=False)
 
@@ -56,7 +58,8 @@ def evaluate(predict: Predict, data: Any, batch: int = 32, tick: Callable[[int],
     each = [float(right[labels == k].mean()) if (labels == k).any() else None for k in range(classes)]
     there = [v for v in each if v is not None]
     named = dict(zip(data.classes, each, strict=True))
-    return Accuracy(float(right.mean()), named, float(np.mean(there)), logits, right)
+    commonest = float(np.bincount(labels).max() / len(labels))
+    return Accuracy(float(right.mean()), named, float(np.mean(there)), commonest, logits, right)
 
 
 def difference(a: Accuracy, b: Accuracy) -> Interval:

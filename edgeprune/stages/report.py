@@ -10,6 +10,7 @@ import numpy as np
 
 import edgeprune
 from edgeprune.deploy import page, table
+from edgeprune.deploy.headline import headline
 from edgeprune.files import read_json, sha256, write_atomic, write_json
 from edgeprune.stages import load
 from edgeprune.stages.deploy import precision
@@ -42,6 +43,11 @@ def exit_status(content: dict[str, Any]) -> int:
 
 def assemble(run: Run) -> dict[str, Any]:
     """The whole report as JSON; the contract of schema 1."""
+    content = _content(run)
+    return {"headline": headline(content), **content}
+
+
+def _content(run: Run) -> dict[str, Any]:
     facts, data = run.facts, load.dataset(run, "val")
     dense, pruned, verified = facts["load"], facts["finetune"], facts["verify"]
     made = facts["compile"].get("pruned", {})
@@ -66,7 +72,7 @@ def assemble(run: Run) -> dict[str, Any]:
             "load": _steps(run, "load"), "prune": facts["prune"]["training_steps"],
             "judging": facts["prune"].get("judging_steps", 0), "finetune": _steps(run, "finetune"),
         },  # fmt: skip
-        "dense": {**dense, "latency": verified["dense_latency"]},
+        "dense": {**dense, "chance": verified["chance"], "latency": verified["dense_latency"]},
         "pruned": {**pruned, "latency": verified["latency"], "against_dense": verified["pruning"]},
         "engine": {
             "measured": verified["measured"],
@@ -81,6 +87,7 @@ def assemble(run: Run) -> dict[str, Any]:
             "judged_by": "engine" if verified["measured"] else "onnxruntime on the host, the graph that the device gets",
             **verified["judged"],
             **verified["parity"],
+            "against_dense": verified["shipped"],
             "dense_latency": verified["dense_latency"],
             "latency": verified["latency"],
         },

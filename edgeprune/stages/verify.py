@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from edgeprune.data.dataset import Dataset
 from edgeprune.deploy import gates as gating
+from edgeprune.deploy.parity import lost
 from edgeprune.devices import Replay
 from edgeprune.errors import EngineError
 from edgeprune.files import read_json, replace_with, write_json
@@ -58,14 +59,7 @@ def verify(run: Run) -> dict[str, Any]:
         rows[name] = task.row(last)
         if name in ("dense", "pruned"):  # each holds the masks of all images
             found[name] = last
-    told = (task.metric.key, task.metric.more[0], task.metric.per_class)
-    facts: dict[str, Any] = {
-        "measured": here,
-        "attribution": [{"stage": n, **{key: row[key] for key in told}} for n, row in rows.items()],
-        "judged": task.row(last),
-        "parity": task.parity(found["pruned"], last),
-        "pruning": _interval(task, found["dense"], found["pruned"]),
-    }
+    facts = {"measured": here, **compared(task, rows, found, last)}
     nothing = {
         "latency": None,
         "dense_latency": None,
@@ -77,7 +71,8 @@ def verify(run: Run) -> dict[str, Any]:
     facts |= _latency(run) if here else nothing
     facts["gates"] = [g.record() for g in _gates(run, facts)]
     _keep_pictures(run, found, last)
-    write_json(home / "parity.json", {k: facts[k] for k in ("parity", "pruning", "attribution", "judged")})
+    told = ("parity", "pruning", "shipped", "chance", "attribution", "judged")
+    write_json(home / "parity.json", {k: facts[k] for k in told})
     write_json(home / "gates.json", facts["gates"])
     return facts
 
@@ -87,9 +82,28 @@ def _data(run: Run) -> Dataset:
     return parity_data(run) if isinstance(judged_on(run), Replay) else load.dataset(run, "val")
 
 
-def _interval(task: Task, a: Any, b: Any) -> dict[str, Any]:
-    difference, low, high = task.difference(a, b)
-    return {f"{task.metric.key}_difference": 100 * difference, "ci95": [100 * low, 100 * high]}
+def compared(task: Task, rows: dict[str, Any], found: dict[str, Any], last: Any) -> dict[str, Any]:
+    """Where the metric goes, and how what ships differs from the pruned network, and both from the dense one.
+
+    Args:
+        rows: figures of every network and graph, in order; `found`: the evaluations of "dense" and "pruned"; `last`: of what ships.
+    """
+    m = task.metric
+
+    def from_dense(other: Any) -> dict[str, Any]:
+        difference, low, high = task.difference(found["dense"], other)
+        each = lost(rows["dense"][m.per_class], task.row(other)[m.per_class])
+        return {f"{m.key}_difference": 100 * difference, "ci95": [100 * low, 100 * high], **each}
+
+    told = (m.key, m.more[0], m.per_class)
+    return {
+        "attribution": [{"stage": n, **{key: row[key] for key in told}} for n, row in rows.items()],
+        "judged": task.row(last),
+        "parity": task.parity(found["pruned"], last),
+        "chance": task.chance(found["dense"]),
+        "pruning": from_dense(found["pruned"]),
+        "shipped": from_dense(last),
+    }
 
 
 def _latency(run: Run) -> dict[str, Any]:
@@ -182,7 +196,15 @@ def _built(path: Path, graph: Path) -> Path:
 def _gates(run: Run, facts: dict[str, Any]) -> list[gating.Gate]:
     limits, task = run.recipe.deploy.gates, load.task(run)
     found = task.gates(limits, facts["parity"], facts["judged"])
-    found += gating.no_drop("pruning_drop", limits.pruning_drop, facts["pruning"][f"{task.metric.key}_difference"])
+    pruning = facts["pruning"]
+    low, high = pruning["ci95"]
+    found += gating.no_drop(
+        "pruning_drop", limits.pruning_drop, pruning[f"{task.metric.key}_difference"],
+        f"pruned against dense, 95 % [{low:+.3f}, {high:+.3f}]",
+    )  # fmt: skip
+    found += gating.no_drop(
+        "pruning_class_drop", limits.pruning_class_drop, pruning["lost_class_difference"], pruning["lost_class"]
+    )
     timed = []
     if facts["budget"]:
         budget = facts["budget"]

@@ -63,6 +63,9 @@ class Classification:
     def difference(self, a: Accuracy, b: Accuracy) -> tuple[float, float, float]:
         return top1.difference(a, b)
 
+    def chance(self, found: Accuracy) -> float:
+        return found.commonest
+
     def alike(self, a: np.ndarray, b: np.ndarray) -> float:
         return float((a.argmax(-1) == b.argmax(-1)).mean())
 

@@ -92,6 +92,9 @@ class Detection:
     def difference(self, a: Detections, b: Detections) -> tuple[float, float, float]:
         return ap.difference(a, b)
 
+    def chance(self, found: Detections) -> float:
+        return 0.0  # boxes drawn at random hardly ever overlap by half
+
     def alike(self, a: np.ndarray, b: np.ndarray) -> float:
         found = [[decoding.detections(heads, self.anchors, self.size) for heads in answers] for answers in (a, b)]
         return float(np.mean([decoding.common(x, y) for x, y in zip(*found, strict=True)]))

@@ -19,7 +19,7 @@ from edgeprune.deploy.export import Heads, Shipped
 from edgeprune.deploy.gates import Gate
 from edgeprune.deploy.heads import COARSE, HEADS
 from edgeprune.measure.bootstrap import miou_difference
-from edgeprune.measure.miou import Evaluation, evaluate
+from edgeprune.measure.miou import Evaluation, chance, evaluate
 from edgeprune.models import logits_of
 from edgeprune.tasks.task import Metric, Predict, Tick
 from edgeprune.train.distill import logits_loss
@@ -73,6 +73,9 @@ class Segmentation:
 
     def difference(self, a: Evaluation, b: Evaluation) -> tuple[float, float, float]:
         return miou_difference(a.matrices, b.matrices)
+
+    def chance(self, found: Evaluation) -> float:
+        return chance(found.matrices.sum(0))
 
     def alike(self, a: np.ndarray, b: np.ndarray) -> float:
         return float((a == b).mean())

@@ -91,6 +91,10 @@ class Task(Protocol):
         """metric(b) - metric(a) with its 95 % interval over images, 0 to 1."""
         ...
 
+    def chance(self, found: Any) -> float:
+        """What guessing reaches of the metric on these labels, 0 to 1, by the classes' frequencies alone."""
+        ...
+
     def alike(self, a: np.ndarray, b: np.ndarray) -> float:
         """The share of two (B, ...) answers to the same images that both have in common."""
         ...

@@ -67,6 +67,10 @@ def test_second_run_skips_and_says_the_same(finished: Path):
     assert done.returncode == 0 and done.stderr.count("skipped") == len(STAGES)
     after = report(finished)
     assert after["engine"] == before["engine"] and all(s["skipped"] for s in after["stages"])
+    assert "no better than guessing" in after["headline"][0], "after eight steps"
+    assert done.stderr.splitlines()[-len(after["headline"]) :] == after["headline"]
+    first = (finished / "quickstart@cpu" / "report.html").read_text().split("</h1>")[1]
+    assert "dense network is no better than guessing" in first.split("gates")[0]
 
 
 def test_load_gives_the_network_back_bit_for_bit(finished: Path, tmp_path):
