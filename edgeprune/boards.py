@@ -12,8 +12,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from edgeprune.documents import M, validated
 from edgeprune.errors import DeviceError, EngineError, UsageError
-from edgeprune.files import read_json, write_atomic
+from edgeprune.files import read_json
 from edgeprune.shipped import shipped
 from edgeprune.target import Target, load_target
 
@@ -129,21 +130,19 @@ def verify(
             f"verify: {folder} is not there; the result belongs to that run (--runs-dir says where runs lie)"
         )
     from edgeprune import pipeline  # torch takes seconds to import
-    from edgeprune.devices import Replay
     from edgeprune.recipe import Recipe, check_files
 
-    told = Target.model_validate(read_json(folder / "target.json"))
-    graphs = {role: folder / "simplify" / f"{role}.onnx" for role in ("dense", "pruned")}
-    content = Recipe.model_validate(read_json(folder / "recipe.json"))
-    asked = told.precision if content.deploy.planned == "auto" else content.deploy.planned
+    content = _read(Recipe, folder / "recipe.json")
+    told = _read(Target, folder / "target.json").model_copy(update={"host": None})
+    if (content.name, told.name) != (recipe, target):
+        raise EngineError(f"{folder}: its recipe.json or target.json is another run's; make the run again")
     check_files(content)
-    reason = Replay(told, result).unfit(graphs, asked)
-    if reason:
-        raise EngineError(f"{result} does not fit {folder}: {reason}")
-    kept = folder / "result.zip"
-    if result.resolve() != kept.resolve():
-        write_atomic(kept, result.read_bytes())
-    raise typer.Exit(pipeline.run(content, told.model_copy(update={"host": None}), runs_dir, as_it_stands=True))
+    raise typer.Exit(pipeline.run(content, told, runs_dir, as_it_stands=True, result=result))
+
+
+def _read(schema: type[M], path: Path) -> M:
+    """What a run has kept of its recipe or target."""
+    return validated(schema, read_json(path), lambda key: f"{path} was changed; make the run again")
 
 
 def _names(result: Path) -> tuple[str, str]:
@@ -152,11 +151,8 @@ def _names(result: Path) -> tuple[str, str]:
         raise UsageError(f"verify: {result}: no such file; copy result.zip from the device")
     from edgeprune.devices import replay
 
-    told = replay.result(result)
-    names = str(told.get("recipe")), str(told["target"])
-    if any(Path(name).name != name for name in names):
-        raise EngineError(f"{result}: {names} are no names of a recipe and a target")
-    return names
+    told, _ = replay.read(result)
+    return told["recipe"], told["target"]
 
 
 def run_engine(

@@ -127,6 +127,22 @@ def validated(schema: type[M], content: dict[str, Any], where: Any) -> M:
         raise RecipeError(f"{where(first['loc'])}: {_said(schema, first)}{more}") from error
 
 
+def first_fault(error: ValidationError) -> str:
+    """Of JSON that the program reads back: the key, what it must be, what it is, and the number of further faults."""
+    faults = error.errors(include_url=False)
+    first = faults[0]
+    message = first["msg"].removeprefix("Value error, ")
+    got = "" if first["type"] in ("missing", "value_error") else f", not {_short(first['input'])}"
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    key = dotted(tuple(k for k in first["loc"] if isinstance(k, int) or "[" not in k))  # without alternatives' names
+    return f"{key + ': ' if key else ''}{message[:1].lower()}{message[1:]}{got}{more}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def _said(schema: type[BaseModel], fault: Any) -> str:
     key, kind = fault["loc"], fault["type"]
     if kind == "extra_forbidden":
