@@ -83,7 +83,7 @@ def _findings(target: Target) -> tuple[list[dict[str, str]], bool]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
         return json.loads(done.stdout)["findings"], True
-    except ValueError as error:
+    except (ValueError, TypeError, KeyError) as error:
         lines = done.stderr.strip().splitlines() or ["no answer"]
         raise EngineError(f"doctor: {lines[-1]}") from error
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 _FULL = 1 << 20  # bytes
-_SEAL = "digest"
+SEAL = "digest"  # the key of a sealed record that holds it
 
 
 def replace_with(path: Path, write: Callable[[Path], None]) -> None:
@@ -101,12 +101,12 @@ def parse_json(text: bytes) -> Any:
 
 def seal(record: dict[str, Any]) -> dict[str, Any]:
     """The record with a digest over all of it, so that `sealed` tells a changed one. It guards against accidents and careless edits."""
-    return record | {_SEAL: _digest(record)}
+    return record | {SEAL: _digest(record)}
 
 
 def sealed(record: Any) -> TypeGuard[dict[str, Any]]:
     """Is it a record that `seal` gave, unchanged?"""
-    return isinstance(record, dict) and record.get(_SEAL) == _digest({k: v for k, v in record.items() if k != _SEAL})
+    return isinstance(record, dict) and record.get(SEAL) == _digest({k: v for k, v in record.items() if k != SEAL})
 
 
 def _digest(record: dict[str, Any]) -> str:

@@ -179,7 +179,7 @@ def test_a_stage_that_fails_loses_nothing(done, monkeypatch, tmp_path):
     """Data that is not mounted: the dense network that took hours is still there when it is."""
     done()
     run, weights = tmp_path / "quickstart@jetson", tmp_path / "quickstart@jetson/load/result.json"
-    monkeypatch.setattr(pipeline, "_inputs", lambda recipe: ["other data"])
+    monkeypatch.setattr(pipeline, "inputs", lambda recipe: ["other data"])
     working, work = list(pipeline.STAGES), pipeline.STAGES[0].work
 
     def fails(run):
@@ -193,7 +193,7 @@ def test_a_stage_that_fails_loses_nothing(done, monkeypatch, tmp_path):
     assert read_json(weights) == {"of": "load"}
     assert not (run / "report.json").exists()  # it told of another recipe
     monkeypatch.setattr(pipeline, "STAGES", [Stage("load", work), *working[1:]])
-    monkeypatch.setattr(pipeline, "_inputs", lambda recipe: [])
+    monkeypatch.setattr(pipeline, "inputs", lambda recipe: [])
     assert done() == []
 
 

@@ -60,7 +60,7 @@ def load_pruned(folder: str | Path, factory: str | None = None) -> nn.Module:
     try:
         dense = models.build(network.get("network"), network.get("args", {}), named, network["classes"])
         return restore(dense, plan, home / "weights.safetensors")
-    except (IndexError, KeyError, AttributeError, RuntimeError) as error:  # a plan that was changed by hand
+    except (IndexError, KeyError, AttributeError, RuntimeError, TypeError, ValueError) as error:  # changed by hand
         raise SurgeryError(
             f"{home / 'plan.json'}: does not fit its network ({type(error).__name__}: {first_line(error)}); make it again"
         ) from error

@@ -150,7 +150,7 @@ class _Network(BaseModel):
     network: str | None = None
     factory: str | None = None
     args: dict[str, Any] = {}
-    classes: Annotated[int, Field(ge=1)]
+    classes: Annotated[int, Field(ge=1, le=65_536)] = 1
 
 
 class _Document(BaseModel):
@@ -160,7 +160,7 @@ class _Document(BaseModel):
     network: _Network
     source: str
     groups: dict[str, _Group]
-    tensors: dict[str, dict[Annotated[str, Field(pattern=r"^[0-3]$")], Kept]]
+    tensors: dict[str, dict[Annotated[str, Field(pattern=r"^[0-9]$")], Kept]]
 
 
 def read_plan(path: Path) -> tuple[Plan, dict[str, Any]]:

@@ -1,6 +1,5 @@
 """A result that was carried by hand: whole ones are taken, and whatever else it is, one line says so."""
 
-import copy
 import json
 import math
 from pathlib import Path
@@ -15,6 +14,7 @@ from edgeprune.devices import replay
 from edgeprune.errors import EdgepruneError, EngineError
 from edgeprune.target import Target
 from tests.devices import brought
+from tests.mutants import mutants
 
 TARGET = Target.model_validate(
     {"name": "board", "title": "b", "backend": "tensorrt", "device": "GPU", "precision": "f32", "precisions": ["f32"]}
@@ -100,19 +100,7 @@ def test_answers_of_other_images_or_classes_are_strange(tmp_path):
     assert "an image of this run is not in it" in str(found.strange(images ^ 1, 6))
 
 
-ODD = st.one_of(
-    st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=5), st.just([]), st.just({}),
-    st.lists(st.floats(), max_size=3), st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
-)  # fmt: skip
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    below = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [path, *(p for k, v in below for p in places(v, (*path, k)))]
-
-
 GOOD = brought.whole()
-PLACES = places(GOOD)
 
 
 @pytest.fixture(scope="module")
@@ -120,23 +108,10 @@ def path(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("brought") / "result.zip"
 
 
-@given(st.sampled_from(PLACES), ODD, st.sampled_from(["put", "drop", "add"]))
+@given(mutants(GOOD))
 @settings(max_examples=500, deadline=None)
-def test_any_change_of_a_result_is_one_line_or_a_whole_result(path, place, odd, how):
-    held: dict[str, Any] = {"": copy.deepcopy(GOOD)}
-    at: Any = held
-    for key in ("", *place)[:-1]:
-        at = at[key]
-    last = ("", *place)[-1]
-    if how == "drop" and place:
-        del at[last]
-    elif how == "add" and isinstance(at[last], dict):
-        at[last]["more"] = odd
-    elif how == "add" and isinstance(at[last], list):
-        at[last].append(odd)
-    else:
-        at[last] = odd
-    taken(brought.write(path, held[""]))
+def test_any_change_of_a_result_is_one_line_or_a_whole_result(path, told):
+    taken(brought.write(path, told))
 
 
 WHOLE = brought.zipped(GOOD)
