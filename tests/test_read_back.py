@@ -136,7 +136,6 @@ def test_any_change_of_a_plan_is_one_line_or_a_network(pruned):
 ROWS = [
     "ms = 'quick'",
     "ms = -1.0",
-    "ms = 0",
     "ms = 9e999",
     "ms = x'00'",
     "inputs = 'many'",

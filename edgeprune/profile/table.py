@@ -35,8 +35,8 @@ CREATE TABLE IF NOT EXISTS engines (
 """
 # of operators' rows: SQLite keeps text and anything else in any column, and a row that is not sound is measured again
 _SOUND = (
-    "typeof(ms) = 'real' AND ms > 0 AND ms < 1e7 AND typeof(inputs) = 'integer' AND inputs >= 0 "
-    "AND typeof(outputs) = 'integer' AND outputs > 0"
+    "typeof(ms) = 'real' AND ms >= 0 AND ms < 1e7 AND typeof(inputs) = 'integer' AND inputs >= 0 "
+    "AND typeof(outputs) = 'integer' AND outputs >= 0"
 )
 
 
