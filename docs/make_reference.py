@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from edgeprune.recipe import Recipe
 
+_SLIP = 1e9  # limits from here on only catch slips
 PAGE = Path(__file__).parent / "recipe-keys.md"
 
 
@@ -32,7 +33,7 @@ def kind(schema: dict[str, Any]) -> str:
         schema.get("type", ""), schema.get("type", "any")
     )
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    limits = [f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema]
+    limits = [f"{sign} {schema[key]:g}" for key, sign in signs.items() if schema.get(key, _SLIP) < _SLIP]
     return name + (f" ({', '.join(limits)})" if limits else "")
 
 

@@ -1,5 +1,15 @@
-"""`python -m edgeprune`."""
+"""`python -m edgeprune`, and the console script."""
 
-from edgeprune.cli import main
+from edgeprune import interrupt
 
-main()
+
+def main() -> None:
+    """Run the command line; before it can be imported, Ctrl-C is one line already."""
+    interrupt.end_at_once()
+    from edgeprune.cli import main as command_line
+
+    command_line()
+
+
+if __name__ == "__main__":
+    main()

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
-from edgeprune.documents import M, validated
+from edgeprune import interrupt
+from edgeprune.documents import M, first_fault
 from edgeprune.errors import DeviceError, EngineError, UsageError
 from edgeprune.files import read_json
 from edgeprune.shipped import shipped
@@ -41,8 +43,7 @@ def doctor(
     edgeprune doctor --target jetson --host user@board
     edgeprune doctor --target cpu
     """
-    told = load_target(target)
-    told = told.model_copy(update={"host": host}) if host else told
+    told = load_target(target, host)
     console = Console()
     rows, here = _findings(told)
     console.print(
@@ -132,6 +133,7 @@ def verify(
     from edgeprune import pipeline  # torch takes seconds to import
     from edgeprune.recipe import Recipe, check_files
 
+    interrupt.raise_again()
     content = _read(Recipe, folder / "recipe.json")
     told = _read(Target, folder / "target.json").model_copy(update={"host": None})
     if (content.name, told.name) != (recipe, target):
@@ -142,7 +144,10 @@ def verify(
 
 def _read(schema: type[M], path: Path) -> M:
     """What a run has kept of its recipe or target."""
-    return validated(schema, read_json(path), lambda key: f"{path} was changed; make the run again")
+    try:
+        return schema.model_validate(read_json(path))
+    except ValidationError as error:
+        raise EngineError(f"{path}: {first_fault(error)}; make the run again") from error
 
 
 def _names(result: Path) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Literal
@@ -73,7 +74,7 @@ def _other(path: Path, start: bytes) -> str:
         if b'"weight_map"' in start:
             return "an index of weights that lie in several files beside it; merge those into one .safetensors"
         return "a JSON file, not the weights themselves"
-    if path.suffix == ".onnx" or (start[:1] == b"\x08" and 3 <= start[1] <= 20 and start[2:3] in b"\x12\x1a\x22\x3a"):
+    if path.suffix == ".onnx" or re.match(rb"\x08[\x03-\x14][\x12\x1a\x22\x3a]", start):
         return f"an ONNX graph; give the weights of the PyTorch network that it was exported from: {_SAVE}"
     return f"neither safetensors nor a torch file; {_SAVE}"
 

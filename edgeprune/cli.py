@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 import edgeprune
-from edgeprune import boards, datasets
+from edgeprune import boards, datasets, interrupt, planning
 from edgeprune.boards import HostOpt
 from edgeprune.errors import EdgepruneError, UsageError, first_line
 from edgeprune.recipe import Recipe, check_files, load_recipe
@@ -52,6 +52,7 @@ def run(
     parsed, device = _checked(recipe, target, set, host)
     from edgeprune import pipeline  # torch takes seconds to import
 
+    interrupt.raise_again()
     raise typer.Exit(pipeline.run(parsed, device, runs_dir))
 
 
@@ -84,6 +85,7 @@ def search(
     _alone("search")
     from edgeprune import search as searching
 
+    interrupt.raise_again()
     names = _names(methods) or [parsed.prune.method]
     raise typer.Exit(
         searching.search(parsed, device, runs_dir, budgets=_names(budgets), methods=names, storage=storage)
@@ -119,6 +121,7 @@ def compare(
     _alone("compare")
     from edgeprune import compare as comparing
 
+    interrupt.raise_again()
     wanted = comparing.entries([r for r, _ in parsed], _names(methods), parsed[0][1])
     raise typer.Exit(comparing.compare(wanted, parsed[0][1], runs_dir, seeds=numbers, out=out, equal_steps=equal_steps))
 
@@ -171,10 +174,11 @@ def profile(
     if recipe is None and not show:
         raise UsageError("profile: give --recipe (whose network to measure), or --show (what has been measured)")
     if recipe is not None:
-        parsed, device = _checked(recipe, target, set, host)
+        parsed, device = _checked(recipe, target, set, host, trains_here=False)
         from edgeprune.stages import profile as profiling
         from edgeprune.stages.run import Run
 
+        interrupt.raise_again()
         profiling.fill(Run(parsed, device, Path("."), Console(stderr=True)))
     if show:
         from edgeprune.deploy import staircases
@@ -198,7 +202,7 @@ def check(recipe: RecipeArg, target: TargetOpt = "cpu", set: SetOpt = []) -> Non
     """Check a recipe against a target without running anything, and print it with all defaults."""
     import yaml
 
-    parsed, device = _checked(recipe, target, set)
+    parsed, device = _checked(recipe, target, set, trains_here=False)
     print(yaml.safe_dump(parsed.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
     Console(stderr=True).print(f"{parsed.name} is right for {device.name} ({device.title})", markup=False)
 
@@ -243,15 +247,26 @@ def _root(
         raise typer.Exit
 
 
-def _checked(recipe: str, target: str, settings: list[str], host: str | None = None) -> tuple[Recipe, Target]:
+def _checked(
+    recipe: str, target: str, settings: list[str], host: str | None = None, trains_here: bool = True
+) -> tuple[Recipe, Target]:
     from edgeprune.compatible import check_pair
+    from edgeprune.sizes import check_sizes
 
-    parsed, device = load_recipe(recipe, settings), load_target(target)
-    if host is not None:
-        device = device.model_copy(update={"host": host})
+    parsed, device = load_recipe(recipe, settings), load_target(target, host)
     check_files(parsed)
     check_pair(parsed, device)
+    check_sizes(parsed, trains_here=trains_here)
     return parsed, device
+
+
+def _to_plan(recipe: str, target: str, settings: list[str], host: str | None) -> tuple[Recipe, Target]:
+    found = _checked(recipe, target, settings, host, trains_here=False)
+    interrupt.raise_again()
+    return found
+
+
+planning.add_to(app, _to_plan)
 
 
 def one_line(error: Exception) -> str:
@@ -276,8 +291,8 @@ def main() -> None:
         )
         sys.exit(error.exit_status)
     except SystemExit as left:
-        if left.code == 130:  # typer takes the KeyboardInterrupt itself
-            print("stopped; the same command goes on from here", file=sys.stderr)
+        if left.code == interrupt.STATUS:  # typer takes the KeyboardInterrupt itself
+            print(interrupt.LINE, file=sys.stderr)
         raise
     except Exception as error:
         if debug:

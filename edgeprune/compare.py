@@ -170,8 +170,7 @@ def _one(recipe: Recipe, target: Target, runs_dir: Path, broken: dict[str, str],
     except EdgepruneError as error:
         broken[dense] = f"its dense network cannot be had: {error}"
         raise EdgepruneError(broken[dense]) from error
-    model = recipe.model.model_copy(update={"checkpoint": str(weights.resolve())})
-    pipeline.run(recipe.model_copy(update={"train": None, "model": model}), target, runs_dir, console)
+    pipeline.run(recipe.from_weights(weights), target, runs_dir, console)
     report: dict[str, Any] = read_json(runs_dir / f"{recipe.name}@{target.name}" / "report.json")
     return report
 

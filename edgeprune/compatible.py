@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import Any
+from pydantic import ValidationError
 
-from pydantic import ConfigDict, ValidationError, create_model
-
-from edgeprune.data import TASK_SETS, task_of
+from edgeprune.arguments import check_arguments
+from edgeprune.data import DATASETS, GIVEN, TASK_SETS, task_of
 from edgeprune.devices import device_of
 from edgeprune.documents import hint
 from edgeprune.errors import RecipeError
@@ -22,6 +20,9 @@ LOSSES = {"segmentation": ("ce", "ohem", "gsrl"), "classification": ("ce",), "de
 # networks that normalise one mean of the whole image over the batch
 POOLED = ("deeplabv3", "deeplabv3plus", "pspnet", "icnet", "fastscnn", "bisenetv2", "ddrnet", "pidnet")
 
+# what constructors get from elsewhere than model.args
+_MODEL = {"self": "Python", "classes": "the data set"}
+
 
 def check_pair(recipe: Recipe, target: Target) -> None:
     """Refuse what would fail later.
@@ -33,12 +34,12 @@ def check_pair(recipe: Recipe, target: Target) -> None:
         raise RecipeError(
             f"prune.method: {recipe.prune.method!r} is unknown; {hint(recipe.prune.method, list(CRITERIA))}"
         )
-    _arguments(recipe)
-    _training(recipe)
     network = recipe.model.network
     if network is not None and network not in NETWORKS:
         raise RecipeError(f"model.network: {network!r} is unknown; {hint(network, list(NETWORKS))}")
+    _training(recipe)
     _task(recipe)
+    _arguments(recipe)
     asked = recipe.deploy.planned
     if asked != "auto" and asked not in target.precisions:
         raise RecipeError(f"deploy.precision: {target.name} has {', '.join(target.precisions)}, not {asked}")
@@ -166,21 +167,14 @@ def _schedule(recipe: Recipe, name: str, schedule: Train) -> None:
 
 
 def _arguments(recipe: Recipe) -> None:
-    """The criterion's switches and their values, by its constructor."""
-    takes = inspect.signature(CRITERIA[recipe.prune.method], eval_str=True).parameters
-    fields: Any = {name: (p.annotation, p.default) for name, p in takes.items()}
-    values = create_model("values", __config__=ConfigDict(strict=True), **fields)
-    for n, args in enumerate([recipe.prune.args, *(r.args or {} for r in recipe.prune.rounds)]):
+    """What the data set, the network and the criterion are given, by their signatures."""
+    data, model, prune = recipe.data, recipe.model, recipe.prune
+    check_arguments(DATASETS[data.name], data.args, where="data.args", whose=data.name, given=GIVEN)
+    for n, args in enumerate([prune.args, *(r.args or {} for r in prune.rounds)]):
         place = "prune.args" if n == 0 else f"prune.rounds.{n - 1}.args"
-        for key in args:
-            if key not in takes:
-                raise RecipeError(f"{place}.{key}: {recipe.prune.method} has no such switch; {hint(key, list(takes))}")
-        try:
-            values(**args)
-        except ValidationError as error:
-            fault = error.errors()[0]
-            key, said = ".".join(map(str, fault["loc"])), fault["msg"][0].lower() + fault["msg"][1:]
-            raise RecipeError(f"{place}.{key}: {said}, not {fault['input']!r}") from error
+        check_arguments(CRITERIA[prune.method], args, where=place, whose=prune.method, given={})
+    if model.network is not None:
+        check_arguments(NETWORKS[model.network], model.args, where="model.args", whose=model.network, given=_MODEL)
 
 
 def _training(recipe: Recipe) -> None:

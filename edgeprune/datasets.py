@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from edgeprune.documents import hint
+from edgeprune.documents import hint, mapping
 from edgeprune.errors import UsageError
 
 app = typer.Typer(help="Look at data sets.", no_args_is_help=True, rich_markup_mode=None)
@@ -32,13 +31,15 @@ def check_data(
     edgeprune data check voc2012 /data/VOCdevkit --split train,val,trainaug
     edgeprune data check folder /data/mine --args '{classes: [road, person, car]}' --limit 200
     """
-    from edgeprune.data import DATASETS
+    from edgeprune.arguments import check_arguments
+    from edgeprune.data import DATASETS, GIVEN
     from edgeprune.data import check as checking
     from edgeprune.data.contact import write_sheet
 
     if name not in DATASETS:
         raise UsageError(f"data check: {name!r} is no data set; {hint(name, list(DATASETS))}")
-    taken = _mapping(args)
+    taken = mapping(args, "data check --args", "{classes: [road, car]}")
+    check_arguments(DATASETS[name], taken, where="--args", whose=name, given=GIVEN)
     console, errors = Console(), Console(stderr=True)
     found = [checking.check(name, root, s.strip(), limit, taken) for s in split.split(",")]
     for one in (f for f in found if f.data is not None):  # of one that could not be opened there is nothing to sum up
@@ -48,13 +49,3 @@ def check_data(
         write_sheet(out, found)
         errors.print(f"contact sheet: {escape(str(out))}", soft_wrap=True)
     checking.refuse(found, errors)
-
-
-def _mapping(text: str) -> dict[str, Any]:
-    """The `--args` of a data set."""
-    import yaml
-
-    with contextlib.suppress(yaml.YAMLError):
-        if isinstance(taken := yaml.safe_load(text), dict):
-            return taken
-    raise UsageError(f"data check --args: write a mapping such as '{{classes: [road, car]}}', not {text}")

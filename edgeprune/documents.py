@@ -1,159 +1,185 @@
-"""YAML documents checked against a schema; a fault is one line with the file, the line, the key and the nearest valid key."""
+"""YAML documents checked against a schema; a fault is one line with the file, the line, the key and the nearest valid key.
+
+All that users write reaches the program here: `read` (recipes, targets), `override` (`--set`), `mapping` (other options).
+"""
 
 from __future__ import annotations
 
 import difflib
-import re
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from edgeprune.errors import RecipeError
+from edgeprune.errors import RecipeError, UsageError
+from edgeprune.plain_yaml import Key, YamlFault, parse
 
-Key = tuple[Any, ...]
 M = TypeVar("M", bound=BaseModel)
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-4 is a number (YAML 1.1 wants 1.0e-4 and else gives a string)."""
+@dataclass
+class Document:
+    """A file's content, and where each key of it was written: "file:line", or "--set key=value"."""
+
+    source: str
+    content: dict[str, Any]
+    places: dict[Key, str]
+    settings: dict[Key, str] = field(default_factory=dict)
+
+    def where(self, key: Key) -> str:
+        """The place of a key, or of the nearest section around it; and the settings below it, of which its fault may be."""
+        ends = range(len(key), 0, -1)
+        place = next((self.places[key[:end]] for end in ends if key[:end] in self.places), self.source)
+        below = [s for k, s in self.settings.items() if len(k) > len(key) and k[: len(key)] == key]
+        more = f" and {len(below) - 3} more" if len(below) > 3 else ""
+        return f"{place} with {', '.join(below[:3])}{more}" if below else place
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)$|^[-+]?(\d+\.\d*|\.\d+)$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"
-    ),
-    list("-+0123456789."),
-)
-
-_MOST_LINES, _DEEPEST = 10_000, 50
-
-
-def parse(text: str) -> Any:
-    """A YAML value, as on the command line."""
-    return yaml.load(text, _Loader)
-
-
-def read(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:
-    """A YAML mapping and the line of each key.
+def read(path: Path) -> Document:
+    """A YAML mapping.
 
     Raises:
-        RecipeError: no such file, not YAML, not a mapping, a key written twice.
+        RecipeError: no such file, not YAML, not a mapping, a key written twice, anything but plain values.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, _Loader)
-        content = parse(text)
+        content, lines = parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not a text file; a recipe is YAML in UTF-8") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise RecipeError(f"{path}{line}: not YAML: {getattr(error, 'problem', None) or error}") from error
+    except YamlFault as fault:
+        raise RecipeError(f"{path}{f':{fault.line}' if fault.line else ''}: {fault.why}") from fault
     if not isinstance(content, dict):
         raise RecipeError(
             f"{path}: must be `key: value` lines, not {'empty' if content is None else type(content).__name__}"
         )
-    lines: dict[Key, int] = {}
-    _lines(node, (), lines, path)
-    return content, lines
+    return Document(str(path), content, {key: f"{path}:{line}" for key, line in lines.items()})
 
 
-def _lines(node: Any, key: Key, lines: dict[Key, int], path: Path) -> None:
-    if (
-        len(lines) > _MOST_LINES or len(key) > _DEEPEST
-    ):  # aliases can refer to themselves, or stand for any number of lines
-        raise RecipeError(
-            f"{path}:{node.start_mark.line + 1}: more than any recipe holds; does an alias refer to itself?"
-        )
-    if isinstance(node, yaml.MappingNode):
-        for k, value in node.value:
-            below = (*key, k.value)
-            if below in lines:
-                raise RecipeError(
-                    f"{path}:{k.start_mark.line + 1}: {dotted(below)} stands twice (also in line {lines[below]})"
-                )
-            lines[below] = k.start_mark.line + 1
-            _lines(value, below, lines, path)
-    elif isinstance(node, yaml.SequenceNode):
-        for i, value in enumerate(node.value):
-            lines[(*key, i)] = value.start_mark.line + 1
-            _lines(value, (*key, i), lines, path)
-
-
-def override(content: dict[str, Any], settings: list[str]) -> dict[Key, str]:
-    """Apply `a.b=value` settings in place; gives the keys that were set, for messages.
+def override(document: Document, settings: Sequence[str]) -> None:
+    """Apply `a.b=value` settings in place.
 
     Raises:
-        RecipeError: a setting without `=`, or one that reaches into a plain value.
+        RecipeError: a setting without `=` or with an empty key, one that reaches into a plain value or a list, a value that
+            is not YAML.
     """
-    found: dict[Key, str] = {}
     for setting in settings:
+        said = f"--set {shown(setting)}"
         name, equals, text = setting.partition("=")
-        if not equals or not name.strip():
-            raise RecipeError(f"--set {setting}: write key=value, for example --set finetune.lr=0.01")
-        *path, last = key = tuple(name.strip().split("."))
-        at: Any = content
+        key = tuple(part.strip() for part in name.split("."))
+        if not equals or not all(key):
+            raise RecipeError(f"{said}: write key=value, for example --set finetune.lr=0.01")
+        *path, last = key
+        at: Any = document.content
         for depth, part in enumerate(path):
             if at.get(part) is None:
                 at[part] = {}
             at = at[part]
+            above = dotted(key[: depth + 1])
+            if isinstance(at, list):
+                raise RecipeError(f"{said}: {above} is a list; set it as a whole, such as --set {above}=[…]")
             if not isinstance(at, dict):
-                raise RecipeError(f"--set {setting}: {dotted(key[: depth + 1])} is a value, it has no keys below it")
+                raise RecipeError(f"{said}: {above} is a value, it has no keys below it")
         try:
-            at[last] = parse(text)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"--set {setting}: {text!r} is not a YAML value") from error
-        found[key] = setting
-    return found
+            at[last], _ = parse(text)
+        except YamlFault as fault:
+            raise RecipeError(f"{said}: {fault.why}") from fault
+        for known in (document.places, document.settings):
+            for below in [k for k in known if k[: len(key)] == key]:
+                del known[below]
+        document.places[key] = document.settings[key] = said
 
 
-def validated(schema: type[M], content: dict[str, Any], where: Any) -> M:
-    """The schema's object; `where(key)` says in which file and line (or setting) a key stands.
+def mapping(text: str, option: str, example: str) -> dict[str, Any]:
+    """The mapping that an option of the command line holds.
+
+    Raises:
+        UsageError: it holds anything else.
+    """
+    try:
+        content, _ = parse(text)
+    except YamlFault as fault:
+        raise UsageError(f"{option}: {fault.why}; write a mapping such as {example!r}, not {shown(text)}") from fault
+    if not isinstance(content, dict):
+        raise UsageError(f"{option}: write a mapping such as {example!r}, not {shown(text)}")
+    return content
+
+
+def validated(schema: type[M], document: Document, options: Sequence[str] = ()) -> M:
+    """The schema's object.
+
+    Args:
+        options: of the command line that users take for keys.
 
     Raises:
         RecipeError: the first fault in one line, with the number of further ones.
     """
     try:
-        return schema.model_validate(content)
+        return schema.model_validate(document.content)
     except ValidationError as error:
         faults = error.errors(include_url=False)
         first = next((f for f in faults if f["type"] == "extra_forbidden"), faults[0])
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        raise RecipeError(f"{where(first['loc'])}: {_said(schema, first)}{more}") from error
+        raise RecipeError(f"{document.where(first['loc'])}: {_said(schema, first, options)}{more}") from error
 
 
 def first_fault(error: ValidationError) -> str:
-    """Of JSON that the program reads back: the key, what it must be, what it is, and the number of further faults."""
+    """Of JSON that the program reads back: the key, what is wrong with it, and the number of further faults."""
     faults = error.errors(include_url=False)
-    first = faults[0]
-    message = first["msg"].removeprefix("Value error, ")
-    got = "" if first["type"] in ("missing", "value_error") else f", not {_short(first['input'])}"
+    key = dotted(
+        tuple(k for k in faults[0]["loc"] if isinstance(k, int) or "[" not in k)
+    )  # without alternatives' names
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    key = dotted(tuple(k for k in first["loc"] if isinstance(k, int) or "[" not in k))  # without alternatives' names
-    return f"{key + ': ' if key else ''}{message[:1].lower()}{message[1:]}{got}{more}"
+    return f"{key + ': ' if key else ''}{told(faults[0])}{more}"
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _said(schema: type[BaseModel], fault: Any, options: Sequence[str]) -> str:
+    key = fault["loc"]
+    if fault["type"] == "extra_forbidden":
+        return f"{dotted(key)}: unknown key; {_meant(schema, key, fault['input'], options)}"
+    return f"{dotted(key)}: {told(fault)}" if key else told(fault)
 
 
-def _said(schema: type[BaseModel], fault: Any) -> str:
-    key, kind = fault["loc"], fault["type"]
-    if kind == "extra_forbidden":
-        valid = _keys(schema, key[:-1])
-        return f"{dotted(key)}: unknown key; {hint(str(key[-1]), valid)}"
+def told(fault: Any) -> str:
+    """What pydantic found wrong with a value, as the end of a line."""
+    kind, value = fault["type"], written(fault["input"])
     if kind == "missing":
-        return f"{dotted(key)}: is missing"
-    message = fault["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    got = "" if kind == "value_error" else f", not {fault['input']!r}"
-    return f"{dotted(key)}: {message}{got}" if key else message
+        return "is missing"
+    if kind == "value_error":
+        return fault["msg"].removeprefix("Value error, ")
+    if kind.startswith("model_"):
+        return f"must be keys with their values, not {value}"
+    quotes = kind == "string_type" and isinstance(fault["input"], (bool, int, float))
+    more = "; YAML reads yes, no, on, off and numbers as something else than text: write it in quotes" if quotes else ""
+    return f"{fault['msg'][0].lower()}{fault['msg'][1:]}, not {value}{more}"
+
+
+def _meant(schema: type[BaseModel], key: Key, value: Any, options: Sequence[str]) -> str:
+    """What would have been right in place of an unknown key: an option, a key of this section, or one of another."""
+    word, here = str(key[-1]), _keys(schema, key[:-1])
+    option = word.replace("-", "_")
+    if len(key) == 1 and option in options:
+        return f"did you mean the option --{option.replace('_', '-')} {written(value).strip(chr(39))}?"
+    paths = sorted(_paths(schema), key=len)
+    for names, cutoff in ((here, 0.8), ([p[-1] for p in paths], 1.0), (here, 0.5), ([p[-1] for p in paths], 0.8)):
+        near = difflib.get_close_matches(word, names, n=1, cutoff=cutoff)
+        if near and names is here:
+            return f"did you mean {near[0]}?"
+        if near:
+            return f"did you mean {' or '.join([dotted(p) for p in paths if p[-1] == near[0]][:3])}?"
+    return hint(word, here)
+
+
+def _paths(schema: type[BaseModel], above: Key = ()) -> Iterator[Key]:
+    """Every key of a schema and of the sections in it; not of sections that stand in lists."""
+    for name, info in schema.model_fields.items():
+        yield (*above, name)
+        inner = _section(info.annotation)
+        if inner is not None and "list" not in str(info.annotation):
+            yield from _paths(inner, (*above, name))
 
 
 def _keys(schema: Any, key: Key) -> list[str]:
@@ -161,8 +187,8 @@ def _keys(schema: Any, key: Key) -> list[str]:
     for part in key:
         if isinstance(part, int):  # a place in a list of sections
             continue
-        field = schema.model_fields.get(part) if isinstance(schema, type) else None
-        schema = _section(field.annotation) if field else None
+        info = schema.model_fields.get(part) if isinstance(schema, type) else None
+        schema = _section(info.annotation) if info else None
         if schema is None:
             return []
     return list(schema.model_fields)
@@ -184,7 +210,20 @@ def hint(word: str, valid: list[str]) -> str:
 
 def dotted(key: Key) -> str:
     """("a", "b", 0) as a.b[0]."""
-    return "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in key).lstrip(".")
+    return "".join(f"[{k}]" if isinstance(k, int) else f".{shown(str(k))}" for k in key).lstrip(".")
+
+
+def shown(text: str, most: int = 80) -> str:
+    """What a user wrote, as part of one line."""
+    text = text if text.isprintable() else ascii(text)[1:-1]
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def written(value: Any) -> str:
+    """A value as a user would write it, as part of one line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return shown(repr(value), 60)
 
 
 def find(name: str, folder: Path, kind: str) -> Path:
@@ -194,11 +233,11 @@ def find(name: str, folder: Path, kind: str) -> Path:
         RecipeError: there is no such file; says the nearest name.
     """
     if name.endswith((".yaml", ".yml")) or "/" in name:
-        if Path(name).is_file():
+        if os.path.isfile(name):
             return Path(name)
-        raise RecipeError(f"{name}: no such {kind} file")
+        raise RecipeError(f"{shown(name)}: no such {kind} file")
     path = folder / f"{name}.yaml"
-    if path.is_file():
+    if os.path.isfile(path):
         return path
     names = sorted(p.stem for p in folder.glob("*.yaml"))
-    raise RecipeError(f"{kind} {name}: unknown; {hint(name, names)} (or give the path of a .yaml file)")
+    raise RecipeError(f"{kind} {shown(name)}: unknown; {hint(name, names)} (or give the path of a .yaml file)")

@@ -39,6 +39,22 @@ class BudgetError(EdgepruneError):
     """A budget cannot be met."""
 
 
+class OutOfReach(BudgetError):
+    """No widths cost as little as that; `limit` and `least` are in the budget's unit, which the stage that asked adds.
+
+    Args:
+        limit: what was looked for.
+        least: the smallest cost that there is; None where it is not known.
+        by: what allows no less.
+        todo: what the user may change.
+    """
+
+    def __init__(self, limit: float, least: float | None = None, by: str = "the widths", todo: str = "") -> None:
+        self.limit, self.least, self.by, self.todo = limit, least, by, todo
+        end = " by these widths" if least is None else f"; the smallest that {by} allow is {least:.4g}"
+        super().__init__(f"budget: {limit:.4g} cannot be reached{end}{f'; {todo}' if todo else ''}")
+
+
 class ExportError(EdgepruneError):
     """ONNX export or simplification failed."""
 

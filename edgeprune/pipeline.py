@@ -27,7 +27,7 @@ from rich.markup import escape
 
 import edgeprune
 from edgeprune.devices import device_of
-from edgeprune.errors import DeviceError, EngineError
+from edgeprune.errors import BudgetError, DeviceError, EngineError
 from edgeprune.files import hash_obj, lock, sha256, write_json
 from edgeprune.recipe import Recipe
 from edgeprune.runtime import BACKENDS
@@ -41,6 +41,7 @@ from edgeprune.stages import (
     precision,
     profile,
     prune,
+    reach,
     report,
     results,
     verify,
@@ -129,6 +130,8 @@ def run(
         if result:
             brought.check(job, result)
         key = _first_key(job, team.num_processes)
+        if not as_it_stands:
+            _told_early(job)
         made = len(list(takewhile(lambda s: not s.brought, STAGES))) if as_it_stands else 0
         for stage in STAGES[:made]:
             key = _standing(job, stage)
@@ -138,6 +141,23 @@ def run(
             for stage in STAGES[made:]:
                 key = _one(job, stage, key)
         return int(job.facts["report"]["exit_status"])
+
+
+def _told_early(job: Run) -> None:
+    """Refuse a budget that is out of reach before anything is trained; not asked again where the cut was made by the same keys.
+
+    Raises:
+        BudgetError: it is.
+    """
+    done = {s.name: manifest.record(job.folder, s.name) for s in STAGES[:3]}
+    if all((kept := done[s.name]) and kept["recipe"] == hash_obj(_parts(job, s)) for s in STAGES[:3]):
+        return
+    try:
+        reach.check(job)
+    except BudgetError:
+        raise
+    except Exception:  # of a network, data or a device: the stages say better what is wrong
+        job.console.print("[dim]whether the budget can be reached is not known yet[/dim]")
 
 
 def dense(recipe: Recipe, target: Target, runs_dir: Path, console: Console) -> Path:

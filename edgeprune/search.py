@@ -96,12 +96,7 @@ def search(
         name = trial.user_attrs["point"]
         left = sum(t.state == TrialState.WAITING for t in study.get_trials(deepcopy=False))
         console.rule(f"{name} ({left} more waiting)")
-        made = wanted[name].model_copy(
-            update={
-                "train": None, "model": recipe.model.model_copy(update={"checkpoint": str(weights.resolve())}),
-            }
-        )  # fmt: skip
-        _run(study, trial, made, target, runs_dir, console)
+        _run(study, trial, wanted[name].from_weights(weights), target, runs_dir, console)
     return _report(study, keys, home, console)
 
 

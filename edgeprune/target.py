@@ -9,11 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from edgeprune import documents
 from edgeprune.shipped import shipped
 
+Seconds = Annotated[int, Field(gt=0, le=7 * 86_400)]
+
 
 class Catalogue(BaseModel):
     """The maker's figures. They are for reading and for planning; nothing in a report is computed from them."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     chip: str
     compute_capability: str | None = None
@@ -29,26 +31,28 @@ class Catalogue(BaseModel):
 class Target(BaseModel):
     """A device, its backend and the widths that it likes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
     title: str
     backend: Literal["openvino", "tensorrt", "tensorrt_rtx", "onnxruntime", "inductor"]
     device: str = Field("CPU", description="the backend's name of the device")
     precision: Literal["f32", "f16", "bf16", "int8"] = Field(description="what `precision: auto` means here")
     precisions: list[Literal["f32", "f16", "bf16", "int8"]] = Field(description="what may be asked for")
-    channel_step: Annotated[int, Field(gt=0)] = Field(1, description="widths that are multiples of it run well")
-    threads: Annotated[int, Field(ge=0)] = Field(0, description="of the engine; 0: the backend decides")
-    host: str | None = Field(None, description="ssh address of the device (user@board); null: this machine")
+    channel_step: Annotated[int, Field(gt=0, le=4096)] = Field(
+        1, description="widths that are multiples of it run well"
+    )
+    threads: Annotated[int, Field(ge=0, le=1024)] = Field(0, description="of the engine; 0: the backend decides")
+    host: Annotated[str, Field(pattern=r"^[^\s-]\S*$")] | None = Field(
+        None, description="ssh address of the device (user@board); null: this machine"
+    )
     ssh: list[str] = Field([], description='more options of ssh, such as ["-p", "2222"]')
     python: str = Field("python3", description="Python on the device, with numpy and the backend's runtime")
     cool_below_c: float | None = Field(
         None, description="wait before a measurement until the device is cooler than this"
     )
-    build_seconds: Annotated[int, Field(gt=0)] = Field(
-        1800, description="how long building an engine may take over ssh"
-    )
-    run_seconds: Annotated[int, Field(gt=0)] = Field(600, description="how long a measurement may take over ssh")
+    build_seconds: Seconds = Field(1800, description="how long building an engine may take over ssh")
+    run_seconds: Seconds = Field(600, description="how long a measurement may take over ssh")
     catalogue: Catalogue | None = None
 
 
@@ -67,17 +71,17 @@ def another_module(target: Target, board: str | None) -> str | None:
     return f"{board} is no {wanted}, which {target.name} means; take the target of that board"
 
 
-def load_target(name: str) -> Target:
+def load_target(name: str, host: str | None = None) -> Target:
     """The target of that shipped name or path.
+
+    Args:
+        host: takes the place of the file's.
 
     Raises:
         RecipeError: one line with file, line, key and what would be right.
     """
-    path = documents.find(name, shipped("deploy/targets"), "target")
-    content, lines = documents.read(path)
-
-    def where(key: documents.Key) -> str:
-        line = next((lines[key[:end]] for end in range(len(key), 0, -1) if key[:end] in lines), None)
-        return f"{path}:{line}" if line else str(path)
-
-    return documents.validated(Target, content, where)
+    document = documents.read(documents.find(name, shipped("deploy/targets"), "target"))
+    if host is not None:
+        document.content["host"] = host
+        document.places[("host",)] = f"--host {documents.shown(host)}"
+    return documents.validated(Target, document)

@@ -27,7 +27,7 @@ from edgeprune.data.voc_detection import open_voc_detection
 from edgeprune.errors import DataError
 from edgeprune.recipe import DRAWN
 
-__all__ = ["DATASETS", "IGNORE", "TASK_SETS", "Dataset", "open_dataset", "task_of"]
+__all__ = ["DATASETS", "GIVEN", "IGNORE", "TASK_SETS", "Dataset", "open_dataset", "task_of"]
 
 Open = Callable[..., Dataset]
 TASK_SETS: dict[str, dict[str, Open]] = {
@@ -53,6 +53,10 @@ TASK_SETS: dict[str, dict[str, Open]] = {
     },
 }
 DATASETS: dict[str, Open] = {name: made for sets in TASK_SETS.values() for name, made in sets.items()}
+GIVEN = {  # what a data set gets from elsewhere than data.args
+    "root": "data.root", "size": "data.size", "split": "the stages", "name": "data.name", "complete": "the stages",
+    "limit": "data.train_images and data.val_images",
+}  # fmt: skip
 
 
 def task_of(name: str) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from edgeprune.data.dataset import Color, Pair, Size, in_colour, opened, resized, upright
+from edgeprune.data.dataset import Color, Pair, Size, resized
+from edgeprune.data.pictures import opened_image
 from edgeprune.errors import DataError
 
 # x0, y0, x1, y1 in the image's own pixels, class, whether it is judged (`labels`: 0, DIFFICULT or CROWD)
@@ -43,7 +44,7 @@ class Boxed:
             DataError: the image is missing or unreadable, or a box lies outside of it.
         """
         path, source, boxes = self.entries[index]
-        image = in_colour(path, upright(path, opened(path, "image")))
+        image = opened_image(path)
         label = np.array(boxes, dtype=np.float32).reshape(-1, 6)
         right, low = label[:, 2:4].max(axis=0, initial=0)
         if right > image.width + 1 or low > image.height + 1:

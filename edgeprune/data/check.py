@@ -11,7 +11,7 @@ from rich.table import Table
 
 from edgeprune.data import missing_in, open_dataset, task_of
 from edgeprune.data.dataset import Dataset
-from edgeprune.data.labels import KINDS, Kind
+from edgeprune.data.labels import KINDS, Kind, unfit
 from edgeprune.errors import DataError
 from edgeprune.progress import Progress
 from edgeprune.recipe import DRAWN
@@ -76,6 +76,8 @@ def check(
             if index not in lost:
                 _one(found, data, index)
             bar.move(1)
+    if found.read == len(data) and (fault := unfit(task_of(name), split, data.classes, found.holders, found.read)):
+        found.faults.append(fault)
     return found
 
 

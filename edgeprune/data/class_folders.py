@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from edgeprune.data.dataset import Color, Pair, Size, in_colour, opened, resized
+from edgeprune.data.dataset import Color, Pair, Size, resized
 from edgeprune.data.layout import folder, images_in
 from edgeprune.data.palettes import colors
+from edgeprune.data.pictures import opened_image
 from edgeprune.errors import DataError
 
 
@@ -36,7 +37,7 @@ class Classed:
         if index in self._kept:
             return self._kept[index]
         path = self.files[index][0]
-        image = in_colour(path, ImageOps.exif_transpose(opened(path, "image")))
+        image = opened_image(path, turn=True)
         if self.size is not None:
             image = image.resize(resized(image, self.size), Image.Resampling.BILINEAR)
         pair = np.array(image, dtype=np.uint8), self.label(index)

@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgeprune.data.boxes import Box, Boxed
 from edgeprune.data.dataset import Size
 from edgeprune.data.labels import CROWD
@@ -40,6 +42,8 @@ def open_coco_detection(
         boxes: dict[int, list[Box]] = {image["id"]: [] for image in content["images"]}
         for thing in content["annotations"]:
             x, y, w, h = (float(v) for v in thing["bbox"])
+            if not np.isfinite([x, y, w, h]).all():
+                raise ValueError(f"bbox {thing['bbox']}")
             if w > 0 and h > 0:  # the published files hold a few without area
                 crowd = CROWD if thing.get("iscrowd", 0) else 0
                 boxes[thing["image_id"]].append((x, y, x + w, y + h, number[thing["category_id"]], crowd))
@@ -49,7 +53,7 @@ def open_coco_detection(
             if split != "train" or boxes[image["id"]]
         ]
         names = [str(c["name"]) for c in categories]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(f"{path}: not COCO's instances ({type(error).__name__}: {error})") from error
     return Boxed(entries, names, colors(len(names)), size)
 
@@ -60,5 +64,5 @@ def _read(path: Path) -> Any:
     except FileNotFoundError as error:
         there = ", ".join(sorted(p.name for p in path.parent.glob("instances_*.json"))) or "none"
         raise DataError(f"{path}: missing (there: {there})") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from edgeprune.data.pictures import opened_image, opened_label
 from edgeprune.errors import DataError
 
 IGNORE = 255
@@ -69,31 +69,30 @@ class Files:
         if index in self._kept:
             return self._kept[index][1]
         path = self.pairs[index][1]
-        return self._ids_of(path, _opened_label(path))
+        return self._ids_of(path, opened_label(path))
 
     def _read(self, image_path: Path, label_path: Path) -> Pair:
-        image, raw = upright(image_path, opened(image_path, "image")), _opened_label(label_path)
+        image, raw = opened_image(image_path), opened_label(label_path)
         if image.size != raw.size:
             raise DataError(
                 f"{label_path}: label is {raw.height}x{raw.width}, its image {image.height}x{image.width} (height x width)"
             )
-        rgb, label = in_colour(image_path, image), self._ids_of(label_path, raw)
+        label = self._ids_of(label_path, raw)
         if self.size is not None:
-            rgb = rgb.resize(resized(rgb, self.size), Image.Resampling.BILINEAR)
-        return np.array(rgb, dtype=np.uint8), label
+            image = image.resize(resized(image, self.size), Image.Resampling.BILINEAR)
+        return np.array(image, dtype=np.uint8), label
 
     def _ids_of(self, path: Path, raw: Image.Image) -> np.ndarray:
-        small = raw if self.size is None else raw.resize(resized(raw, self.size), Image.Resampling.NEAREST)
-        values = np.asarray(small, dtype=np.uint8)
-        label = self.ids[values]
-        if (label == UNKNOWN).any():
-            odd = sorted({int(v) for v in np.unique(values[label == UNKNOWN])})
+        """(H, W) uint8 class ids at `size`; every value is looked at, also those that resizing leaves out."""
+        there = np.flatnonzero(raw.histogram())
+        if len(odd := there[self.ids[there] == UNKNOWN]):
             classes = np.flatnonzero((self.ids != IGNORE) & (self.ids != UNKNOWN))
             raise DataError(
                 f"{path}: label holds id {', '.join(map(str, odd[:5]))}; valid are {_ranges(classes)} "
                 f"and {_ranges(np.flatnonzero(self.ids == IGNORE))} (ignored)"
             )
-        return label
+        small = raw if self.size is None else raw.resize(resized(raw, self.size), Image.Resampling.NEAREST)
+        return self.ids[np.asarray(small, dtype=np.uint8)]
 
 
 def resized(image: Image.Image, size: tuple[int, int] | int) -> tuple[int, int]:
@@ -119,73 +118,6 @@ def reduced_table(classes: int) -> np.ndarray:
     255 is not allowed: it stands where somebody has reduced the labels before, and to do so twice would shift every class.
     """
     return ids_table(classes, [0], {k + 1: k for k in range(classes)})
-
-
-def in_colour(path: Path, image: Image.Image) -> Image.Image:
-    """The image in RGB.
-
-    Raises:
-        DataError: it has more than 8 bits a channel, which Pillow would cut off at white.
-    """
-    if image.mode.startswith(("I", "F")):
-        raise DataError(f"{path}: image has mode {image.mode}; 8 bits a channel are wanted")
-    return image.convert("RGB")
-
-
-def upright(path: Path, image: Image.Image) -> Image.Image:
-    """The image, if its pixels lie as they are shown: who drew its labels on a rotated view has other places in mind.
-
-    Raises:
-        DataError: its EXIF says that it is to be turned or mirrored.
-    """
-    turned = image.getexif().get(0x0112)  # Pillow tells of EXIF that is not whole as if there were none
-    if turned in range(2, 9):
-        raise DataError(
-            f"{path}: image is stored turned (EXIF orientation {turned}); write it, and its labels, upright (mogrify -auto-orient)"
-        )
-    return image
-
-
-def opened(path: Path, what: str) -> Image.Image:
-    """A whole image.
-
-    Raises:
-        DataError: missing or unreadable.
-    """
-    try:
-        image = Image.open(path)
-        image.load()
-        return image
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: {what} is missing") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: {what} cannot be read ({error})") from error
-
-
-def _opened_label(path: Path) -> Image.Image:
-    raw = _opened_mat(path) if path.suffix == ".mat" else opened(path, "label")
-    if raw.mode not in ("P", "L", "1"):
-        told = " (colours: turn them into ids first)" if raw.mode.startswith("RGB") else ""
-        raise DataError(f"{path}: label has mode {raw.mode}{told}; one byte a pixel (class ids, mode L or P) is wanted")
-    return raw
-
-
-def _opened_mat(path: Path) -> Image.Image:
-    """COCO-Stuff's label map `S` out of a MATLAB file."""
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    try:
-        values = np.asarray(loadmat(path, variable_names=["S"])["S"])
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: label is missing") from error
-    except KeyError as error:
-        raise DataError(f"{path}: label holds no map S") from error
-    except (MatReadError, NotImplementedError, OSError, ValueError, TypeError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: label cannot be read ({error})") from error
-    if values.ndim != 2 or not np.issubdtype(values.dtype, np.integer) or values.min() < 0 or values.max() > 255:
-        raise DataError(f"{path}: label's S is {values.dtype} of shape {values.shape}; ids of 0 to 255 are wanted")
-    return Image.fromarray(values.astype(np.uint8))
 
 
 def _ranges(values: np.ndarray) -> str:

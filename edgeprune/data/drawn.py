@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from edgeprune.data.dataset import Color, Pair, Size
 from edgeprune.errors import DataError
 
+Pictures = Annotated[int, Field(gt=0, le=1_000_000)]
 Draw = Callable[[tuple[int, int], np.random.Generator, int], Pair]  # (size, rng, index) -> image, label
 
 

@@ -28,7 +28,7 @@ def open_folder(
         cache: keep what was read in memory; None: where the whole split takes less than a gigabyte there.
 
     Raises:
-        DataError: a folder is missing, or the split is empty.
+        DataError: a folder is missing, the split is empty, or an image has two labels.
     """
     folder(root)
     if isinstance(classes, str) or not all(isinstance(c, str) for c in classes):
@@ -43,7 +43,10 @@ def open_folder(
         raise DataError(f"data.args.ignore: is a label value, 0 to 255, or a list of them, not {ignore!r}")
     images, labels = folder(root / split / "images"), folder(root / split / "labels")
 
-    by_stem = {path.stem: path for path in images_in(labels)}
+    by_stem: dict[str, Path] = {}
+    for path in images_in(labels):
+        if (other := by_stem.setdefault(path.stem, path)) != path:
+            raise DataError(f"{labels}: {other.name} and {path.name} are labels of the same image; keep one")
 
     def label_of(image: Path) -> Path:
         return by_stem.get(image.stem, labels / f"{image.stem}.png")

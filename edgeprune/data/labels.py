@@ -102,6 +102,23 @@ def drawn_boxes(image: np.ndarray, label: np.ndarray, data: Dataset) -> np.ndarr
     return np.asarray(picture)
 
 
+def unfit(task: str, split: str, classes: list[str], holders: np.ndarray, count: int) -> str | None:
+    """Why nothing can be learnt from, or judged by, `count` labels; None where something can.
+
+    Args:
+        split: "train" and "val" are told as training and validation.
+        holders: (K,) labels that hold each class, where it is judged.
+    """
+    told = f"{count} {({'train': 'training', 'val': 'validation'}).get(split, split)} labels"
+    hold = ". Labels hold class ids, 0 to K - 1, and 255 means not judged" if task == "segmentation" else ""
+    never = [name for name, found in zip(classes, holders, strict=True) if not found]
+    if not holders.any():
+        return f"data: nothing that is judged lies in {told}{', no box' if task == 'detection' else ''}{hold}"
+    if task != "detection" and len(never) == len(classes) - 1 > 0:
+        return f"data: all that is judged in {told} is of one class; never there: {', '.join(never)}{hold}"
+    return None
+
+
 @dataclass(frozen=True)
 class Kind:
     """A task's labels.

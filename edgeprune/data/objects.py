@@ -10,7 +10,8 @@ import numpy as np
 
 from edgeprune.data import streets
 from edgeprune.data.dataset import Color, Pair, Size
-from edgeprune.data.drawn import Drawn, checked
+from edgeprune.data.drawn import Drawn, Pictures, checked
+from edgeprune.recipe.base import Seed
 
 CLASSES = ["house", "tree", "car", "person", "sign"]
 PALETTE: list[Color] = [
@@ -67,7 +68,7 @@ def _pair(size: tuple[int, int], rng: np.random.Generator, index: int) -> Pair:
     return draw(size, int(_class(index)), rng), _class(index)
 
 
-def open_objects(split: str, size: Size, train: int = 2000, val: int = 500, seed: int = 0) -> Drawn:
+def open_objects(split: str, size: Size, train: Pictures = 2000, val: Pictures = 500, seed: Seed = 0) -> Drawn:
     """`train` and `val` say how many pictures each split holds.
 
     Raises:

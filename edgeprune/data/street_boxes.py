@@ -11,8 +11,9 @@ from scipy.ndimage import find_objects
 
 from edgeprune.data import streets
 from edgeprune.data.dataset import Color, Pair, Size
-from edgeprune.data.drawn import Drawn, checked
+from edgeprune.data.drawn import Drawn, Pictures, checked
 from edgeprune.data.streets import Scene
+from edgeprune.recipe.base import Seed
 
 CLASSES = ["car", "person", "tree", "sign"]
 PALETTE: list[Color] = [(40, 190, 255), (255, 60, 90), (120, 230, 60), (255, 215, 0)]  # bright, for outlines
@@ -55,7 +56,7 @@ def draw(size: tuple[int, int], rng: np.random.Generator, index: int) -> Pair:
     return photo, np.array(rows, dtype=np.float32).reshape(-1, 6)
 
 
-def open_street_boxes(split: str, size: Size, train: int = 400, val: int = 100, seed: int = 0) -> Drawn:
+def open_street_boxes(split: str, size: Size, train: Pictures = 400, val: Pictures = 100, seed: Seed = 0) -> Drawn:
     """`train` and `val` say how many scenes each split holds.
 
     Raises:

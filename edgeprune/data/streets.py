@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from edgeprune.data.dataset import Color, Pair, Size
-from edgeprune.data.drawn import Drawn, checked
+from edgeprune.data.drawn import Drawn, Pictures, checked
+from edgeprune.recipe.base import Seed
 
 CLASSES = ["sky", "building", "road", "pavement", "tree", "car", "person", "pole", "sign"]
 PALETTE: list[Color] = [
@@ -246,7 +247,7 @@ def photo(s: Scene, horizon: float) -> np.ndarray:
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def open_streets(split: str, size: Size, train: int = 320, val: int = 80, seed: int = 0) -> Drawn:
+def open_streets(split: str, size: Size, train: Pictures = 320, val: Pictures = 80, seed: Seed = 0) -> Drawn:
     """`train` and `val` say how many scenes each split holds.
 
     Raises:

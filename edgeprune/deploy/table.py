@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from edgeprune.recipe.units import amount
+
 
 def show(console: Console, report: dict[str, Any], folder: Path) -> None:
     """Print what came out, the gates, and where things lie."""
@@ -72,12 +74,13 @@ def _budget(console: Console, report: dict[str, Any]) -> None:
     b, layers = report["budget"], report["layers"]
     if b.get("unit") and b["measured"]:
         console.print(
-            f"budget {b['kind']}: {b['achieved']:.3f} ms [95 % {b['ci95'][0]:.3f}, {b['ci95'][1]:.3f}] of {b['limit']:.3f}, "
+            f"budget {b['kind']}: {amount(b['kind'], b['achieved'])} [95 % {b['ci95'][0]:.3f}, {b['ci95'][1]:.3f}] of "
+            f"{amount(b['kind'], b['limit'])}, "
             f"{'[green]met[/green]' if b['met'] else '[red]not met[/red]'}, {b['engines_built']} engines tried before fine-tuning"
         )
     elif b.get("unit"):
         console.print(
-            f"[yellow]budget {b['kind']}: planned on an estimate ({b['achieved']:.3f} of {b['limit']:.3f} ms)[/yellow]"
+            f"[yellow]budget {b['kind']}: planned on an estimate ({b['achieved']:.3f} of {amount(b['kind'], b['limit'])})[/yellow]"
         )
     if layers:
         lost = [

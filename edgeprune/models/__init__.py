@@ -31,9 +31,18 @@ from edgeprune.models import (
     streetnet,
     unet,
 )
-from edgeprune.models.checkpoint import load_backbone, load_checkpoint
+from edgeprune.models.checkpoint import Loaded, load_backbone, load_checkpoint
 
-__all__ = ["NETWORKS", "SEGMENTATION", "TASK_NETWORKS", "build", "load_backbone", "load_checkpoint", "logits_of"]
+__all__ = [
+    "Loaded",
+    "NETWORKS",
+    "SEGMENTATION",
+    "TASK_NETWORKS",
+    "build",
+    "load_backbone",
+    "load_checkpoint",
+    "logits_of",
+]
 
 Build = Callable[..., nn.Module]
 SEGMENTATION: dict[str, Build] = {

@@ -22,7 +22,7 @@ import numpy as np
 from edgeprune.profile.context import Context
 from edgeprune.profile.probes import Key
 from edgeprune.profile.profiler import Operation
-from edgeprune.profile.staircase import Surface
+from edgeprune.profile.staircase import Times
 from edgeprune.runtime.signature import Signature
 
 _RIDGE = 0.01  # how much the prior of 1 weighs against an engine
@@ -52,7 +52,7 @@ class Predictor:
         operations: Sequence[Operation],
         moves: Sequence[Any],
         dense: dict[str, int],
-        surfaces: Mapping[Signature, Surface],
+        surfaces: Mapping[Signature, Times],
     ) -> None:
         self.layers = [op for op in operations if op.signature is not None]
         self.moves, self.dense, self.surfaces = list(moves), dict(dense), surfaces

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -40,6 +41,12 @@ def find_step(curve: Mapping[int, float]) -> int:
             break
         found = step
     return found
+
+
+class Times(Protocol):
+    """Milliseconds of one signature."""
+
+    def at(self, inputs: int, outputs: int) -> float: ...
 
 
 class Surface:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from edgeprune.errors import BudgetError
+from edgeprune.errors import OutOfReach
 from edgeprune.prune.cost import Cost, Widths
 
 Scores = dict[str, np.ndarray]
@@ -36,16 +36,14 @@ def allocate(
         step: widths are multiples of it where a group is wide enough; 1 gives budgets to within a channel.
 
     Raises:
-        BudgetError: the limit cannot be reached; the message gives the smallest cost.
+        OutOfReach: the limit cannot be reached; the message gives the smallest cost.
     """
     least = floors(scores, min_keep, step)
     smallest = cost(least)
     if smallest > limit:
-        full = cost({n: len(s) for n, s in scores.items()})
         channels = step if isinstance(step, int) else max(step.values())
-        raise BudgetError(
-            f"budget: {limit:.4g} cannot be reached; the smallest that min_keep {min_keep:g} and steps of {channels} allow is "
-            f"{smallest:.4g} ({smallest / full:.2f}x of the dense network); lower prune.min_keep or prune.step"
+        raise OutOfReach(
+            limit, smallest, f"min_keep {min_keep:g} and steps of {channels}", "lower prune.min_keep or prune.step"
         )
     widths_at = _ALLOCATORS[how](scores, least)
     low, high = 0, sum(len(s) for s in scores.values())

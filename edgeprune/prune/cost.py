@@ -59,4 +59,19 @@ def channels(graph: ChannelGraph) -> list[Term]:
     return [Term((g.name,), lambda w, name=g.name: float(w[name])) for g in graph.groups]
 
 
+def share_within(terms: Sequence[Term], widths: Widths) -> float:
+    """The share of a cost that is of terms which hang on some group."""
+    return total([t for t in terms if t.groups])(widths) / max(total(terms)(widths), 1e-9)
+
+
+def counted(kind: str, graph: ChannelGraph, dense: ChannelGraph, macs: float) -> tuple[list[Term], float]:
+    """The terms of a budget's cost for `graph`, and the whole cost of the `dense` network that it was cut from.
+
+    What fvcore counts of the dense network (`macs`) and the channel graph does not follow (einsum) stays whatever is cut.
+    """
+    terms, whole = COSTS[kind](graph), total(COSTS[kind](dense))(dense.widths())
+    missing = macs - whole if kind == "macs" else 0.0
+    return ([*terms, Term((), lambda widths: missing)], whole + missing) if missing > 0 else (terms, whole)
+
+
 COSTS: dict[str, Callable[[ChannelGraph], list[Term]]] = {"macs": macs, "params": params, "channels": channels}

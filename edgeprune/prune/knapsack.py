@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgeprune.errors import BudgetError
+from edgeprune.errors import OutOfReach
 from edgeprune.prune.cost import Term, Widths
 
 Values = dict[str, dict[int, float]]  # group -> candidate width -> value of keeping so many
@@ -42,16 +42,14 @@ def knapsack(values: Values, terms: Sequence[Term], limit: float) -> Widths:
     """Candidate widths of the greatest summed value whose cost is at most `limit`.
 
     Raises:
-        BudgetError: no candidate fits; the message gives the smallest cost.
+        OutOfReach: no candidate fits; the message gives the smallest cost.
     """
     cost = Terms(terms, list(values))
     best = _cheapest(values, cost)
     smallest = cost.total(best)
     limit += _ROUNDING * max(1.0, abs(limit))  # sums of floats hang on their order
     if smallest > limit:
-        raise BudgetError(
-            f"budget: {limit:.4g} cannot be reached; the smallest that the widths allow is {smallest:.4g}"
-        )
+        raise OutOfReach(limit, smallest)
     for start in (best, _even(values, cost, limit)):
         found = _solve(values, cost, limit, start)
         if _worth(values, found) > _worth(values, best):
@@ -65,7 +63,7 @@ def by_proxy(values: Values, proxy: Sequence[Term], terms: Sequence[Term], limit
     Where the real cost is an estimate, a knapsack over it takes what is underestimated; one over a proxy does not.
 
     Raises:
-        BudgetError: none of the proxy's answers fits.
+        OutOfReach: none of the proxy's answers fits.
     """
     cost, price = Terms(terms, list(values)), Terms(proxy, list(values))
     whole = {n: max(v) for n, v in values.items()}
@@ -82,7 +80,7 @@ def by_proxy(values: Values, proxy: Sequence[Term], terms: Sequence[Term], limit
             best = found if best is None or _worth(values, found) > _worth(values, best) else best
         share = (low + high) / 2
     if best is None:
-        raise BudgetError(f"budget: {limit:.4g} cannot be reached by these widths")
+        raise OutOfReach(limit)
     return best
 
 

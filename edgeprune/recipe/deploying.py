@@ -89,7 +89,7 @@ class Deploy(Section):
     )
     logits: bool = Field(default=False, description="the engine gives float32 logits as a second output")
     simplify: bool = Field(default=True, description="run onnxsim (with a numeric check)")
-    latency_runs: Annotated[int, Field(ge=5)] = Field(default=50, description="timed pairs dense/pruned")
+    latency_runs: Annotated[int, Field(ge=5, le=100_000)] = Field(default=50, description="timed pairs dense/pruned")
     parity_images: Count = Field(default=16, description="images with PyTorch's answers that travel in the bundle")
     gates: Gates = Gates()
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from edgeprune.recipe.base import Count, Positive, Section, Size
+from edgeprune.recipe.base import Count, Section, Side, Size
 
 
 def _colours(value: tuple[float, float, float]) -> tuple[float, float, float]:
@@ -15,7 +15,7 @@ def _colours(value: tuple[float, float, float]) -> tuple[float, float, float]:
     return value
 
 
-Colours = Annotated[tuple[float, float, float], AfterValidator(_colours)]
+Colours = Annotated[tuple[float, float, float], Field(strict=False), AfterValidator(_colours)]
 DRAWN = ("streets", "objects", "street_boxes")  # data sets that are drawn at data.size
 
 
@@ -37,6 +37,11 @@ class Model(Section):
     checkpoint: str | None = Field(
         default=None, description="trained weights: .safetensors, or .pt/.pth (read without running code)"
     )
+    checkpoint_key: str | None = Field(
+        default=None,
+        description="where in that file the weights lie, such as state_dict or model_ema; null: wherever they fit, and the averaged "
+        "ones (EMA) where there are two sets",
+    )
     checkpoint_head: bool = Field(
         default=True,
         description="false: leave out classifiers of another number of classes, which `train` then teaches",
@@ -50,6 +55,8 @@ class Model(Section):
     def _one(self) -> Model:
         if (self.network is None) == (self.factory is None):
             raise ValueError("give model.network (one of ours) or model.factory (your own), exactly one of them")
+        if self.checkpoint_key is not None and not (self.checkpoint or self.backbone_checkpoint):
+            raise ValueError("model.checkpoint_key says where in a file the weights lie: give model.checkpoint too")
         return self
 
 
@@ -62,7 +69,7 @@ class Evaluate(Section):
     native: bool = Field(
         default=False, description="judge labels at their own size: logits are resized to it before argmax"
     )
-    short_side: Count | None = Field(
+    short_side: Side | None = Field(
         default=None,
         description="native: the network sees the image with this short side, its shape kept; null: whole at data.size, "
         "slide at the image's own size",
@@ -70,7 +77,7 @@ class Evaluate(Section):
     crop: Size | None = Field(default=None, description="slide: [height, width] of the window; null: data.size")
     stride: Size | None = Field(default=None, description="slide: [down, across]; null: two thirds of the window")
     flip: bool = Field(default=False, description="also see the image mirrored, and average")
-    scales: Annotated[list[Positive], Field(min_length=1)] = Field(
+    scales: Annotated[list[Annotated[float, Field(gt=0, le=20)]], Field(min_length=1)] = Field(
         default=[1.0], description="see the image at each of these scales, and average"
     )
     average: Literal["probabilities", "logits"] = Field(
@@ -120,10 +127,10 @@ class Data(Section):
     )
     train_images: Count | None = Field(default=None, description="use only so many training images, evenly spread")
     val_images: Count | None = Field(default=None, description="use only so many validation images, evenly spread")
-    workers: Annotated[int, Field(ge=0)] = Field(
+    workers: Annotated[int, Field(ge=0, le=256)] = Field(
         default=0, description="processes that load data; 0 loads in the main one"
     )
-    train_short_side: Count | None = Field(
+    train_short_side: Side | None = Field(
         default=None,
         description="training views are cut from images with this short side, their shape kept; null: from data.size",
     )

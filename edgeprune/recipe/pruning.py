@@ -2,19 +2,62 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from edgeprune.recipe.base import Count, Positive, Section
+from edgeprune.documents import written
+from edgeprune.recipe.base import Count, Positive, Section, Whole, meant_share, share_of
 from edgeprune.recipe.training import Train
+
+
+def _portion(value: Any) -> Any:
+    share = share_of(value) if isinstance(value, str) else None
+    if share is None:
+        raise ValueError(f'write a share of the dense network such as "0.4x", not {written(value)}{meant_share(value)}')
+    if not 0 < share <= 1:
+        raise ValueError(f"a share lies between 0x and 1x, not {written(value)}")
+    return value
+
+
+def _amount(value: Any) -> Any:
+    if value is None or (isinstance(value, str) and share_of(value) is not None):
+        return value if value is None else _portion(value)
+    if isinstance(value, (bool, str)) or not isinstance(value, (int, float)):
+        raise ValueError(
+            f'write a number or a share of the dense network such as "0.4x", not {written(value)}{meant_share(value)}'
+        )
+    if not 0 < value <= _MOST_COST:
+        raise ValueError(f"must be more than 0 and at most {_MOST_COST:g}, not {written(value)}")
+    if value <= 1:
+        raise ValueError(f"{written(value)} leaves no network{meant_share(value)}")
+    return value
+
+
+def _latency(value: Any) -> Any:
+    if value is None or (isinstance(value, str) and share_of(value) is not None):
+        return value if value is None else _portion(value)
+    meant = meant_share(value)
+    if not meant and isinstance(value, (int, float)) and not isinstance(value, bool):
+        meant = f"; did you mean budget.latency_ms={written(value)}?"
+    raise ValueError(f'write a share of the dense engine\'s latency such as "0.5x", not {written(value)}{meant}')
+
+
+def _not_a_share(value: Any) -> Any:
+    if isinstance(value, str) and share_of(value) is not None:
+        raise ValueError(f"write milliseconds, not a share; did you mean budget.latency={value.strip()}?")
+    return value
+
+
+_MOST_COST = 1e18
+Portion = Annotated[str, BeforeValidator(_portion)]
+Amount = Annotated[str | float, BeforeValidator(_amount)]
 
 
 class Round(Section):
     """An earlier, gentler cut."""
 
-    keep: Annotated[str, Field(pattern=r"^\s*(0?\.[0-9]+|1(\.0+)?)\s*x\s*$")] = Field(
+    keep: Portion = Field(
         description='the budget of this cut as a share of the dense network, such as "0.7x", in the unit of `budget`'
     )
     args: dict[str, Any] | None = Field(
@@ -50,12 +93,12 @@ class Prune(Section):
         "scores themselves (HALP)",
     )
     sensitivity_images: Count = Field(default=8, description="training images that the sensitivity is measured on")
-    recovery_steps: Annotated[int, Field(ge=0)] | None = Field(
+    recovery_steps: Whole | None = Field(
         default=None,
         description="steps of distillation after which each layer's measured loss counts; 0: at once; null: 0 with "
         "prune.compensate and no contest, else up to 30, all layers together at most half of the fine-tuning",
     )
-    contest_steps: Annotated[int, Field(ge=0)] | None = Field(
+    contest_steps: Whole | None = Field(
         default=None,
         description="steps that ways to share the budget out compete for; 0: no contest; null: none with "
         "prune.compensate, else up to 150, all of them together at most as long as the fine-tuning",
@@ -94,24 +137,16 @@ class Prune(Section):
 class Budget(Section):
     """What the pruned network may cost: exactly one of these. "0.4x" is a share of the dense network."""
 
-    macs: str | float | None = Field(default=None, description="multiply-adds of one image (fvcore's count)")
-    params: str | float | None = Field(default=None, description="parameters")
-    channels: str | float | None = Field(default=None, description="kept channels of the prunable groups")
-    latency: str | None = Field(default=None, description="a share of the dense engine's latency")
-    latency_ms: Positive | None = Field(default=None, description="milliseconds an image on the target")
+    macs: Amount | None = Field(default=None, description="multiply-adds of one image (fvcore's count)")
+    params: Amount | None = Field(default=None, description="parameters")
+    channels: Amount | None = Field(default=None, description="kept channels of the prunable groups")
+    latency: Annotated[str | None, BeforeValidator(_latency)] = Field(
+        default=None, description="a share of the dense engine's latency"
+    )
+    latency_ms: Annotated[Positive | None, BeforeValidator(_not_a_share)] = Field(
+        default=None, description="milliseconds an image on the target"
+    )
     fps: Positive | None = Field(default=None, description="images a second on the target")
-
-    @field_validator("macs", "params", "channels", "latency")
-    @classmethod
-    def _amount(cls, value: Any) -> Any:
-        share = re.fullmatch(r"\s*([0-9.]+)\s*x\s*", value) if isinstance(value, str) else None
-        if isinstance(value, str) and share is None:
-            raise ValueError(f'write a number or a share of the dense network such as "0.4x", not {value!r}')
-        if share is not None and not 0 < float(share[1]) <= 1:
-            raise ValueError(f"a share lies between 0x and 1x, not {value!r}")
-        if isinstance(value, (int, float)) and not value > 0:
-            raise ValueError(f"must be more than 0, not {value!r}")
-        return value
 
     @model_validator(mode="after")
     def _one(self) -> Budget:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from edgeprune.recipe.base import Count, NotNegative, Positive, Section, Share, Size
+from edgeprune.recipe.base import Count, NotNegative, Positive, Section, Share, Size, Whole
 
 
 class Loss(Section):
@@ -35,12 +35,23 @@ class Loss(Section):
     box_weight: NotNegative = Field(default=1.0, description="weight of the boxes' smooth L1 beside the focal loss")
 
 
+Scale = Annotated[float, Field(ge=0.05, le=20)]
+
+
+def _rising(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] > value[1]:
+        raise ValueError(f"the least comes first: [{value[1]}, {value[0]}], not {list(value)}")
+    return value
+
+
 class Augment(Section):
     """Joint augmentation of image and label."""
 
-    scale: tuple[Positive, Positive] = Field(default=(0.5, 2.0), description="random scale, least and most")
+    scale: Annotated[tuple[Scale, Scale], Field(strict=False), AfterValidator(_rising)] = Field(
+        default=(0.5, 2.0), description="random scale, least and most"
+    )
     crop: Size | None = Field(default=None, description="[height, width] of the random crop; null: data.size")
-    pad: Annotated[int, Field(ge=0)] = Field(
+    pad: Annotated[int, Field(ge=0, le=1024)] = Field(
         default=0, description="pixels by which the crop may reach beyond the image (CIFAR: 4)"
     )
     flip: Share = Field(default=0.5, description="probability of a left-right flip")
@@ -50,7 +61,7 @@ class Augment(Section):
 class Train(Section):
     """A training schedule."""
 
-    epochs: Positive | None = Field(default=None, description="length in epochs")
+    epochs: Annotated[float, Field(gt=0, le=1e6)] | None = Field(default=None, description="length in epochs")
     steps: Count | None = Field(default=None, description="length in optimiser steps; wins over epochs")
     batch: Count = Field(default=8, description="images a step and process")
     accumulate: Count = Field(default=1, description="batches whose gradients are summed for one step")
@@ -63,9 +74,7 @@ class Train(Section):
     weight_decay: NotNegative = Field(default=5e-4, description="not applied to norms and biases")
     schedule: Literal["poly", "cosine", "constant"] = Field(default="poly", description="how the learning rate falls")
     power: Positive = Field(default=0.9, description="of poly")
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="steps of linear warm-up, at most half of all"
-    )
+    warmup_steps: Whole = Field(default=0, description="steps of linear warm-up, at most half of all")
     loss: Loss = Loss()
     autocast: Literal["none", "bf16", "fp16"] = Field(default="none", description="mixed precision of training")
     channels_last: bool = Field(
@@ -85,9 +94,7 @@ class Train(Section):
         description="none: each image once an epoch; class_balanced: each class equally often, crops around it",
     )
     clip_grad: Positive | None = Field(default=None, description="the gradients' greatest norm")
-    val_every: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="epochs between validations; 0: only at the end"
-    )
+    val_every: Whole = Field(default=0, description="epochs between validations; 0: only at the end")
     checkpoint_every: Count = Field(
         default=100, description="steps between checkpoints (a killed run goes on from the last)"
     )
@@ -115,9 +122,7 @@ class Distill(Section):
 class Finetune(Train):
     """Recovery after pruning."""
 
-    recalibrate_batches: Annotated[int, Field(ge=0)] = Field(
-        default=20, description="batches that set the norms' statistics anew"
-    )
+    recalibrate_batches: Whole = Field(default=20, description="batches that set the norms' statistics anew")
     distill: Distill | None = Field(default=None, description="teach with the dense network; null: labels only")
     weights: Literal["dense", "2of4"] = Field(
         default="dense",

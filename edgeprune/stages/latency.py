@@ -24,10 +24,11 @@ from edgeprune.measure.bootstrap import Interval, time_median
 from edgeprune.measure.race import Race, believed, race
 from edgeprune.profile import context
 from edgeprune.profile.predict import Predictor, errors
-from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.cost import Widths
 from edgeprune.prune.cutter import Cutter
+from edgeprune.recipe.units import amount, asked
 from edgeprune.stages import load
+from edgeprune.stages.asked import budget_limit, in_units
 from edgeprune.stages.deploy import device, precision
 from edgeprune.stages.loop import MARGIN, History, Tried
 from edgeprune.stages.profile import engine_of, predictor_of, profiler_of
@@ -44,10 +45,7 @@ Allocate = Callable[[Predictor, float], Widths]  # under so many milliseconds
 
 def limit_of(run: Run, dense_ms: float) -> float:
     """The budget in milliseconds an image."""
-    budget = run.recipe.budget
-    if budget.kind == "fps":
-        return 1000.0 / budget.limit(0)
-    return budget.limit(dense_ms)
+    return budget_limit(run.recipe.budget, dense_ms)
 
 
 def meet(run: Run, cutter: Cutter, allocate: Allocate, scout: Allocate | None = None) -> tuple[Widths, dict[str, Any]]:
@@ -64,16 +62,20 @@ def meet(run: Run, cutter: Cutter, allocate: Allocate, scout: Allocate | None = 
     facts, predictor = run.facts["profile"], predictor_of(run, cutter.graph)
     limit = limit_of(run, facts["dense_ms"])
     if facts["kind"] == "estimated":
-        widths = allocate(predictor, limit)
+        with in_units(run.recipe.budget, facts["dense_ms"]):
+            widths = allocate(predictor, limit)
         return widths, {"estimated": True, "limit": limit, "achieved": predictor(widths), "dense": facts["dense_ms"]}
-    _reachable(run, predictor, cutter.graph, limit)
+    reachable(run, predictor.fixed, facts["dense_ms"])
     history = History(run, cutter, limit)
     tried, aim = history.resume(predictor, AIM * limit)
     exhausted = False
     while not _enough(tried):
         way = scout if scout and _learning(run, tried) else allocate
         before = [t.widths for t in tried if way is scout or not t.scout]
-        widths = _next(run, predictor, way, aim, before)
+        with in_units(
+            run.recipe.budget, facts["dense_ms"], "somewhat less, so that what ships is within it at another hour, too"
+        ):
+            widths = _next(run, predictor, way, aim, before)
         if widths is None and way is scout:  # it has no other to learn from
             scout = None
             continue
@@ -91,7 +93,7 @@ def meet(run: Run, cutter: Cutter, allocate: Allocate, scout: Allocate | None = 
         predictor.learn(widths, _profiles(run, now), _profiled(run, len(tried)))
         run.console.print(
             f"engine {len(tried)}{', to learn from' if now.scout else ''}: predicted {now.predicted:.3f} ms, "
-            f"measured {now.ms:.3f} [{now.low:.3f}, {now.high:.3f}], budget {now.limit:.3f}: {'met' if now.met else 'over'}, {now.used:.1%} used"
+            f"measured {now.ms:.3f} [{now.low:.3f}, {now.high:.3f}], budget {amount(run.recipe.budget.kind, now.limit)}: {'met' if now.met else 'over'}, {now.used:.1%} used"
         )
         spread = (now.high - now.ms) / now.ms
         here = now.limit * facts["dense_ms"] / now.record["dense_ms"]  # the budget in the profile's milliseconds
@@ -104,8 +106,9 @@ def meet(run: Run, cutter: Cutter, allocate: Allocate, scout: Allocate | None = 
     if chosen is None:
         least = min(tried, key=lambda t: t.ms)
         raise BudgetError(
-            f"budget.{run.recipe.budget.kind}: not met by {len(tried)} engines; the nearest measured {least.ms:.3f} ms "
-            f"[{least.low:.3f}, {least.high:.3f}] of {least.limit:.3f}; see {run.folder / 'prune' / 'latency.json'}"
+            f"budget.{run.recipe.budget.kind}: {asked(run.recipe.budget, facts['dense_ms'])} not met by {len(tried)} engines; the "
+            f"nearest measured {least.ms:.3f} ms [{least.low:.3f}, {least.high:.3f}] of {least.limit:.3f} ms; see "
+            f"{run.folder / 'prune' / 'latency.json'}"
         )
     if chosen.widths == cutter.graph.widths():
         run.console.print(
@@ -135,13 +138,16 @@ def _enough(tried: list[Tried]) -> bool:
     return (ours[-1].safe and ours[-1].used >= USED) or len(tried) >= most
 
 
-def _reachable(run: Run, predictor: Predictor, graph: ChannelGraph, limit: float) -> None:
-    fixed = predictor.fixed
-    if limit <= fixed:
+def reachable(run: Run, fixed: float, dense: float) -> None:
+    """More milliseconds than are `fixed` of the `dense` engine's.
+
+    Raises:
+        BudgetError: fewer.
+    """
+    if limit_of(run, dense) <= fixed:
         raise BudgetError(
-            f"budget.{run.recipe.budget.kind}: {limit:.3f} ms cannot be reached by pruning: {fixed:.3f} ms of the dense "
-            f"engine's {run.facts['profile']['dense_ms']:.3f} do not depend on widths (input, full-size resize, argmax, "
-            "the call itself)"
+            f"budget.{run.recipe.budget.kind}: {asked(run.recipe.budget, dense)} cannot be reached by pruning: {fixed:.3f} ms of "
+            f"the dense engine's {dense:.3f} ms do not depend on widths (input, full-size resize, argmax, the call itself)"
         )
 
 

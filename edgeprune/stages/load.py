@@ -13,7 +13,7 @@ from torch import nn
 from edgeprune import models
 from edgeprune.data import open_dataset
 from edgeprune.data.dataset import Size
-from edgeprune.data.labels import KINDS
+from edgeprune.data.labels import KINDS, unfit
 from edgeprune.data.loader import Batches, train_loader
 from edgeprune.data.transforms import Normalisation
 from edgeprune.errors import DataError, RecipeError
@@ -135,7 +135,7 @@ def _read_through(run: Run, split: str, most: int = 2000) -> None:
     training; and say which classes no label holds.
 
     Raises:
-        DataError: a faulty file; a training set in which only one of several classes is ever there.
+        DataError: a faulty file; a split in which nothing is judged, or only one of several classes is ever there.
     """
     data = dataset(run, split)
     count, holders = min(len(data), most), np.zeros(len(data.classes), np.int64)
@@ -143,14 +143,10 @@ def _read_through(run: Run, split: str, most: int = 2000) -> None:
         for number in range(count):
             holders += KINDS[run.recipe.task].count(data[number * len(data) // count][1], len(holders))[:-1] > 0
             bar.move(1)
-    never = [name for name, found in zip(data.classes, holders, strict=True) if not found]
-    if not never:
+    if fault := unfit(run.recipe.task, split, data.classes, holders, count):
+        raise DataError(fault)
+    if not (never := [name for name, found in zip(data.classes, holders, strict=True) if not found]):
         return
-    if split == "train" and run.recipe.task != "detection" and len(never) >= len(holders) - 1 > 0:
-        raise DataError(
-            f"data: all that is judged in {count} training labels is of one class; never there: {', '.join(never)}. Labels hold "
-            "class ids, 0 to K - 1, and 255 means not judged"
-        )
     run.console.print(f"{split}: none of {count} labels holds {', '.join(never)}", style="yellow", markup=False)
 
 
@@ -162,7 +158,8 @@ def _weights(run: Run, net: nn.Module) -> None:
     """
     model, train = run.recipe.model, run.recipe.train
     if model.checkpoint:
-        left = models.load_checkpoint(net, Path(model.checkpoint), model.checkpoint_head)
+        found = models.load_checkpoint(net, Path(model.checkpoint), model.checkpoint_head, model.checkpoint_key)
+        left = found.left
         if left and train is None:
             raise RecipeError(
                 f"model.checkpoint: {', '.join(left)} are of another number of classes and were left out, so train must be given to "
@@ -170,11 +167,20 @@ def _weights(run: Run, net: nn.Module) -> None:
             )
         if left:
             run.console.print(f"left out of {model.checkpoint}: {', '.join(left)}", markup=False, soft_wrap=True)
+        _noted(run, model.checkpoint, found)
     elif train is None:
         raise RecipeError("model.checkpoint and train are both missing: give a checkpoint or a training schedule")
     elif model.backbone_checkpoint:
-        count = models.load_backbone(net, Path(model.backbone_checkpoint))
-        run.console.print(f"backbone: {count} tensors of {model.backbone_checkpoint}", markup=False, soft_wrap=True)
+        found = models.load_backbone(net, Path(model.backbone_checkpoint), model.checkpoint_key)
+        run.console.print(
+            f"backbone: {found.count} tensors of {model.backbone_checkpoint}", markup=False, soft_wrap=True
+        )
+        _noted(run, model.backbone_checkpoint, found)
+
+
+def _noted(run: Run, path: str, found: models.Loaded) -> None:
+    for note in found.notes:
+        run.console.print(f"of {path}: {note}", markup=False, soft_wrap=True)
 
 
 def load(run: Run) -> dict[str, Any]:

@@ -173,7 +173,7 @@ def _tell_unnamed(run: Run, found: context.Context, path: Path) -> None:
 def _estimated(run: Run, why: str) -> dict[str, Any]:
     """The roofline of the target's catalogue; labelled as an estimate wherever it goes."""
     graph = find_groups(load.dense(run), load.example(run), run.recipe.prune.never)
-    rows = _rooflines(run, graph)
+    rows = rooflines(run, graph)
     step = run.recipe.prune.step or run.target.channel_step
     ms = Predictor(graph.operations, graph.moves, graph.widths(), rows)(graph.widths())
     run.console.print(
@@ -185,7 +185,12 @@ def _estimated(run: Run, why: str) -> dict[str, Any]:
     return facts
 
 
-def _rooflines(run: Run, graph: ChannelGraph) -> Any:
+def rooflines(run: Run, graph: ChannelGraph) -> Any:
+    """The target's roofline of every signature.
+
+    Raises:
+        RecipeError: its file lacks the figures.
+    """
     catalogue = run.target.catalogue
     signatures = spans(graph.operations, graph.widths())
     step = run.recipe.prune.step or run.target.channel_step
@@ -202,7 +207,7 @@ def predictor_of(run: Run, graph: ChannelGraph) -> Predictor:
     """The predictor as this stage left it."""
     facts = run.facts["profile"]
     if facts["kind"] == "estimated":
-        return Predictor(graph.operations, graph.moves, graph.widths(), _rooflines(run, graph))
+        return Predictor(graph.operations, graph.moves, graph.widths(), rooflines(run, graph))
     surfaces = profiler_of(run).surfaces(graph.operations, graph.widths(), facts["step"])
     predictor = Predictor(graph.operations, graph.moves, graph.widths(), surfaces)
     predictor.ratio, predictor.slope, predictor.fixed = dict(facts["ratio"]), facts["slope"], facts["fixed_ms"]

@@ -21,8 +21,9 @@ from edgeprune.prune.cutter import Cutter
 from edgeprune.prune.groups import find_groups, grouped
 from edgeprune.prune.plan import Plan, compose
 from edgeprune.prune.proof import prove
-from edgeprune.recipe import Recipe
+from edgeprune.recipe import Budget, Recipe
 from edgeprune.stages import load, notes, scoring, sharing
+from edgeprune.stages.asked import in_units
 from edgeprune.stages.fits import check_groups, kept_whole
 from edgeprune.stages.run import Run
 
@@ -131,7 +132,8 @@ def cut_rounds(run: Run, dense: nn.Module, graph: ChannelGraph, spent: scoring.S
         scores = scoring.score(run, net, rest, spent, args, part.sparsity or recipe.prune.sparsity, home, number)
         cutter = Cutter(net, rest, scores, scoring.moments(run, net, rest))
         terms, limit = terms_of(rest), part.share * whole
-        widths = _by_one(_widths, run, cutter, step, terms, limit)
+        with in_units(Budget.model_validate({recipe.budget.kind: part.keep}), whole):
+            widths = _by_one(_widths, run, cutter, step, terms, limit)
         cut = cutter.plan(widths)
         prove(cutter.prepared(cut), rest, cut, example)
         plan = cut if plan is None else compose(dense, graph, plan, cut)

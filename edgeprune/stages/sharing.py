@@ -28,6 +28,7 @@ from edgeprune.prune.knapsack import Values, knapsack
 from edgeprune.prune.proof import removable
 from edgeprune.prune.removal import knapsack_with_removal
 from edgeprune.stages import contest, latency, load, notes, recovery
+from edgeprune.stages.asked import in_units
 from edgeprune.stages.run import Run
 from edgeprune.train.recalibrate import recalibrate
 
@@ -43,18 +44,15 @@ def share_out(run: Run, cutter: Cutter, dense: ChannelGraph) -> tuple[Widths, di
     if recipe.budget.is_latency:
         widths, said = latency.meet(run, cutter, *under_latency(run, cutter, run.facts["profile"]["step"]))
         return widths, said | {"contest": run.kept.get("contest")}
-    terms, step = cost.COSTS[recipe.budget.kind](cutter.graph), recipe.prune.step or run.target.channel_step
-    whole = total(cost.COSTS[recipe.budget.kind](dense))(dense.widths())
-    if recipe.budget.kind == "macs" and (missing := run.facts["load"]["macs"] - whole):
-        # operators that fvcore counts and the channel graph does not follow (einsum); what they read is never cut
-        if missing > 0:
-            terms, whole = [*terms, Term((), lambda widths: missing)], whole + missing
-        else:
-            run.console.print(
-                f"[yellow]fvcore counts {-missing:,} MACs less than the layers have; the budget goes by the layers[/yellow]"
-            )
+    kind, step, by_fvcore = recipe.budget.kind, recipe.prune.step or run.target.channel_step, run.facts["load"]["macs"]
+    terms, whole = cost.counted(kind, cutter.graph, dense, by_fvcore)
+    if kind == "macs" and whole > by_fvcore:
+        run.console.print(
+            f"[yellow]fvcore counts {whole - by_fvcore:,.0f} MACs less than the layers have; the budget goes by the layers[/yellow]"
+        )
     limit = recipe.budget.limit(whole)
-    widths = allocator(run, cutter, step)(terms, limit)
+    with in_units(recipe.budget, whole):
+        widths = allocator(run, cutter, step)(terms, limit)
     price = total(terms)(widths)
     if price < 0.99 * limit:
         run.console.print(

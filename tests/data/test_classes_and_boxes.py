@@ -13,7 +13,7 @@ from edgeprune.data import check, open_dataset
 from edgeprune.data.boxes import Boxed
 from edgeprune.data.class_folders import Classed, open_class_folders
 from edgeprune.data.dataset import Files, ids_table
-from edgeprune.data.labels import CROWD, KINDS, moved_boxes
+from edgeprune.data.labels import CROWD, KINDS, moved_boxes, unfit
 from edgeprune.data.loader import train_loader
 from edgeprune.errors import DataError
 from edgeprune.recipe import Train
@@ -304,5 +304,30 @@ def test_data_check_counts_images_and_boxes(cli, tmp_path):
     voc(tmp_path / "v")
     found = check.check("voc_detection", str(tmp_path / "v"), "train")
     assert found.counts[11] == 1 and found.counts[14] == 0 and found.counts[-1] == 1 and found.kind.unit == "boxes"
-    code, said, _ = cli("data", "check", "voc_detection", str(tmp_path / "v"), "--out", str(out))
+    code, said, _ = cli("data", "check", "voc_detection", str(tmp_path / "v"), "--split", "train", "--out", str(out))
     assert code == 0 and "share of the judged boxes" in said
+    code, _, err = cli("data", "check", "voc_detection", str(tmp_path / "v"), "--split", "val", "--out", str(out))
+    assert code == 1 and "nothing that is judged lies in 1 validation labels, no box" in err
+
+
+@pytest.mark.parametrize(
+    ("task", "holders", "said"),
+    [
+        ("classification", [0, 4], "all that is judged in 4 validation labels is of one class; never there: a"),
+        ("detection", [0, 0], "nothing that is judged lies in 4 validation labels, no box"),
+        ("segmentation", [0, 0], "nothing that is judged lies in 4 validation labels. Labels hold class ids"),
+        ("detection", [0, 1], None),  # its other class scores nothing, and that is told
+        ("classification", [2, 2], None),
+    ],
+)
+def test_what_a_split_must_hold_to_judge_by_it(task, holders, said):
+    found = unfit(task, "val", ["a", "b"], np.array(holders), 4)
+    assert found is None if said is None else found is not None and said in found
+
+
+def test_one_class_of_boxes_is_enough():
+    assert unfit("detection", "train", ["a"], np.array([3]), 4) is None
+    assert (
+        unfit("detection", "train", ["a"], np.array([0]), 4)
+        == "data: nothing that is judged lies in 4 training labels, no box"
+    )

@@ -34,6 +34,7 @@ def test_a_latency_that_no_width_reaches_is_one_line(tmp_path: Path):
     done = run(tmp_path, "budget.latency_ms=0.0001", *WIDER)
     assert done.returncode == 1
     assert "cannot be reached by pruning" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "quickstart@cpu" / "load").exists(), "told before anything is trained"
 
 
 def test_an_estimate_meets_no_budget(tmp_path: Path):

@@ -117,7 +117,7 @@ def test_a_backbone_of_imagenet_starts_the_training(tmp_path):
     net = models.build("deeplabv3", {"depth": 18, "width": 8, "head": 16, "aux": False}, None, 5)
     head, published = net.classifier[-1].weight.detach().clone(), backbone_of(net)
     torch.save(published, tmp_path / "resnet.pth")
-    assert models.load_backbone(net, tmp_path / "resnet.pth") == len(published) - 2
+    assert models.load_backbone(net, tmp_path / "resnet.pth").count == len(published) - 2
     assert torch.equal(net.backbone.layer1[0].conv1.weight, published["layer1.0.conv1.weight"])
     assert torch.equal(net.classifier[-1].weight, head)
     del published["layer4.0.conv1.weight"]
@@ -149,7 +149,7 @@ def test_a_deep_stem_is_found_under_its_published_names(tmp_path):
         if key.startswith("layer") and value.is_floating_point():
             published[f"{stem.get(module, module)}.{leaf}"] = torch.rand_like(value)
     torch.save(published, tmp_path / "resnet50_v2.pth")
-    assert models.load_backbone(net, tmp_path / "resnet50_v2.pth") == len(published)
+    assert models.load_backbone(net, tmp_path / "resnet50_v2.pth").count == len(published)
     assert torch.equal(net.layer0[6].weight, published["conv3.weight"])
 
 
@@ -157,7 +157,7 @@ def test_only_classifiers_are_left_out(tmp_path):
     narrow, wide = ({"depth": 18, "width": w, "head": 16, "aux": True} for w in (8, 16))
     net = models.build("deeplabv3", narrow, None, 5)
     save_file(dict(models.build("deeplabv3", narrow, None, 19).state_dict()), tmp_path / "w.safetensors")
-    left = models.load_checkpoint(net, tmp_path / "w.safetensors", head=False)
+    left = models.load_checkpoint(net, tmp_path / "w.safetensors", head=False).left
     assert left == ["aux_classifier.4.bias", "aux_classifier.4.weight", "classifier.4.bias", "classifier.4.weight"]
     save_file(dict(models.build("deeplabv3", wide, None, 19).state_dict()), tmp_path / "w.safetensors")
     with pytest.raises(CheckpointError, match="this is more; another network or width"):

@@ -1,9 +1,11 @@
 """What the dense and the pruned network score, by the recipe's protocol."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from rich.console import Console
 
@@ -99,6 +101,44 @@ def test_large_sets_are_read_all_over_and_still_refused_where_only_one_class_is_
         ):
             load._read_through(run, "train", most=5)
     assert read == [0, 2, 4, 6, 8]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(255, "nothing that is judged lies in 3"), (1, "is of one class; never there: dark")]
+)
+def test_validation_that_judges_nothing_is_refused_before_training(tmp_path, monkeypatch, value, said):
+    run = runs_of(tmp_path)
+    whole = load.dataset(run, "train")
+
+    class Blank:
+        classes = ["dark", "bright"]
+
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return np.zeros((4, 4, 3), np.uint8), np.full((4, 4), value, np.uint8)
+
+    monkeypatch.setattr(load, "dataset", lambda run, split: Blank() if split == "val" else whole)
+    monkeypatch.setattr(load, "train", lambda *args, **kwargs: pytest.fail("it was trained"))
+    with pytest.raises(DataError, match=said):
+        load.load(run)
+
+
+def test_which_of_two_sets_of_weights_was_taken_is_a_line(tmp_path):
+    net = models.build("streetnet", {"width": 8, "blocks": 1}, None, 2)
+    plain = net.state_dict()
+    averaged = {k: v + 1 if v.is_floating_point() else v for k, v in plain.items()}
+    torch.save({"model": plain, "model_ema": averaged}, tmp_path / "w.pt")
+    for more, taken, said in (
+        ([], averaged, "w.pt: the averaged weights, model_ema; model.checkpoint_key=model takes the plain ones\n"),
+        (["model.checkpoint_key=model"], plain, ""),
+    ):
+        run = runs_of(tmp_path, "train=null", f"model.checkpoint={tmp_path / 'w.pt'}", *more)
+        shown = replace(run, console=Console(file=io.StringIO()))
+        load._weights(shown, net)
+        assert torch.equal(net.state_dict()["classifier.weight"], taken["classifier.weight"])
+        assert shown.console.file.getvalue().endswith(said)
 
 
 def test_splits_that_number_their_classes_differently_are_refused(tmp_path, monkeypatch):
