@@ -205,7 +205,7 @@ def _run(
         console.print(f"{made.name}: {in_a_line(error)}", style="red", markup=False, soft_wrap=True)
         _tell(study, trial, "error", in_a_line(error), None)
         return
-    _tell(study, trial, "row", seal(row), [row["score"], row["ms"] if row["ms"] is not None else float("inf")])
+    _tell(study, trial, "row", row, [row["score"], row["ms"] if row["ms"] is not None else float("inf")])
 
 
 def _row(trial: FrozenTrial) -> dict[str, Any] | None:
@@ -217,7 +217,7 @@ def _row(trial: FrozenTrial) -> dict[str, Any] | None:
 def _tell(study: optuna.Study, trial: optuna.Trial, name: str, what: Any, values: list[float] | None) -> None:
     """What became of a point; without values it failed. One that somebody else has given up meanwhile stays as it is."""
     with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-        trial.set_user_attr(name, what)
+        trial.set_user_attr(name, seal(what) if isinstance(what, dict) else what)
         study.tell(trial, values, state=TrialState.FAIL if values is None else None)
 
 

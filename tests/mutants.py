@@ -6,8 +6,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 ODD = st.one_of(
-    st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=5), st.just([]), st.just({}),
-    st.lists(st.floats(), max_size=3), st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+    st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(allow_subnormal=False), st.text(max_size=5), st.just([]), st.just({}),
+    st.lists(st.floats(allow_subnormal=False), max_size=3), st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
 )  # fmt: skip
 
 

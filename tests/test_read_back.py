@@ -122,7 +122,7 @@ def test_any_change_of_a_plan_is_one_line_or_a_network(pruned):
     short = good | {"tensors": dict(list(good["tensors"].items())[:2])}
 
     @given(mutants(good | {"groups": dict(list(good["groups"].items())[:2])}) | mutants(short))
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=500, deadline=None)
     def change(content):
         (folder / "plan.json").write_text(json.dumps(content))
         try:

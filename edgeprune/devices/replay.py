@@ -141,7 +141,8 @@ class Replay:
             ways = [path, typed(path, precision), flagged(path, precision)]
             if (built := self._key(role).get("onnx")) and built not in [sha256(way) for way in ways if way]:
                 return f"its {role} network has other types inside; make, copy and run the bundle again"
-        if "pruned" in graphs and (shape := _shape(graphs["pruned"])) != (found := (1, *self.answers.shape[1:])):
+        shape = _shape(graphs["pruned"]) if "pruned" in graphs else (0,)
+        if all(shape) and shape != (found := (1, *self.answers.shape[1:])):
             return f"its answers are of shape {found}, and its network gives {shape}; run the bundle again"
         return None
 
@@ -214,7 +215,7 @@ def _digest(image: np.ndarray) -> str:
 
 
 def _shape(graph: Path) -> tuple[int, ...]:
-    """Of a graph's first output."""
+    """Of a graph's first output; 0 where an axis has no fixed size."""
     import onnx
 
     first = onnx.load(str(graph), load_external_data=False).graph.output[0]
