@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgeprune.data.transforms import IMAGENET, Normalisation, normalised
-from edgeprune.measure.miou import Predict
+from edgeprune.data.transforms import IMAGENET, Normalisation
+from edgeprune.measure.alone import Predict, one_by_one
 from edgeprune.models import logits_of
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -28,8 +28,6 @@ def predictor(net: nn.Module, cfg: Any, size: tuple[int, int], by: Normalisation
         size: `data.size`, which the network sees in mode whole, and the window of mode slide where `cfg.crop` is None.
         by: how images are normalised.
     """
-    net = net.eval()
-    device = next(net.parameters()).device
     views = [(scale, mirrored) for scale in cfg.scales for mirrored in ([False, True] if cfg.flip else [False])]
 
     def forward(x: torch.Tensor) -> torch.Tensor:
@@ -45,15 +43,13 @@ def predictor(net: nn.Module, cfg: Any, size: tuple[int, int], by: Normalisation
         logits = _resized(logits.flip(-1) if mirrored else logits, x.shape[-2:])
         return logits.softmax(1) if cfg.average == "probabilities" and len(views) > 1 else logits
 
-    def predict(images: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            x = normalised(images, by).to(device)
-            total = view(x, *views[0])
-            for other in views[1:]:
-                total += view(x, *other)
-            return total.argmax(1).to(torch.uint8).cpu().numpy()
+    def answer(image: torch.Tensor) -> torch.Tensor:
+        total = view(image, *views[0])
+        for other in views[1:]:
+            total += view(image, *other)
+        return total.argmax(1).to(torch.uint8)
 
-    return predict
+    return one_by_one(net, by, answer)
 
 
 def seen_size(image: tuple[int, int], scale: float, cfg: Any, size: tuple[int, int]) -> tuple[int, int]:

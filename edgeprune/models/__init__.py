@@ -6,11 +6,10 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-import torch
 from torch import nn
 
 from edgeprune.errors import ModelError, first_line
@@ -32,6 +31,7 @@ from edgeprune.models import (
     unet,
 )
 from edgeprune.models.checkpoint import Loaded, load_backbone, load_checkpoint
+from edgeprune.models.outputs import Choice, carry, logits_of
 
 __all__ = [
     "Loaded",
@@ -67,20 +67,26 @@ TASK_NETWORKS = {"segmentation": SEGMENTATION, "classification": CLASSIFICATION,
 NETWORKS: dict[str, Build] = {**SEGMENTATION, **CLASSIFICATION, **DETECTION}
 
 
-def build(network: str | None, args: dict[str, Any], factory: str | None, classes: int) -> nn.Module:
+def build(
+    network: str | None, args: dict[str, Any], factory: str | None, classes: int, output: Sequence[str] | None = None
+) -> nn.Module:
     """Build a network of `NETWORKS`, or call the user's `factory` ("package.module:function").
+
+    Args:
+        output: which of its outputs ships, in evaluation and in training (`outputs.Choice`); None: it says so itself.
 
     Raises:
         ModelError: unknown network, factory that cannot be imported, arguments that it does not take.
     """
     if factory:
-        return _from_factory(factory, classes, args)
+        return carry(_from_factory(factory, classes, args), Choice(*output) if output else None)
     if network not in NETWORKS:
         raise ModelError(f"model.network: {network!r} is not one of {', '.join(NETWORKS)}")
     try:
-        return NETWORKS[network](classes=classes, **args)
+        made = NETWORKS[network](classes=classes, **args)
     except (TypeError, KeyError, ValueError) as error:
         raise ModelError(f"model.args: {network} does not take them ({error})") from error
+    return carry(made, Choice(*output) if output else None)
 
 
 def on_path() -> None:
@@ -121,28 +127,3 @@ def _count_of_classes(call: Callable[..., Any]) -> str:
     except (TypeError, ValueError):
         return "classes"
     return "num_classes" if "num_classes" in names and "classes" not in names else "classes"
-
-
-def logits_of(output: Any) -> torch.Tensor:
-    """The main logits of a network's output: the tensor, a dict's "out" or "logits", or the first of a tuple.
-
-    Raises:
-        ModelError: a dict without either.
-    """
-    if isinstance(output, dict):
-        return output[logits_key(output)]
-    return output[0] if isinstance(output, (tuple, list)) else output
-
-
-def logits_key(output: dict[str, Any]) -> str:
-    """Where a dict has its logits: "out" (torchvision, ours) or "logits" (transformers).
-
-    Raises:
-        ModelError: neither is there.
-    """
-    for key in ("out", "logits"):
-        if key in output:
-            return key
-    raise ModelError(
-        f"model: the network gives a dict of {', '.join(map(repr, output))}; its logits belong under 'out'"
-    )

@@ -14,6 +14,7 @@ from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
 from edgeprune.models import logits_of
+from edgeprune.models.modes import evaluating
 
 
 class _Out(nn.Module):
@@ -21,7 +22,7 @@ class _Out(nn.Module):
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.training = net, net.training
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return logits_of(self.net(x))
@@ -32,15 +33,17 @@ def count_macs(net: nn.Module, size: tuple[int, int]) -> int:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
     device = next(net.parameters()).device
-    training = net.training
-    count = FlopCountAnalysis(_Out(net).eval(), torch.zeros(1, 3, *size, device=device))
+    with evaluating(net):
+        return _counted(net, torch.zeros(1, 3, *size, device=device))
+
+
+def _counted(net: nn.Module, image: torch.Tensor) -> int:
+    count = FlopCountAnalysis(_Out(net), image)
     count.set_op_handle("aten::scaled_dot_product_attention", _attention)
     count.set_op_handle("aten::_convolution_mode", _conv_by_name)
     count.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
     with mock.patch.object(F, "max_unpool2d", _unpool):
-        total = int(count.total())
-    net.train(training)
-    return total
+        return int(count.total())
 
 
 def _attention(inputs: list[Any], outputs: list[Any]) -> int:
@@ -69,14 +72,13 @@ def _unpool(
 def count_params(net: nn.Module, size: tuple[int, int]) -> int:
     """Number of parameters that the main logits of an image of `size` (H, W) hang on: what ships, without auxiliary heads."""
     parameters = list(net.parameters())
-    training, frozen = net.training, [p for p in parameters if not p.requires_grad]
+    frozen = [p for p in parameters if not p.requires_grad]
     for p in frozen:
         p.requires_grad_(True)
     try:
-        with torch.enable_grad():
-            output = logits_of(net.eval()(torch.zeros(1, 3, *size, device=parameters[0].device)))
+        with evaluating(net), torch.enable_grad():
+            output = logits_of(net(torch.zeros(1, 3, *size, device=parameters[0].device)))
     finally:
-        net.train(training)
         for p in frozen:
             p.requires_grad_(False)
     seen, todo = set(), [output.grad_fn]

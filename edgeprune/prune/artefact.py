@@ -44,6 +44,8 @@ def restore(dense: nn.Module, plan: Plan, weights: Path) -> nn.Module:
 def load_pruned(folder: str | Path, factory: str | None = None) -> nn.Module:
     """The pruned network of a run's folder (or of the folder that holds `plan.json`), in evaluation mode.
 
+    One of several outputs of which the recipe or its shape said which ships gives {"out": that one, "aux.<path>": each other}.
+
     Raises:
         SurgeryError: the plan is of another network, or was changed.
         CheckpointError: the plan names code that builds its network, and `factory` does not name the same: a file runs no code.
@@ -58,7 +60,10 @@ def load_pruned(folder: str | Path, factory: str | None = None) -> nn.Module:
             f"{home / 'plan.json'}: its network is built by the code {named!r}; if you trust that, load(…, factory={named!r})"
         )
     try:
-        dense = models.build(network.get("network"), network.get("args", {}), named, network["classes"])
+        output = network.get("output")
+        if output is not None and not (len(output) == 2 and all(isinstance(path, str) for path in output)):
+            raise KeyError("output")
+        dense = models.build(network.get("network"), network.get("args", {}), named, network["classes"], output)
         return restore(dense, plan, home / "weights.safetensors")
     except (IndexError, KeyError, AttributeError, RuntimeError, TypeError, ValueError) as error:  # changed by hand
         raise SurgeryError(

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from edgeprune.models.modes import evaluating
 from edgeprune.prune.channels import ChannelGraph, Group
 from edgeprune.prune.plan import Plan
 from edgeprune.prune.surgery import absorb, removed_inputs, response
@@ -62,13 +63,11 @@ def moments(net: nn.Module, graph: ChannelGraph, batches: Iterable[torch.Tensor]
         batches: (B, 3, H, W) normalised, on the network's device.
     """
     found, hooks = watch(net, readers(net, graph.groups))
-    training = net.training
     try:
-        with torch.no_grad():
+        with evaluating(net), torch.no_grad():
             for images in batches:
-                net.eval()(images)
+                net(images)
     finally:
-        net.train(training)
         for hook in hooks:
             hook.remove()
     return found

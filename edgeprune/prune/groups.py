@@ -177,13 +177,12 @@ def grouped(net: nn.Module) -> frozenset[str]:
 
 
 def _main_output(program: torch.export.ExportedProgram) -> Node:
-    """The output that ships: a dict's logits, else the first."""
-    results = next(n for n in program.graph.nodes if n.op == "output").args[0]
+    """The output that ships (`models.outputs`)."""
     spec: Any = program.call_spec.out_spec
-    tree = tree_unflatten(list(results)[-spec.num_leaves :], spec)
-    while not isinstance(tree, Node):  # dicts and tuples may lie in each other
-        tree = logits_of(tree)
-    return tree
+    results = list(next(n for n in program.graph.nodes if n.op == "output").args[0])[-spec.num_leaves :]
+    values = [r.meta["val"] if isinstance(r, Node) else r for r in results]
+    main = logits_of(tree_unflatten(values, spec))
+    return next(r for r, value in zip(results, values, strict=True) if value is main)
 
 
 def _keep_others(trace: Trace, shipped: set[Node]) -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from edgeprune.errors import SurgeryError
+from edgeprune.models.modes import evaluating
 from edgeprune.prune import vanished
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.plan import Plan, structure_hash
@@ -183,11 +184,9 @@ def _read_constants(
 
     hooks = [full.get_submodule(n).register_forward_pre_hook(watch(n), with_kwargs=True) for n in readers]
     inputs = (example,) if isinstance(example, torch.Tensor) else example
-    training = full.training
-    with torch.no_grad():
+    with evaluating(full), torch.no_grad():
         for contrast, brightness in UNLIKE:
-            full.eval()(*[contrast * torch.randn_like(x) + brightness for x in inputs])
-    full.train(training)
+            full(*[contrast * torch.randn_like(x) + brightness for x in inputs])
     for h in hooks:
         h.remove()
     result = {}

@@ -130,7 +130,7 @@ class Yardstick:
 
     Args:
         net: the dense network, on the device where all is measured.
-        images: batches (B, 3, H, W), normalised; kept in memory with the network's answers.
+        images: batches (B, 3, H, W), normalised; kept in memory with the network's answers. Each is seen by itself, as by an engine.
         apart: another network's answer, the dense one's -> how far they are apart (segmentation and classification: mean
             KL divergence of softmax, in nats a pixel or image).
         settle: done to every cut network before it is judged; recalibration, so that a shift which new statistics mend
@@ -146,7 +146,7 @@ class Yardstick:
     ) -> None:
         self.device = next(net.parameters()).device
         self.settle, self.apart = settle, apart
-        self._images = [b.to(self.device) for b in images]
+        self._images = [image.to(self.device) for b in images for image in b.split(1)]
         net = copy.deepcopy(net).eval()
         settle(net)
         with torch.no_grad():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from edgeprune.recipe.base import Count, Section, Side, Size
 
@@ -17,6 +17,14 @@ def _colours(value: tuple[float, float, float]) -> tuple[float, float, float]:
 
 Colours = Annotated[tuple[float, float, float], Field(strict=False), AfterValidator(_colours)]
 DRAWN = ("streets", "objects", "street_boxes")  # data sets that are drawn at data.size
+
+
+def _path(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if value is not None and not (isinstance(value, str) and value):
+        raise ValueError(f"a key or an index such as -1, in quotes where YAML reads something else: '\"{value}\"'")
+    return value
 
 
 class Model(Section):
@@ -45,6 +53,11 @@ class Model(Section):
     checkpoint_head: bool = Field(
         default=True,
         description="false: leave out classifiers of another number of classes, which `train` then teaches",
+    )
+    output: Annotated[str | None, BeforeValidator(_path)] = Field(
+        default=None,
+        description="which of several outputs ships: a key of the dict or an index of the list that the network gives, such as -1, with "
+        "dots for what lies in each other (heads.final); null: the one that has as many channels as there are classes",
     )
     backbone_checkpoint: str | None = Field(
         default=None,

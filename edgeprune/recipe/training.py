@@ -122,7 +122,10 @@ class Distill(Section):
 class Finetune(Train):
     """Recovery after pruning."""
 
-    recalibrate_batches: Whole = Field(default=20, description="batches that set the norms' statistics anew")
+    recalibrate_batches: Whole = Field(
+        default=20,
+        description="batches that set the statistics of the norms behind the cut anew; frozen ones stay",
+    )
     distill: Distill | None = Field(default=None, description="teach with the dense network; null: labels only")
     weights: Literal["dense", "2of4"] = Field(
         default="dense",

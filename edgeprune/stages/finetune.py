@@ -37,7 +37,8 @@ def finetune(run: Run) -> dict[str, Any]:
     cut = load.score(run, net)
     hold = _two_of_four(run, net) if cfg.weights == "2of4" else None
     if cfg.recalibrate_batches:
-        recalibrate(net.to(PartialState().device), loader.stream(), cfg.recalibrate_batches)
+        behind = run.facts.get("prune", {}).get("disturbed_norms")
+        recalibrate(net.to(PartialState().device), loader.stream(), cfg.recalibrate_batches, behind)
     recalibrated = load.score(run, net)
     key, name = task.metric.key, task.metric.name
     run.console.print(f"pruned: {name} {100 * cut.score:.2f}, after recalibration {100 * recalibrated.score:.2f}")
@@ -60,7 +61,7 @@ def _two_of_four(run: Run, net: nn.Module) -> Callable[[], None]:
     """Zero two of each four weights; what is returned keeps them so in training."""
     found, all_of_them = sparse.layers(net), [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     run.console.print(
-        f"2:4 weights in {len(found)} of {len(all_of_them)} layers (the others are grouped or have no multiple of four inputs)"
+        f"2:4 weights in {len(found)} of {len(all_of_them)} layers (the others are grouped, frozen or have no multiple of four inputs)"
     )
     return sparse.apply(net)
 

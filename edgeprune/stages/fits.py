@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from edgeprune import models
 from edgeprune.documents import hint
 from edgeprune.errors import ModelError, RecipeError, first_line
+from edgeprune.models.outputs import carry, choose, tells
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.groups import find_groups, matches
 from edgeprune.prune.proof import rehearse
 
-# of a task: what a network has to answer, and whether a shape is that, for so many classes
-_ANSWERS: dict[str, tuple[str, Callable[[tuple[int, ...], int], bool]]] = {
-    "segmentation": ("(B, {} classes, h, w) logits", lambda shape, k: len(shape) == 4 and shape[1] == k),
-    "classification": ("(B, {} classes) logits", lambda shape, k: len(shape) == 2 and shape[1] == k),
-    "detection": ("(B, anchors, {} classes + 4) numbers", lambda shape, k: len(shape) == 3 and shape[2] == k + 4),
-}
 _ENOUGH = 512  # pixels, the longer side of what the surgery is rehearsed on
 
 
 def check(net: nn.Module, example: torch.Tensor, task: str, classes: Sequence[str], never: Sequence[str]) -> None:
-    """Refuse a network that would fail only after hours.
+    """Refuse a network that would fail only after hours. One whose list of outputs does not begin with what ships carries the choice
+    from then on.
 
     Raises:
         ModelError: it cannot be copied, does not run on `example` (1, 3, H, W), answers something else than its task asks for,
@@ -42,7 +37,11 @@ def check(net: nn.Module, example: torch.Tensor, task: str, classes: Sequence[st
             "use torch.nn.utils.parametrizations.weight_norm, or remove_weight_norm"
         ) from error
     with torch.random.fork_rng(devices=[]):  # trainings are the same with and without all this
-        _answers(tried, example, task, len(classes))
+        evaluated, trained = answers(tried, example)
+        choice = choose(evaluated, trained, task, len(classes), to=tuple(example.shape))
+        if choice is not None:  # of a network that was not built from a recipe
+            plain = tells(evaluated, choice.evaluation) and tells(trained, choice.training)
+            net = carry(copy.deepcopy(net) if plain else net, choice)
         graph = find_groups(net, example, never)
         check_groups(graph, never)
         rehearse(net, graph, _smaller(tried, example))
@@ -84,15 +83,14 @@ def kept_whole(graph: ChannelGraph) -> list[str]:
     ]
 
 
-def _answers(net: nn.Module, example: torch.Tensor, task: str, classes: int) -> None:
-    found = models.logits_of(_ran(net.eval(), example, ""))
-    _ran(net.train(), torch.cat([example, example]), " in training mode")
-    wanted, fits = _ANSWERS[task]
-    shape = tuple(getattr(found, "shape", ()))
-    if not fits(shape, classes):
-        raise ModelError(
-            f"the network answers {shape} to {tuple(example.shape)}; {task} of this data wants {wanted.format(classes)}"
-        )
+def answers(net: nn.Module, example: torch.Tensor) -> tuple[object, object]:
+    """What the network gives in evaluation, and to two images in training mode, in which it is left.
+
+    Raises:
+        ModelError: it does not run.
+    """
+    evaluated = _ran(net.eval(), example, "")
+    return evaluated, _ran(net.train(), torch.cat([example, example]), " in training mode")
 
 
 def _ran(net: nn.Module, images: torch.Tensor, how: str) -> object:

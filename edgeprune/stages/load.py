@@ -20,6 +20,7 @@ from edgeprune.errors import DataError, RecipeError
 from edgeprune.files import load_tensors, save_tensors, write_json
 from edgeprune.measure import protocol
 from edgeprune.measure.miou import evaluate
+from edgeprune.models.outputs import choose
 from edgeprune.profile.macs import count_macs, count_params
 from edgeprune.progress import Progress
 from edgeprune.stages import fits
@@ -74,14 +75,33 @@ def _opened(run: Run, split: str, size: Size) -> Any:
 
 def build(run: Run) -> nn.Module:
     """The dense network, freshly initialised from the recipe's seed."""
+    spec = network_spec(run)
     torch.manual_seed(run.recipe.seed)
-    return models.build(**network_spec(run))
+    return models.build(**spec)
 
 
 def network_spec(run: Run) -> dict[str, Any]:
     """What `models.build` needs; it stands in plan.json too."""
     m = run.recipe.model
-    return {"network": m.network, "args": m.args, "factory": m.factory, "classes": len(dataset(run, "train").classes)}
+    spec = {"network": m.network, "args": m.args, "factory": m.factory, "classes": len(dataset(run, "train").classes)}
+    if "output" not in run.kept:
+        run.kept["output"] = _output(run, spec)
+    return spec if run.kept["output"] is None else spec | {"output": run.kept["output"]}
+
+
+def _output(run: Run, spec: dict[str, Any]) -> list[str] | None:
+    """Which output ships, in evaluation and in training; None where the network says so itself, as ours do.
+
+    Raises:
+        ModelError: several may; or none does.
+    """
+    asked = run.recipe.model.output
+    if spec["factory"] is None and asked is None:
+        return None
+    torch.manual_seed(run.recipe.seed)
+    given = fits.answers(models.build(**spec), example(run))
+    found = choose(*given, run.recipe.task, spec["classes"], asked, tuple(example(run).shape))
+    return None if found is None else [found.evaluation, found.training]
 
 
 def dense(run: Run) -> nn.Module:
@@ -195,6 +215,10 @@ def load(run: Run) -> dict[str, Any]:
         )
     net = build(run)
     fits.check(net, example(run), recipe.task, dataset(run, "train").classes, recipe.prune.never)
+    if run.kept["output"]:
+        run.console.print(
+            f"of the network's outputs ships: {run.kept['output'][0] or 'the one of evaluation'}", markup=False
+        )
     _weights(run, net)
     if recipe.train is not None:
         loader = batches(run, recipe.train, recipe.seed)

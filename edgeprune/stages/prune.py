@@ -26,6 +26,7 @@ from edgeprune.stages import load, notes, scoring, sharing
 from edgeprune.stages.asked import in_units
 from edgeprune.stages.fits import check_groups, kept_whole
 from edgeprune.stages.run import Run
+from edgeprune.train.recalibrate import disturbed
 
 
 def prune(run: Run) -> dict[str, Any]:
@@ -48,6 +49,7 @@ def prune(run: Run) -> dict[str, Any]:
     plan = cutter.plan(widths)
     proof = prove(cutter.prepared(plan), rest, plan, example)
     small = cutter.small(plan, example)
+    behind = sorted({*(before.disturbed if before else ()), *disturbed(net, small, example)})
     if before:
         plan = compose(dense, graph, before.plan, plan)
     save_pruned(home, small, plan, load.network_spec(run))
@@ -71,6 +73,7 @@ def prune(run: Run) -> dict[str, Any]:
         "training_steps": spent.steps,
         "judging_steps": run.kept["judging_steps"],
         "rounds": before.facts if before else [],
+        "disturbed_norms": behind,
         "proof": {"silenced": proof.silenced, "folded": proof.folded},
     }
 
@@ -102,6 +105,7 @@ class Cut:
     net: nn.Module
     plan: Plan  # of the dense network
     facts: list[dict[str, float]]
+    disturbed: set[str]  # norms behind what was cut
 
 
 def _by_one(work: Callable[..., Any], *args: Any) -> Any:
@@ -121,7 +125,7 @@ def cut_rounds(run: Run, dense: nn.Module, graph: ChannelGraph, spent: scoring.S
     recipe, example = run.recipe, load.example(run)
     if not recipe.prune.rounds:
         return None
-    net, plan, facts = copy.deepcopy(dense), None, []
+    net, plan, facts, behind = copy.deepcopy(dense), None, [], set()
     terms_of = cost.COSTS[recipe.budget.kind]
     whole, step = total(terms_of(graph))(graph.widths()), recipe.prune.step or run.target.channel_step
     for number, part in enumerate(recipe.prune.rounds, start=1):
@@ -137,7 +141,9 @@ def cut_rounds(run: Run, dense: nn.Module, graph: ChannelGraph, spent: scoring.S
         cut = cutter.plan(widths)
         prove(cutter.prepared(cut), rest, cut, example)
         plan = cut if plan is None else compose(dense, graph, plan, cut)
-        net = cutter.small(cut, example)
+        small = cutter.small(cut, example)
+        behind |= set(disturbed(net, small, example))
+        net = small
         if part.finetune is not None:
             before = spent.training
             scoring.teach(run, net, part.finetune, home / "finetune", number, load.hooks(run), spent, f"round {number}")
@@ -147,4 +153,4 @@ def cut_rounds(run: Run, dense: nn.Module, graph: ChannelGraph, spent: scoring.S
         run.console.print(f"round {number}: {recipe.budget.kind} {achieved:.3f}x (limit {part.share:.3f}x)")
     assert plan is not None
     del run.kept["round"]
-    return Cut(net, plan, facts)
+    return Cut(net, plan, facts, behind)

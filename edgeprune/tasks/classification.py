@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from edgeprune.data.labels import drawn_class
-from edgeprune.data.transforms import IMAGENET, Normalisation, normalised
+from edgeprune.data.transforms import IMAGENET, Normalisation
 from edgeprune.deploy import gates as gating
 from edgeprune.deploy.export import Heads
 from edgeprune.deploy.gates import Gate
 from edgeprune.deploy.parity import worst
 from edgeprune.measure import top1
+from edgeprune.measure.alone import one_by_one
 from edgeprune.measure.top1 import Accuracy
 from edgeprune.models import logits_of
 from edgeprune.tasks.task import Metric, Predict, Tick
@@ -42,14 +42,7 @@ class Classification:
         return lambda output, labels: cross_entropy(logits_of(output), labels, weights)
 
     def predictor(self, net: nn.Module) -> Predict:
-        net = net.eval()
-        device = next(net.parameters()).device
-
-        def predict(images: np.ndarray) -> np.ndarray:
-            with torch.no_grad():
-                return logits_of(net(normalised(images, self.by).to(device))).float().cpu().numpy()
-
-        return predict
+        return one_by_one(net, self.by, lambda image: logits_of(net(image)).float())
 
     def shipped(self, net: nn.Module, head: str, logits: bool = False) -> Heads:
         return Heads(net, *self.by, "logits")

@@ -15,13 +15,14 @@ import torch
 from torch import nn
 
 from edgeprune.data.labels import drawn_boxes
-from edgeprune.data.transforms import IMAGENET, Normalisation, normalised
+from edgeprune.data.transforms import IMAGENET, Normalisation
 from edgeprune.deploy import gates as gating
 from edgeprune.deploy.export import Heads
 from edgeprune.deploy.gates import Gate
 from edgeprune.deploy.parity import worst
 from edgeprune.errors import ModelError
 from edgeprune.measure import ap
+from edgeprune.measure.alone import one_by_one
 from edgeprune.measure.ap import Detections
 from edgeprune.models import boxes as decoding
 from edgeprune.models import logits_of
@@ -68,14 +69,7 @@ class Detection:
         return loss
 
     def predictor(self, net: nn.Module) -> Predict:
-        net = net.eval()
-        device = next(net.parameters()).device
-
-        def predict(images: np.ndarray) -> np.ndarray:
-            with torch.no_grad():
-                return logits_of(net(normalised(images, self.by).to(device))).float().cpu().numpy()
-
-        return predict
+        return one_by_one(net, self.by, lambda image: logits_of(net(image)).float())
 
     def shipped(self, net: nn.Module, head: str, logits: bool = False) -> Heads:
         return Heads(net, *self.by, "heads")

@@ -12,12 +12,13 @@ from torch import nn
 
 from edgeprune.data.dataset import IGNORE
 from edgeprune.data.labels import drawn_mask
-from edgeprune.data.transforms import IMAGENET, Normalisation, normalised
+from edgeprune.data.transforms import IMAGENET, Normalisation
 from edgeprune.deploy import gates as gating
 from edgeprune.deploy import parity as comparing
 from edgeprune.deploy.export import Heads, Shipped
 from edgeprune.deploy.gates import Gate
 from edgeprune.deploy.heads import COARSE, HEADS
+from edgeprune.measure.alone import one_by_one
 from edgeprune.measure.bootstrap import miou_difference
 from edgeprune.measure.miou import Evaluation, chance, evaluate
 from edgeprune.models import logits_of
@@ -44,17 +45,13 @@ class Segmentation:
         return make_loss(cfg, class_weights(cfg.class_weights, spread_labels(data), len(self.classes)))
 
     def predictor(self, net: nn.Module) -> Predict:
-        net = net.eval()
-        device = next(net.parameters()).device
+        def answer(image: torch.Tensor) -> torch.Tensor:
+            logits = logits_of(net(image))
+            if logits.shape[2:] != image.shape[2:]:  # as losses and shipped graphs have it
+                logits = F.interpolate(logits, image.shape[2:], mode="bilinear", align_corners=False)
+            return logits.argmax(1).to(torch.uint8)
 
-        def predict(images: np.ndarray) -> np.ndarray:
-            with torch.no_grad():
-                logits = logits_of(net(normalised(images, self.by).to(device)))
-                if logits.shape[2:] != images.shape[1:3]:  # as losses and shipped graphs have it
-                    logits = F.interpolate(logits, images.shape[1:3], mode="bilinear", align_corners=False)
-                return logits.argmax(1).to(torch.uint8).cpu().numpy()
-
-        return predict
+        return one_by_one(net, self.by, answer)
 
     def shipped(self, net: nn.Module, head: str, logits: bool = False) -> Heads:
         return Shipped(net, *self.by, logits, head)

@@ -72,7 +72,7 @@ class Task(Protocol):
         ...
 
     def predictor(self, net: nn.Module) -> Predict:
-        """(B, H, W, 3) uint8 images to (B, ...) answers, by PyTorch."""
+        """(B, H, W, 3) uint8 images to (B, ...) answers by PyTorch, each image by itself, as an engine sees it."""
         ...
 
     def shipped(self, net: nn.Module, head: str, logits: bool = False) -> Heads:

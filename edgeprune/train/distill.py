@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -54,31 +56,60 @@ def relation_loss(student: torch.Tensor, teacher: torch.Tensor, labels: torch.Te
 
 
 class Tap:
-    """Keeps the features that enter the classifier (the last main-head convolution with `classes` outputs).
+    """Keeps the features that enter the classifier: of the convolutions with `classes` outputs the `head`.
+
+    Before `main` has told, the head is the last one whose name has no "aux" in it.
 
     Raises:
         ModelError: there is none.
     """
 
     def __init__(self, net: nn.Module, classes: int) -> None:
-        self.features: torch.Tensor | None = None
-        heads = [
-            m for n, m in net.named_modules()
-            if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)) and m.out_channels == classes and "aux" not in n
-        ]  # fmt: skip
+        kinds = (nn.Conv2d, nn.ConvTranspose2d)
+        heads = {n: m for n, m in net.named_modules() if isinstance(m, kinds) and m.out_channels == classes}
         if not heads:
             raise ModelError(
                 f"finetune.distill.features: {type(net).__name__} has no convolution with {classes} outputs, whose features "
                 "could be compared; set it to 0 and use finetune.distill.logits"
             )
-        self._hook = heads[-1].register_forward_pre_hook(self._keep)
+        self.net, self.heads = net, heads
+        self.head = next((n for n in reversed(heads) if "aux" not in n), next(reversed(heads)))
+        self._seen: dict[str, torch.Tensor] = {}
+        self._hooks = [m.register_forward_pre_hook(partial(self._keep, name)) for name, m in heads.items()]
 
-    def _keep(self, module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-        self.features = args[0]
+    @property
+    def features(self) -> torch.Tensor | None:
+        """(B, C, h, w) of the last forward pass."""
+        return self._seen.get(self.head)
+
+    def _keep(self, name: str, module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        self._seen[name] = args[0]
+
+    def main(self, image: torch.Tensor) -> str:
+        """The head nearest before the main logits, by the graph of gradients; `head` where they hang on none of them."""
+        weights = {id(m.weight): name for name, m in self.heads.items()}
+        frozen = [m.weight for m in self.heads.values() if not m.weight.requires_grad]
+        for weight in frozen:
+            weight.requires_grad_(True)
+        with torch.enable_grad():
+            todo = deque([logits_of(self.net(image)).grad_fn])
+        for weight in frozen:
+            weight.requires_grad_(False)
+        seen = set()
+        while todo:
+            node = todo.popleft()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            if (name := weights.get(id(getattr(node, "variable", None)))) is not None:
+                return name
+            todo += [source for source, _ in node.next_functions]
+        return self.head
 
     def remove(self) -> None:
-        """Take the hook off."""
-        self._hook.remove()
+        """Take the hooks off."""
+        for hook in self._hooks:
+            hook.remove()
 
 
 def make_term(
@@ -91,8 +122,13 @@ def make_term(
     """
     teacher = teacher.eval()
     taps = (Tap(student, classes), Tap(teacher, classes)) if cfg.features else None
+    heads: list[str] = []  # the classifier's name, once there was an image
 
     def term(images: torch.Tensor, output: Any, labels: torch.Tensor) -> torch.Tensor:
+        if taps and not heads:
+            heads.append(taps[1].main(images[:1]))
+            for tap in taps:
+                tap.head = heads[0]
         with torch.no_grad():
             taught = logits_of(teacher(images))
         logits = logits_of(output)

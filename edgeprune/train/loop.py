@@ -21,6 +21,7 @@ from edgeprune.devices.lease import give_way
 from edgeprune.errors import EdgepruneError
 from edgeprune.files import hash_obj, replace_with, write_json
 from edgeprune.progress import Progress
+from edgeprune.train.average import Average
 from edgeprune.train.losses import Loss
 from edgeprune.train.memory import checkpointed, image_layout, lie
 from edgeprune.train.norms import synced
@@ -81,7 +82,7 @@ def train(
     layout = image_layout(cfg.channels_last, net)
     wrapped, optimizer = accelerator.prepare(lie(net, layout), _optimizer(net, cfg))
     scaler = torch.amp.GradScaler(accelerator.device.type, enabled=cfg.autocast == "fp16")
-    ema = _ema(net, cfg.ema)
+    ema = None if cfg.ema is None else Average(net, cfg.ema)
     state = _State(home / "checkpoint.pt", key, net, optimizer, scaler, ema, hooks)
     step = state.load()
     term, end = hooks.distill(net, accelerator.device, layout) if hooks.distill else (None, None)
@@ -122,7 +123,7 @@ def train(
             scaler.update()
             optimizer.zero_grad()
             if ema is not None:
-                ema.update_parameters(net)
+                ema.update(net)
             step += 1
             note = {"step": step, "loss": mean, "lr": rate}
             if (
@@ -130,7 +131,9 @@ def train(
                 and step < steps
                 and hooks.evaluate
             ):
-                note["score"] = hooks.evaluate(net if ema is None else ema.module)  # what the training will give
+                judged = net if ema is None else ema.module  # what the training will give
+                note["score"] = hooks.evaluate(judged)
+                judged.train()  # before anything of it is kept or averaged
                 bar.say(f"step {step}: {hooks.metric} {100 * note['score']:.2f}")
             hooks.history.append(note)
             bar.advance(mean)
@@ -190,18 +193,6 @@ def _optimizer(net: nn.Module, cfg: Any) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=cfg.lr, momentum=cfg.momentum, nesterov=cfg.nesterov and cfg.momentum > 0)
 
 
-def _ema(net: nn.Module, decay: float | None) -> Any:
-    if decay is None:
-        return None
-
-    def average(held: Any, new: Any, count: Any) -> None:
-        # or a short training would end with the weights of its first step, which the average begins with
-        warm = min(decay, (1 + int(count)) / (10 + int(count)))
-        torch.optim.swa_utils.get_ema_multi_avg_fn(warm)(held, new, count)
-
-    return torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=average, use_buffers=True)
-
-
 def _autocast(kind: str, device: str) -> Any:
     return contextlib.nullcontext() if kind == "none" else torch.autocast(device, _DTYPES[kind])
 
@@ -226,7 +217,7 @@ class _State:
     net: nn.Module
     optimizer: Any
     scaler: Any
-    ema: Any
+    ema: Average | None
     hooks: Hooks
 
     def save(self, step: int, held: Any) -> None:

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from edgeprune.data.dataset import IGNORE
-from edgeprune.models import logits_key, logits_of
+from edgeprune.models import logits_of
+from edgeprune.models.outputs import tensors
 
 Loss = Callable[..., torch.Tensor]  # network output, labels and, where resampling drew for classes, those: a scalar
 
@@ -122,14 +123,9 @@ def gsrl(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> t
 
 def _heads(output: Any) -> list[torch.Tensor]:
     """The main logits first, then auxiliary ones: what else has as many channels. (Features and edge maps have not.)"""
-    if isinstance(output, torch.Tensor):
-        return [output]
-    main = logits_of(output)
-    if isinstance(output, dict):
-        others = [v for k, v in output.items() if k != logits_key(output)]
-    else:
-        others = list(output[1:])
-    return [main, *(v for v in others if isinstance(v, torch.Tensor) and v.dim() == 4 and v.shape[1] == main.shape[1])]
+    main, found = logits_of(output), [t for _, t in tensors(output)]
+    found.pop(next(n for n, t in enumerate(found) if t is main))
+    return [main, *(t for t in found if t.dim() == 4 and t.shape[1] == main.shape[1])]
 
 
 def make_loss(cfg: Any, weights: torch.Tensor | None) -> Loss:

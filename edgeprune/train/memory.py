@@ -36,8 +36,13 @@ def _breaks(net: nn.Module) -> bool:
 
 
 def lie(net: nn.Module, layout: torch.memory_format) -> nn.Module:
-    """Lay the kernels of `net` out so, in place."""
-    return net.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs leave this form out
+    """Lay the kernels of the convolutions of `net` out so, in place; what else has four axes (a table, a scale) stays as it is."""
+    for module in net.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            for kernel in module.parameters(recurse=False):
+                if kernel.ndim == 4:
+                    kernel.data = kernel.data.to(memory_format=layout)
+    return net
 
 
 @contextlib.contextmanager

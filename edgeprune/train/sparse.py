@@ -14,12 +14,15 @@ from torch import nn
 
 
 def layers(net: nn.Module) -> dict[str, nn.Module]:
-    """Name -> convolution or linear layer whose input channels come in fours, depthwise and grouped ones left out."""
+    """Name -> convolution or linear layer whose input channels come in fours, depthwise, grouped and frozen ones left out."""
     return {
         name: m
         for name, m in net.named_modules()
-        if (isinstance(m, nn.Conv2d) and m.groups == 1 and m.in_channels % 4 == 0)
-        or (isinstance(m, nn.Linear) and m.in_features % 4 == 0)
+        if (
+            (isinstance(m, nn.Conv2d) and m.groups == 1 and m.in_channels % 4 == 0)
+            or (isinstance(m, nn.Linear) and m.in_features % 4 == 0)
+        )
+        and m.weight.requires_grad
     }
 
 

@@ -1,0 +1,25 @@
+"""Training and evaluation mode, module by module."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from torch import nn
+
+
+@contextlib.contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """In here `net` is in evaluation mode; behind it every module is in the mode in which it was.
+
+    By the network's own `train()` first, which may do more than set the mode, and then module by module: some may have been kept in
+    evaluation by whoever built them.
+    """
+    training, modes = net.training, [(m, m.training) for m in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        net.train(training)
+        for module, mode in modes:
+            module.training = mode
