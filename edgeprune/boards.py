@@ -10,10 +10,9 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 from rich.markup import escape
 
-from edgeprune import interrupt
+from edgeprune import interrupt, progress
 from edgeprune.documents import M, first_fault
 from edgeprune.errors import DeviceError, EngineError, UsageError
 from edgeprune.files import read_json
@@ -44,7 +43,7 @@ def doctor(
     edgeprune doctor --target cpu
     """
     told = load_target(target, host)
-    console = Console()
+    console = progress.console(stderr=False)
     rows, here = _findings(told)
     console.print(
         f"{escape(told.title)}, {f'on {told.host}' if told.host else 'as seen from this machine'}", highlight=False
@@ -213,7 +212,7 @@ def sign(
     from edgeprune.deploy import signing
 
     archive = signing.sign(bundle, key.expanduser())
-    Console(stderr=True).print(f"signed: {escape(str(archive))}", soft_wrap=True, highlight=False)
+    progress.console().print(f"signed: {escape(str(archive))}", soft_wrap=True, highlight=False)
 
 
 def add_to(app: typer.Typer) -> None:

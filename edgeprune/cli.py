@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 import edgeprune
-from edgeprune import boards, datasets, interrupt, planning
+from edgeprune import boards, datasets, interrupt, planning, progress
 from edgeprune.boards import HostOpt
+from edgeprune.documents import shown
 from edgeprune.errors import EdgepruneError, UsageError, first_line
 from edgeprune.recipe import Recipe, check_files, load_recipe
 from edgeprune.shipped import shipped
@@ -87,6 +87,8 @@ def search(
 
     interrupt.raise_again()
     names = _names(methods) or [parsed.prune.method]
+    if not _names(budgets):
+        raise UsageError("--budgets: give one or more, such as 0.7x,0.5x or macs=0.5x")
     raise typer.Exit(
         searching.search(parsed, device, runs_dir, budgets=_names(budgets), methods=names, storage=storage)
     )
@@ -143,9 +145,10 @@ def _seeds(text: str) -> list[int]:
         numbers = [int(part) for part in _names(text)]
     except ValueError:
         numbers = []
-    if not numbers or min(numbers) < 0 or (len(numbers) == 1 and numbers[0] == 0 and "," not in text):
-        raise UsageError(f"--seeds: {text!r}; write how many (3) or which (0,1,2)")
-    return list(range(numbers[0])) if len(numbers) == 1 and "," not in text else numbers
+    many = len(numbers) == 1 and "," not in text
+    if not numbers or min(numbers) < 0 or (many and not 1 <= numbers[0] <= 1000) or max(numbers) >= 2**32:
+        raise UsageError(f"--seeds: {shown(text)}; write how many (3, at most 1000) or which (0,1,2)")
+    return list(range(numbers[0])) if many else numbers
 
 
 @app.command()
@@ -179,7 +182,7 @@ def profile(
         from edgeprune.stages.run import Run
 
         interrupt.raise_again()
-        profiling.fill(Run(parsed, device, Path("."), Console(stderr=True)))
+        profiling.fill(Run(parsed, device, Path("."), progress.console()))
     if show:
         from edgeprune.deploy import staircases
         from edgeprune.files import write_atomic
@@ -194,7 +197,7 @@ def profile(
         curves = [kept.curve(row) for row in rows]
         write_atomic(out, staircases.page(str(kept.path), rows, curves, kept.engines()))
         said = f"{sum(row['count'] for row in rows)} operators of {len(rows)} signatures: {out}"
-        Console(stderr=True).print(said, markup=False, soft_wrap=True)
+        progress.console().print(said, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -204,7 +207,7 @@ def check(recipe: RecipeArg, target: TargetOpt = "cpu", set: SetOpt = []) -> Non
 
     parsed, device = _checked(recipe, target, set, trains_here=False)
     print(yaml.safe_dump(parsed.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
-    Console(stderr=True).print(f"{parsed.name} is right for {device.name} ({device.title})", markup=False)
+    progress.console().print(f"{parsed.name} is right for {device.name} ({device.title})", markup=False)
 
 
 @app.command()
@@ -220,7 +223,7 @@ def recipes() -> None:
             table.add_row()
         network = recipe["model"]["network"]
         table.add_row(path.stem, recipe["title"])
-    Console().print(table)
+    progress.console(stderr=False).print(table)
 
 
 @app.command()
@@ -230,7 +233,7 @@ def targets() -> None:
     for path in sorted(shipped("deploy/targets").glob("*.yaml")):
         t = load_target(path.stem)
         table.add_row(t.name, t.title, t.backend, t.precision, str(t.channel_step))
-    Console().print(table)
+    progress.console(stderr=False).print(table)
 
 
 app.add_typer(datasets.app, name="data")
@@ -271,22 +274,24 @@ planning.add_to(app, _to_plan)
 
 def one_line(error: Exception) -> str:
     """The message; of one that a loading process raised, the line below its trace."""
-    last = str(error).strip().splitlines()[-1]
+    last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    last = last.encode("utf-8", "backslashreplace").decode()  # a path that is not UTF-8
     return last.removeprefix(f"{type(error).__module__}.{type(error).__name__}: ")
 
 
 def main() -> None:
     """The console script: errors of ours are one line each."""
     debug = "--debug" in sys.argv
+    plain = {} if sys.stdout.isatty() else {"terminal_width": progress.WIDE}  # help is not wrapped either
     if debug:
         sys.argv.remove("--debug")
     try:
-        app()
+        app(**plain)
     except EdgepruneError as error:
         if debug:
             raise
         quiet = os.environ.get("RANK", "0") != "0"  # of several processes the first one speaks
-        Console(stderr=True, quiet=quiet).print(
+        progress.console(quiet=quiet).print(
             f"error: {one_line(error)}", style="red", markup=False, soft_wrap=True, highlight=False
         )
         sys.exit(error.exit_status)

@@ -15,7 +15,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from edgeprune import pipeline
+from edgeprune import pipeline, progress
 from edgeprune.compatible import check_pair, with_method
 from edgeprune.deploy import fair
 from edgeprune.errors import EdgepruneError, RecipeError, in_a_line
@@ -119,7 +119,7 @@ def compare(
         RecipeError: `equal_steps` of schedules in epochs.
         KeyboardInterrupt: it was stopped; the table of what there is has been printed.
     """
-    console = console or Console(stderr=True)
+    console = console or progress.console()
     found = Found(out, unlike(list(wanted.values())))
     wanted = with_equal_steps(wanted) if equal_steps else wanted
     if found.differing:

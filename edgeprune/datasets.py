@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
+from edgeprune import progress
 from edgeprune.documents import hint, mapping
 from edgeprune.errors import UsageError
 
@@ -40,7 +40,7 @@ def check_data(
         raise UsageError(f"data check: {name!r} is no data set; {hint(name, list(DATASETS))}")
     taken = mapping(args, "data check --args", "{classes: [road, car]}")
     check_arguments(DATASETS[name], taken, where="--args", whose=name, given=GIVEN)
-    console, errors = Console(), Console(stderr=True)
+    console, errors = progress.console(stderr=False), progress.console()
     found = [checking.check(name, root, s.strip(), limit, taken) for s in split.split(",")]
     for one in (f for f in found if f.data is not None):  # of one that could not be opened there is nothing to sum up
         console.print(checking.summary(one), markup=False, highlight=False, soft_wrap=True)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _FULL = 1 << 20  # bytes
 SEAL = "digest"  # the key of a sealed record that holds it
+_NO_SPACE = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "os error 28", "StorageFull", "iostream error")
 
 
 def replace_with(path: Path, write: Callable[[Path], None]) -> None:
@@ -33,25 +34,30 @@ def replace_with(path: Path, write: Callable[[Path], None]) -> None:
         with open(beside, "rb") as handle:
             os.fsync(handle.fileno())
         os.replace(beside, path)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise _disk_full(path) from error
-        raise EdgepruneError(f"cannot write {path}: {error.strerror}") from error
-    except Exception as error:  # torch's and safetensors' writers have errors of their own for it
-        if is_full(path.parent):
-            raise _disk_full(path) from error
+    except Exception as error:
+        if no_space(error, path.parent):
+            raise EdgepruneError(f"disk full: cannot write {path}; free some space and run again") from error
+        if isinstance(error, OSError):
+            raise EdgepruneError(f"cannot write {path}: {error.strerror or error}") from error
         raise
     finally:
         beside.unlink(missing_ok=True)
 
 
-def is_full(folder: Path) -> bool:
-    """Is there next to no space left where the folder lies?"""
+def no_space(error: BaseException, folder: Path) -> bool:
+    """Did a writer fail because the disk is full?
+
+    Writers in C++ and Rust have errors of their own for it, of which only the text tells; and some reserve or remove the whole file,
+    so that megabytes are free again by then.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(text in str(cause) for text in _NO_SPACE):
+            return True
+        cause = cause.__cause__ or cause.__context__
     return shutil.disk_usage(folder).free < _FULL
-
-
-def _disk_full(path: Path) -> EdgepruneError:
-    return EdgepruneError(f"disk full: cannot write {path}; free some space and run again")
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

@@ -7,7 +7,6 @@ skipped, so a killed run goes on behind its last whole stage, and in a stage tha
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -26,9 +25,11 @@ from rich.console import Console
 from rich.markup import escape
 
 import edgeprune
+from edgeprune import progress
 from edgeprune.devices import device_of
 from edgeprune.errors import BudgetError, DeviceError, EngineError
 from edgeprune.files import hash_obj, lock, sha256, write_json
+from edgeprune.progress import doing
 from edgeprune.recipe import Recipe
 from edgeprune.runtime import BACKENDS
 from edgeprune.stages import (
@@ -48,6 +49,7 @@ from edgeprune.stages import (
 )  # fmt: skip
 from edgeprune.stages.inputs import inputs
 from edgeprune.stages.run import Run
+from edgeprune.stages.variant import another_variant
 from edgeprune.target import Target
 from edgeprune.tasks import METRICS
 
@@ -111,9 +113,7 @@ def run(
         EdgepruneError: one clear line; finished stages stay finished.
     """
     team = _team()
-    console = console or Console(
-        stderr=True, width=None if sys.stderr.isatty() else 120, quiet=not team.is_main_process
-    )
+    console = console or progress.console(quiet=not team.is_main_process)
     folder = Path(runs_dir) / f"{recipe.name}@{target.name}"
     torch.manual_seed(recipe.seed)
     if recipe.threads:
@@ -127,6 +127,8 @@ def run(
     if target.backend == "inductor" and (missing := BACKENDS["inductor"].why_not(target.device)):
         raise DeviceError(f"{target.name}: {missing}; its engines are code, compiled and run on one machine")
     with lock(folder):
+        if not as_it_stands and (told := another_variant(folder, recipe)):
+            console.print(told, style="yellow", markup=False, highlight=False, soft_wrap=True)
         if result:
             brought.check(job, result)
         key = _first_key(job, team.num_processes)
@@ -184,9 +186,10 @@ def _team() -> PartialState:
 
 def _one(job: Run, stage: Stage, key: str) -> str:
     """Do a stage, or find that it was done; the hash of all that the next one hangs on."""
-    basic = _stage_key(job, stage, key)
-    key = _asking_key(job, stage, basic) if stage.asks else basic
-    files = _do(job, stage, key)
+    with doing(stage.name, job.console):
+        basic = _stage_key(job, stage, key)
+        key = _asking_key(job, stage, basic) if stage.asks else basic
+        files = _do(job, stage, key)
     if stage.plans:  # a board that is there now costs no training by itself
         return hash_obj([basic, job.facts[stage.name], files])
     return hash_obj([key, files])
@@ -222,7 +225,8 @@ def outside(recipe: Recipe, target: Target) -> list[Any]:
 
 def _first_key(job: Run, processes: int) -> str:
     """Hash of all that every stage hangs on. (Not the target: the dense network is the same for all.)"""
-    return hash_obj([edgeprune.__version__, inputs(job.recipe), processes])
+    with doing("hashing the checkpoint and the data", job.console):
+        return hash_obj([edgeprune.__version__, inputs(job.recipe), processes])
 
 
 def _stage_key(job: Run, stage: Stage, key: str) -> str:

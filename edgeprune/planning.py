@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from edgeprune import progress
 from edgeprune.boards import HostOpt
 from edgeprune.errors import RecipeError
 from edgeprune.recipe import Recipe
@@ -52,8 +51,8 @@ def show(recipe: Recipe, target: Target) -> None:
     """
     from edgeprune.stages.run import Run
 
-    run = Run(recipe, target, Path("."), Console(stderr=True))
-    out = Console(file=sys.stdout)
+    run = Run(recipe, target, Path("."), progress.console())
+    out = progress.console(stderr=False)
     for line in _lines(run):
         out.print(line, markup=False, highlight=False, soft_wrap=True)
     if "beyond" in run.kept:

@@ -18,15 +18,16 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from edgeprune import pipeline
+from edgeprune import pipeline, progress
 from edgeprune.compatible import check_pair, with_method
 from edgeprune.deploy import front
-from edgeprune.documents import hint
-from edgeprune.errors import DeviceError, EdgepruneError, RecipeError, RunLockedError, first_line, in_a_line
+from edgeprune.documents import hint, shown, told
+from edgeprune.errors import DeviceError, RecipeError, RunLockedError, first_line, in_a_line
 from edgeprune.files import SEAL, hash_obj, lock, read_json, seal, sealed, write_atomic, write_json
 from edgeprune.recipe import Budget, Recipe
 from edgeprune.target import Target
@@ -61,8 +62,11 @@ def _budget(text: str) -> Budget:
     try:
         content: dict[str, Any] = {kind: amount if amount.endswith("x") else float(amount)}
         return Budget.model_validate(content)
-    except ValueError as error:
-        raise RecipeError(f"--budgets: {text!r} is no budget.{kind}; write 0.5x, macs=0.5x or latency_ms=12") from error
+    except ValidationError as error:
+        why = told(error.errors()[0])
+    except ValueError:
+        why = f"{shown(amount)!r} is no number"
+    raise RecipeError(f"--budgets: {shown(text)} is no budget.{kind}: {why}; write 0.5x, macs=0.5x or latency_ms=12")
 
 
 def search(
@@ -84,7 +88,7 @@ def search(
     Raises:
         EdgepruneError: the recipe is wrong, or the dense network cannot be had.
     """
-    console = console or Console(stderr=True)
+    console = console or progress.console()
     wanted = points(recipe, target, budgets, methods)
     home = runs_dir / f"{recipe.name}@{target.name}-search"
     study = _study(storage, home, f"{recipe.name}@{target.name}")
@@ -102,21 +106,19 @@ def search(
 
 def _study(storage: str | None, home: Path, name: str) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    path = Path(storage) if storage else home / "journal.log"
+    place = Path(storage) if storage else home / "journal.log"
     try:
-        held: BaseStorage
-        if storage and "://" in storage:
-            held = RDBStorage(storage)
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            held = JournalStorage(JournalFileBackend(str(path)))
+        held = RDBStorage(storage) if storage and "://" in storage else _journal(place)
         return optuna.create_study(
             storage=held, study_name=name, directions=["maximize", "minimize"], load_if_exists=True
         )
-    except Exception as error:  # of Optuna's, SQLAlchemy's and JSON's there is no common class
-        raise EdgepruneError(
-            f"{storage or path}: no storage of searches ({first_line(error)[:160]}); delete it, or give another --storage"
-        ) from error
+    except Exception as error:  # of Optuna, SQLAlchemy, a driver of the database, or a journal that is none
+        raise RecipeError(f"--storage: {storage or place} cannot be opened: {first_line(error)}") from error
+
+
+def _journal(path: Path) -> BaseStorage:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return JournalStorage(JournalFileBackend(str(path)))
 
 
 def _dense(recipe: Recipe, target: Target, runs_dir: Path, console: Console) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,15 +25,12 @@ def camvid() -> Path:
     return root
 
 
+# The tests' latency table is their own, also in the processes that they start, and they wait for nobody's measurements. It is
+# set before any test file is imported: the device's scripts read the lease's path when they are.
+_OWN = tempfile.TemporaryDirectory(prefix="edgeprune-tests-", ignore_cleanup_errors=True)
+os.environ["EDGEPRUNE_TABLE"], os.environ["EDGEPRUNE_LEASE"] = f"{_OWN.name}/latency.sqlite", f"{_OWN.name}/lease"
 parse_once()
 run_short()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def own_table(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The tests' latency table is their own, also in the processes that they start; and they wait for nobody's measurements."""
-    home = tmp_path_factory.mktemp("table")
-    os.environ["EDGEPRUNE_TABLE"], os.environ["EDGEPRUNE_LEASE"] = str(home / "latency.sqlite"), str(home / "lease")
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What takes a run seconds to import. It computes nothing: a process that is forked may not have threads."""
 
+import functools
 import gc
 
 import matplotlib.pyplot  # noqa: F401
@@ -11,9 +12,14 @@ import torch.onnx._internal.exporter._core  # noqa: F401
 
 import edgeprune.cli
 import edgeprune.pipeline  # noqa: F401
+from edgeprune.models import code
 from tests.exporter import parse_once
 from tests.patience import run_short
 
+_parse = functools.cache(lambda path, places, parse=code._imported: list(parse(path, places)))
+code._imported = lambda path, places: _parse(path, tuple(places))
+# or every run would parse all files of tests and edgeprune, to see whether its network has changed
+code.files("tests.e2e.tiny")
 parse_once(now=True)
 run_short()
 gc.freeze()  # or the first collection in a fork would copy every page

@@ -5,10 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from edgeprune import compare as comparing
-from edgeprune import pipeline
+from edgeprune import pipeline, progress
 from edgeprune.errors import EdgepruneError
 from edgeprune.files import write_json
 from edgeprune.recipe import load_recipe
@@ -43,7 +42,7 @@ def compared(tmp_path: Path, monkeypatch):
         monkeypatch.setattr(pipeline, "dense", lambda r, t, d, c: happens(r) or Path("w.safetensors"))
         told, target = io.StringIO(), load_target("cpu")
         wanted = comparing.entries([load_recipe("quickstart", [])], ["l1", "l2", "random"], target)
-        console = Console(file=told, width=200)
+        console = progress.console(file=told)
         try:
             status = comparing.compare(wanted, target, tmp_path, seeds=[0, 1], out=tmp_path / "t-0.5x", console=console)
         except KeyboardInterrupt:

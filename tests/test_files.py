@@ -1,9 +1,14 @@
 """What is the same data, and what is not."""
 
+import errno
+import os
 import shutil
+import subprocess
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from edgeprune import files
@@ -58,20 +63,67 @@ def test_other_data_is_told_apart(data, change):
     assert hash_tree(data) != before
 
 
-def test_a_full_disk_is_told_as_one(tmp_path, monkeypatch):
-    """safetensors and torch have errors of their own for it."""
-    monkeypatch.setattr(files, "is_full", lambda folder: True)
+FULL = {  # what writers say of a full disk, most of them with megabytes free again by then
+    "Python": OSError(errno.ENOSPC, "No space left on device"),
+    "a quota": OSError(errno.EDQUOT, "Disk quota exceeded"),
+    "safetensors": Exception("Error while serializing: I/O error: No space left on device (os error 28)"),
+    "safetensors 0.4": Exception('IoError(Os { code: 28, kind: StorageFull, message: "..." })'),
+    "torch, legacy": RuntimeError("write(): fd 3 failed with No space left on device"),
+    "OpenVINO": RuntimeError("basic_ios::clear: iostream error"),
+}
 
-    def write(beside):
-        beside.write_bytes(b"half")
-        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 171712 vs 171604")
 
-    with pytest.raises(EdgepruneError, match=r"disk full: cannot write .*w\.pt"):
-        files.replace_with(tmp_path / "w.pt", write)
-    monkeypatch.setattr(files, "is_full", lambda folder: False)
-    with pytest.raises(RuntimeError):
+@pytest.mark.parametrize("writer", FULL)
+def test_a_full_disk_is_told_as_one(tmp_path, writer):
+    def write(path):
+        path.write_text("some of it")
+        raise FULL[writer]
+
+    with pytest.raises(EdgepruneError, match=r"disk full: cannot write .*w\.pt; free some space"):
         files.replace_with(tmp_path / "w.pt", write)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_writer_that_says_nothing_of_a_full_disk(tmp_path, monkeypatch):
+    """PyTorch: "unexpected pos 704 vs 598"."""
+
+    def write(path):
+        raise RuntimeError("unexpected pos 704 vs 598")
+
+    with pytest.raises(RuntimeError, match="unexpected pos"):
+        files.replace_with(tmp_path / "w.pt", write)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: SimpleNamespace(free=4096))
+    with pytest.raises(EdgepruneError, match="disk full"):
+        files.replace_with(tmp_path / "w.pt", write)
+
+
+def test_what_else_keeps_from_writing_is_told_by_its_name(tmp_path):
+    def write(path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with pytest.raises(EdgepruneError, match=r"cannot write .*w\.pt: Permission denied"):
+        files.replace_with(tmp_path / "w.pt", write)
+
+
+def test_a_disk_that_is_really_full(tmp_path):
+    """8 MB of memory as a disk, where that may be mounted; 16 MB of weights, by both writers."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if (
+        os.geteuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", disk], capture_output=True).returncode
+    ):
+        pytest.skip("skipped, nothing may be mounted here")
+    try:
+        big = {"a": torch.zeros(4_000_000)}
+        with pytest.raises(EdgepruneError, match="disk full"):
+            files.save_tensors(disk / "a.safetensors", big)
+        with pytest.raises(EdgepruneError, match="disk full"):
+            files.replace_with(disk / "a.pt", lambda beside: torch.save(big, beside))
+        files.save_tensors(disk / "b.safetensors", {"a": torch.zeros(4)})
+        assert [p.name for p in disk.iterdir()] == ["b.safetensors"]
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):

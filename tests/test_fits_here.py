@@ -9,7 +9,7 @@ import pytest
 from edgeprune import sizes
 from edgeprune.arguments import check_arguments
 from edgeprune.compatible import check_pair
-from edgeprune.errors import RecipeError
+from edgeprune.errors import CheckpointError, RecipeError
 from edgeprune.recipe import check_files, drawn_instead, load_recipe
 from edgeprune.shipped import shipped
 from edgeprune.sizes import check_sizes
@@ -119,6 +119,17 @@ def test_a_recipe_without_its_data_says_how_to_go_on_and_that_works(name, tmp_pa
     tried = load_recipe(name, settings)
     check_files(tried)
     check_pair(tried, load_target("jetson"))
+
+
+@pytest.mark.parametrize("key", ["checkpoint", "backbone_checkpoint"])
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"", "is empty"), (b"PK\x03\x04", "is not a whole checkpoint"), (b"<html>", "HTML")]
+)
+def test_a_file_that_is_no_checkpoint_is_not_right(tmp_path: Path, key, content, said):
+    path = tmp_path / "w.pt"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"w\.pt: .*{said}"):
+        check_files(load_recipe("quickstart", [f"model.{key}={path}"]))
 
 
 @pytest.mark.parametrize("root", ["~nobody-of-that-name/x", "a" * 5000])

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from torch import nn
 
-from edgeprune import pipeline
+from edgeprune import pipeline, progress
 from edgeprune.errors import DataError, DeviceError, EngineError
 from edgeprune.files import read_json, write_json
 from edgeprune.models import code
@@ -71,7 +71,7 @@ def done(monkeypatch, board, tmp_path):
         worked.clear()
         target = load_target("jetson").model_copy(update=changes)
         recipe = load_recipe("quickstart", list(settings))
-        pipeline.run(recipe, target, tmp_path, Console(file=io.StringIO()), as_it_stands)
+        pipeline.run(recipe, target, tmp_path, progress.console(file=io.StringIO()), as_it_stands)
         return [name for name in worked if name != "report"]
 
     return go

@@ -132,6 +132,6 @@ def test_a_row_that_was_changed_is_run_again(study, tmp_path):
 def test_a_journal_that_is_none_is_one_line(tmp_path, content):
     path = tmp_path / "journal.log"
     path.write_bytes(content.encode("latin-1"))
-    with pytest.raises(EdgepruneError, match="no storage of searches") as told:
+    with pytest.raises(EdgepruneError, match="cannot be opened") as told:
         searching._study(str(path), tmp_path, "quickstart@cpu")
     assert "\n" not in str(told.value)

@@ -22,8 +22,8 @@ from pathlib import Path
 
 import rows
 import study
-from rich.console import Console
 
+from edgeprune import progress
 from edgeprune.errors import EdgepruneError, RunLockedError
 from edgeprune.files import read_json, write_json
 from edgeprune.target import load_target
@@ -94,7 +94,7 @@ def main() -> int:
         return 0
     if not Path(args.root).is_dir():
         sys.exit(f"--root: {args.root} does not exist; give the folder of CamVid")
-    console, target, failed = Console(stderr=True, width=140), load_target(args.target), 0
+    console, target, failed = progress.console(), load_target(args.target), 0
     for number, row in enumerate(found, 1):
         path = home / f"{row.name}.json"
         if path.exists() and not (args.again and "failed" in read_json(path)):

@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 
+from edgeprune import progress
 from edgeprune.errors import BudgetError
 from edgeprune.files import hash_obj, read_json, write_atomic, write_json
 from edgeprune.measure.bootstrap import time_median
@@ -220,7 +220,7 @@ def main() -> None:
         if not ways and not args.again:
             continue
         recipe: Recipe = load_recipe(args.recipe, [*args.set, f"seed={seed}", f"budget.latency={args.budget}"])
-        run = Run(recipe, load_target("cpu"), args.runs_dir / f"{name}-{seed}", Console(stderr=True, width=140))
+        run = Run(recipe, load_target("cpu"), args.runs_dir / f"{name}-{seed}", progress.console())
         torch.manual_seed(seed)
         facts = run.folder / "dense.json"
         if not facts.exists():

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
-from edgeprune import models
+from edgeprune import models, progress
 from edgeprune.files import save_tensors
 from edgeprune.prune.criteria import CRITERIA
 from edgeprune.prune.groups import find_groups
@@ -42,7 +41,7 @@ def make(name: str, precision: str, budget: str, home: Path, target: str = "cpu"
     )  # fmt: skip
     device = load_target(target)
     device = device.model_copy(update={"threads": threads or device.threads})
-    run = Run(recipe, device, home / f"{name}-{precision}", Console(width=140, stderr=True))
+    run = Run(recipe, device, home / f"{name}-{precision}", progress.console())
     weights = run.folder / "load" / "weights.safetensors"
     if not weights.exists():
         torch.manual_seed(0)

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
 from torch import nn
 
+from edgeprune import progress
 from edgeprune.data.loader import Batches, train_loader
 from edgeprune.data.transforms import normalised
 from edgeprune.files import hash_obj
@@ -91,7 +91,7 @@ def main() -> None:
     recipe = load_recipe(given.recipe, [f"train.steps={given.steps}", *given.set])
     assert recipe.train is not None
     settings = hash_obj([recipe.model_dump(mode="json"), given.l0])[:8]
-    run = Run(recipe, load_target("cpu"), given.home / f"{recipe.name}-{settings}", Console(quiet=True))
+    run = Run(recipe, load_target("cpu"), given.home / f"{recipe.name}-{settings}", progress.console(quiet=True))
     torch.manual_seed(recipe.seed)
     plain, data = load.build(run), load.dataset(run, "train")
     net = copy.deepcopy(plain)

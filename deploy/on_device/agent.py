@@ -40,10 +40,20 @@ TIMINGS = os.path.join(os.path.expanduser("~"), ".cache", "edgeprune")  # of ker
 
 def cool_down(below, most=COOLING):
     """Wait until the hottest zone is below so many degrees, at most so many seconds; gives what it was in the end."""
-    until = time.time() + most
-    while below and board.hottest() is not None and board.hottest() > below and time.time() < until:
+    began = due = time.time()
+    now = board.hottest()
+    while below and now is not None and now > below and time.time() < began + most:
+        if time.time() >= due:  # the host passes it on
+            told = (now, below, time.time() - began)
+            print(
+                "waiting for the device to cool down from %.0f C to %.0f: %.0f s so far" % told,
+                file=sys.stderr,
+                flush=True,
+            )
+            due += 10
         time.sleep(1)
-    return board.hottest()
+        now = board.hottest()
+    return now
 
 
 def tidy(home):

@@ -38,6 +38,7 @@ def check(folder, args):
     import numpy as np
     import score
     from lease import lease
+    from saying import doing
 
     with open(os.path.join(folder, "about.json")) as handle:
         about = json.load(handle)
@@ -45,7 +46,7 @@ def check(folder, args):
         data = {name: kept[name] for name in kept.files}
     task = score.TASKS[about["task"]]
     runs, image = args.runs or about["latency_runs"], data["images"][:1]
-    with lease(args.wait):
+    with lease(args.wait), doing("building, checking and measuring"):
         made = {role: make(folder, role, about, args) for role in ROLES}
         answers = np.concatenate([made["pruned"].predict(one[None]) for one in data["images"]])
         with clocks.locked(args.lock_clocks):

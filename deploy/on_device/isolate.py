@@ -32,7 +32,7 @@ from importlib.machinery import SourceFileLoader
 HERE = os.path.dirname(os.path.abspath(__file__))
 SCRIPTS = {
     "agent", "board", "boxes", "check", "clocks", "cuda_runtime", "doctor", "engines", "frames", "identity", "jetpack", "layers",
-    "lease", "manifest", "measuring", "play", "pngs", "score", "tegrastats", "trt", "trt_build",
+    "lease", "manifest", "measuring", "play", "pngs", "saying", "score", "tegrastats", "trt", "trt_build",
 }  # fmt: skip
 
 

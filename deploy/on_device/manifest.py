@@ -8,11 +8,13 @@ SHA256SUMS covers every file, MANIFEST.json (versions of what made it) among the
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 
 NAMESPACE = "edgeprune"
 _CODE = (".py", ".pyw", ".pyc", ".pyo", ".so", ".pyd", ".dll")
+_LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
 
 
 class Fault(Exception):
@@ -27,12 +29,11 @@ def verify(folder, signers=None, who=None):
         who: the signer's name in it; None: whoever the file says the key belongs to.
     """
     path = os.path.join(folder, "SHA256SUMS")
-    if not os.path.exists(path):
+    if not os.path.isfile(path):
         raise Fault("%s is missing; copy the whole bundle" % path)
     if signers:
         signature(path, signers, who)
-    with open(path) as handle:
-        sums = dict(reversed(line.split(None, 1)) for line in handle.read().splitlines() if line.strip())
+    sums = _sums(path)
     for name, digest in sums.items():
         file = os.path.join(folder, name)
         if os.path.basename(name) != name or not os.path.isfile(file):
@@ -53,6 +54,22 @@ def verify(folder, signers=None, who=None):
         if name not in sums and name.startswith(("dense.", "pruned.")):
             raise Fault("%s is no part of the bundle, and would be taken for its engine; remove it" % file)
     return sums
+
+
+def _sums(path):
+    """Name -> digest, of lines as sha256sum writes them."""
+    with open(path, "rb") as handle:
+        lines = handle.read().decode("utf-8", "replace").splitlines()
+    found = {}
+    for number, line in enumerate(lines, 1):
+        match = _LINE.fullmatch(line)
+        if not match:
+            raise Fault(
+                "%s:%d: is no line of checksums (64 hexadecimal digits, two spaces, a name); copy the whole bundle"
+                % (path, number)
+            )
+        found[match.group(2)] = match.group(1)
+    return found
 
 
 def importable(path):

@@ -16,6 +16,11 @@ from edgeprune.errors import DataError
 Box = tuple[float, float, float, float, int, int]
 
 
+def are_places(numbers: list[float]) -> bool:
+    """Can these be coordinates in an image? Not NaN, not infinity, and nothing that float32 turns into it."""
+    return all(abs(number) < 1e9 for number in numbers)
+
+
 @dataclass
 class Boxed:
     """Images with their boxes, resized together.

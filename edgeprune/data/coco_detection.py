@@ -10,9 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from edgeprune.data.boxes import Box, Boxed
+from edgeprune.data.boxes import Box, Boxed, are_places
 from edgeprune.data.dataset import Size
 from edgeprune.data.labels import CROWD
 from edgeprune.data.layout import folder
@@ -42,7 +40,7 @@ def open_coco_detection(
         boxes: dict[int, list[Box]] = {image["id"]: [] for image in content["images"]}
         for thing in content["annotations"]:
             x, y, w, h = (float(v) for v in thing["bbox"])
-            if not np.isfinite([x, y, w, h]).all():
+            if not are_places([x, y, w, h]):
                 raise ValueError(f"bbox {thing['bbox']}")
             if w > 0 and h > 0:  # the published files hold a few without area
                 crowd = CROWD if thing.get("iscrowd", 0) else 0

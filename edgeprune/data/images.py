@@ -49,7 +49,10 @@ def open_folder(
             raise DataError(f"{labels}: {other.name} and {path.name} are labels of the same image; keep one")
 
     def label_of(image: Path) -> Path:
-        return by_stem.get(image.stem, labels / f"{image.stem}.png")
+        if image.stem not in by_stem:  # in a format that labels may not have, which its reader will say
+            refused = (labels / f"{image.stem}{ending}" for ending in (".avif", ".jp2", ".j2k", ".gif"))
+            by_stem[image.stem] = next((path for path in refused if path.is_file()), labels / f"{image.stem}.png")
+        return by_stem[image.stem]
 
     pairs = paired(images_in(images), label_of)
     if not pairs:

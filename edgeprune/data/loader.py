@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +22,7 @@ from edgeprune.data.transforms import IMAGENET, Augment, Normalisation, augmente
 from edgeprune.errors import DataError
 
 Batch = tuple[torch.Tensor, ...]  # images and labels; where classes are balanced also the class that each was drawn for
+_LONG = 60  # letters of a folder that leave no room for a socket's name in some
 Move = Callable[[np.ndarray, torch.Tensor, tuple[int, int]], torch.Tensor]
 
 
@@ -99,7 +104,20 @@ class Batches:
         """
         views: Any = _Views(self.data, self.augment, self.crop, self.seed, self.balance, self.move, self.by)
         numbers: Any = _Numbers(self.batch, start, rank, world)
+        if self.workers:
+            short_sockets()
         return iter(DataLoader(views, batch_sampler=numbers, num_workers=self.workers, persistent_workers=False))
+
+
+def short_sockets() -> None:
+    """Processes hand tensors over by sockets, whose paths have 107 letters at most: not below a long TMPDIR.
+
+    Python gives way to /tmp by itself from 3.14 on.
+    """
+    config: dict[str, Any] = getattr(multiprocessing.current_process(), "_config", {})
+    if len(tempfile.gettempdir()) > _LONG and config.get("tempdir") is None:
+        config["tempdir"] = tempfile.mkdtemp(prefix="pymp-", dir="/tmp")
+        atexit.register(shutil.rmtree, config["tempdir"], ignore_errors=True)
 
 
 def train_loader(

@@ -10,9 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
-import numpy as np
-
-from edgeprune.data.boxes import Box, Boxed
+from edgeprune.data.boxes import Box, Boxed, are_places
 from edgeprune.data.dataset import Size
 from edgeprune.data.layout import folder, names_in
 from edgeprune.data.palettes import voc_colors
@@ -74,8 +72,8 @@ def boxes_of(path: Path) -> list[Box]:
             x0, y0, x1, y1 = (float(thing.findtext(f"bndbox/{key}") or "") for key in ("xmin", "ymin", "xmax", "ymax"))
         except ValueError as error:
             raise DataError(f"{path}: a {name} has no whole bndbox") from error
-        if not np.isfinite([x0, y0, x1, y1]).all():
-            raise DataError(f"{path}: a {name}'s box has no numbers ({x0:g}, {y0:g}, {x1:g}, {y1:g})")
+        if not are_places([x0, y0, x1, y1]):
+            raise DataError(f"{path}: a {name}'s box is no place in an image ({x0:g}, {y0:g}, {x1:g}, {y1:g})")
         if x1 < x0 or y1 < y0:
             raise DataError(f"{path}: a {name}'s box ends before it begins ({x0:g}, {y0:g}, {x1:g}, {y1:g})")
         difficult = (thing.findtext("difficult") or "0").strip() == "1"

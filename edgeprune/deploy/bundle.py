@@ -18,7 +18,7 @@ from edgeprune.shipped import shipped
 SCRIPTS = (  # a list by name: installers leave compiled files beside scripts
     "run.sh", "isolate.py", "check.py", "doctor.py", "play.py", "frames.py", "pngs.py", "engines.py", "trt.py",
     "trt_build.py", "cuda_runtime.py", "layers.py", "identity.py", "measuring.py", "board.py", "tegrastats.py",
-    "clocks.py", "lease.py", "jetpack.py", "manifest.py", "score.py",
+    "clocks.py", "lease.py", "saying.py", "jetpack.py", "manifest.py", "score.py",
 )  # fmt: skip
 _README = """\
 {recipe}@{target}: an engine to build, measure and check on the device itself.

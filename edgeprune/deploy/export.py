@@ -19,6 +19,7 @@ from edgeprune.deploy.pools import with_pooled_means, with_split_pools
 from edgeprune.errors import ExportError
 from edgeprune.files import replace_with, write_atomic
 from edgeprune.models import logits_of
+from edgeprune.progress import doing
 
 
 class Heads(nn.Module):
@@ -110,6 +111,7 @@ def program(
         raise ExportError(f"export: PyTorch cannot capture the network: {line.strip()[:200]}") from error
 
 
+@doing("exporting")
 def export(shipped: Heads, size: tuple[int, int], path: Path, opset: int) -> None:
     """Write the ONNX file of `shipped` for (1, H, W, 3) images.
 

@@ -17,6 +17,7 @@ import onnx
 
 from edgeprune.errors import first_line
 from edgeprune.files import write_atomic
+from edgeprune.progress import doing
 from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
 
 _CODE = (  # onnxsim imports torch if it is there, which takes longer than most graphs do, and makes no use of it here
@@ -38,6 +39,7 @@ class Simplified:
     kept: str | None
 
 
+@doing("simplifying")
 def simplify(source: Path, target: Path, images: np.ndarray, seconds: float = 600) -> Simplified:
     """Write the simplified graph of `source` to `target`, or `source` itself where simplifying fails the check.
 

@@ -5,9 +5,12 @@ The same agent runs on another machine (`ssh.Ssh`) and on this one (`here.Here`)
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +19,7 @@ import numpy as np
 from edgeprune.devices.pairs import Pairs, meanwhile, sound, watched
 from edgeprune.errors import DeviceError, EngineError
 from edgeprune.files import hash_obj, parse_json
+from edgeprune.progress import doing, passed_on
 from edgeprune.runtime import openvino
 from edgeprune.runtime.engine import Layer, built_of, flagged, typed
 from edgeprune.runtime.joining import joined
@@ -29,6 +33,8 @@ SCRIPTS = (
 TIMED = ("layers", "pairs", "measure")  # jobs before which the agent lets the device cool down
 COOLING = 180  # seconds that it gives the device for that
 _REMEMBERED = 300  # seconds that a device which could not be reached is not asked again
+_WAITING = b"waiting for "  # how lines of `deploy/on_device/lease.py` begin
+_LINGER = 10  # seconds for the last lines of a process that has ended; one that it left behind may hold them back
 
 
 class Link(Protocol):
@@ -193,7 +199,8 @@ class Agent:
             "cool": (t.cool_below_c or 0) if name in TIMED else 0,
             "wait": max(t.build_seconds, t.run_seconds) + cooling + 60,  # for another job, as long as that may take
         }
-        return self.link.job(name, common | told, seconds, keep)
+        with doing(f"{name} on {self.link.name}"):
+            return self.link.job(name, common | told, seconds, keep)
 
 
 def answered(text: bytes, name: str) -> dict[str, Any]:
@@ -214,6 +221,29 @@ def answered(text: bytes, name: str) -> dict[str, Any]:
 def patience(told: dict[str, Any], seconds: int) -> int:
     """Seconds within which a job's answer must come: it waits for another one, cools down, runs, and has to be started."""
     return told["wait"] + (COOLING if told["cool"] else 0) + seconds + 60
+
+
+@contextlib.contextmanager
+def overheard(name: str) -> Iterator[tuple[int, list[bytes]]]:
+    """A descriptor for an agent's standard error, and (behind the block) its lines. Those that say whom it waits for are passed on at
+    once, as the machine `name`'s."""
+    ours, theirs = os.pipe()
+    lines: list[bytes] = []
+
+    def listen() -> None:
+        with open(ours, "rb") as said:
+            for line in said:
+                lines.append(line)
+                if line.startswith(_WAITING):
+                    passed_on(f"{name}: {line.decode(errors='replace').rstrip()}")
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    try:
+        yield theirs, lines
+    finally:
+        os.close(theirs)
+        listener.join(_LINGER)
 
 
 def _whole(files: list[Path], precision: str) -> list[Path]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.devices.agent import answered, patience
+from edgeprune.devices.agent import answered, overheard, patience
 from edgeprune.errors import DeviceError, EngineError
 from edgeprune.files import sha256, write_atomic
 from edgeprune.shipped import shipped
@@ -73,9 +73,10 @@ class Here:
         words = [w for k, v in told.items() for w in (f"--{k}", str(v))]
         line = [python, "-B", str(shipped("deploy/on_device") / "agent.py"), name, *words]
         with contextlib.ExitStack() as stack:
+            errors, said = stack.enter_context(overheard(self.name))
             try:
                 process = stack.enter_context(
-                    subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+                    subprocess.Popen(line, stdout=subprocess.PIPE, stderr=errors, start_new_session=True)
                 )
             except OSError as error:
                 raise DeviceError(
@@ -83,14 +84,14 @@ class Here:
                 ) from error
             stack.callback(_end, process)
             try:
-                out, err = process.communicate(timeout=patience(told, seconds))
+                out, _ = process.communicate(timeout=patience(told, seconds))
             except subprocess.TimeoutExpired as error:
                 raise DeviceError(f"the agent gave no answer within {error.timeout:.0f} s") from error
         if process.returncode == 0:
             return answered(out, self.name)
         if process.returncode == -signal.SIGALRM:
             raise DeviceError("the job took longer than it may; build_seconds, run_seconds of the target")
-        lines = [x for x in err.decode(errors="replace").splitlines() if x.strip()]
+        lines = [x for x in b"".join(said).decode(errors="replace").splitlines() if x.strip()]
         raise EngineError(lines[-1].removeprefix("error: ") if lines else f"the agent ended with {process.returncode}")
 
 

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgeprune.errors import DeviceError
+from edgeprune.progress import doing
 
 _HERE = threading.RLock()  # within this process
+_SOON = 1.0  # seconds of waiting that are not worth a line
 
 
 def path() -> Path:
@@ -36,13 +38,34 @@ def _opened() -> int:
     return handle
 
 
+def _lock(handle: int, how: int, waiting: str) -> None:
+    """Lock the file; who has to wait says for whom, soon and then as often as `progress.doing` does."""
+    try:
+        fcntl.flock(handle, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        with doing(lambda: f"{waiting} {_holder(handle)}, which measures on this machine", soon=_SOON):
+            fcntl.flock(handle, how)
+
+
+def _holder(handle: int) -> str:
+    """Whose lease it is: "process 4711 (edgeprune run quickstart)"."""
+    pid = os.pread(handle, 20, 0).decode(errors="replace").strip()
+    if not pid.isdecimal():  # it is just being taken
+        return "another process"
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except OSError:
+        return f"process {pid}"
+    return f"process {pid} ({''.join(c if c.isprintable() else ' ' for c in command)[:80].strip()})"
+
+
 def give_way() -> None:
     """Wait while another process measures. Trainings call it at every step: beside them, engines take other times, and small ones
     other shares of large ones'."""
     with contextlib.suppress(OSError):  # nobody has measured yet; what else may be wrong with it, measuring will say
         handle = os.open(path(), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
-            fcntl.flock(handle, fcntl.LOCK_SH)
+            _lock(handle, fcntl.LOCK_SH, "the training stands still for")
         finally:
             os.close(handle)
 
@@ -55,7 +78,7 @@ def lease() -> Iterator[None]:
         try:
             with contextlib.suppress(OSError):
                 os.fchmod(handle, 0o666)  # another user's measurement waits for this one, too
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            _lock(handle, fcntl.LOCK_EX, "waiting for")
             os.ftruncate(handle, 0)
             os.pwrite(handle, str(os.getpid()).encode(), 0)
             yield

@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeprune.devices.lease import lease
 from edgeprune.devices.pairs import Pairs, interleaved
+from edgeprune.progress import doing
 from edgeprune.runtime import AHEAD, BACKENDS, Engine
 from edgeprune.runtime.engine import Layer
 from edgeprune.target import Target
@@ -57,7 +58,7 @@ class Local:
     def layers(self, model: Path, precision: str, runs: int = 8) -> list[Layer]:
         """How long each operator of a graph takes in the target's own runtime."""
         t = self.target
-        with lease():
+        with lease(), doing("timing an engine's layers"):
             return BACKENDS[t.backend].layers(model, precision=precision, device=t.device, threads=t.threads, runs=runs)
 
     def pairs(self, a: Engine, b: Engine, image: np.ndarray, runs: int) -> Pairs:

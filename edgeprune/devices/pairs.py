@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.console import Console
 
+from edgeprune import progress
 from edgeprune.errors import EngineError
 from edgeprune.runtime.quiet import SHARE, undisturbed, waited
 
@@ -55,7 +55,7 @@ def watched(pairs: Pairs, where: str) -> Pairs:
     """The pairs that were taken on a device, after a line for each reason why it was slowed down meanwhile."""
     for reason in pairs.throttled:
         line = f"pairs taken on {where} are not to be trusted: {reason}"
-        Console(stderr=True).print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        progress.console().print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
     return pairs
 
 

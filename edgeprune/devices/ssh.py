@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.devices.agent import SCRIPTS, answered, patience
+from edgeprune.devices.agent import SCRIPTS, answered, overheard, patience
 from edgeprune.errors import DeviceError, EngineError
 from edgeprune.files import hash_obj, sha256, write_atomic
 from edgeprune.shipped import shipped
@@ -139,17 +139,21 @@ class Ssh:
         # before our answer stands whatever the board's shell prints when it starts (an echo in .bashrc)
         line = [*self._line, f"echo {_ANSWER} && cd && {{ {command}; }}"]
         try:
-            done = subprocess.run(line, input=data, capture_output=True, timeout=seconds, check=False)
+            with overheard(self.name) as (errors, said):
+                done = subprocess.run(
+                    line, input=data, stdout=subprocess.PIPE, stderr=errors, timeout=seconds, check=False
+                )
         except FileNotFoundError as error:
             raise DeviceError("ssh is not installed on this machine") from error
         except subprocess.TimeoutExpired as error:
             raise DeviceError(f"{self.name}: no answer within {seconds:.0f} s") from error
         if done.returncode == 0:
             return done.stdout.partition(f"{_ANSWER}\n".encode())[2]
-        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        told = b"".join(said).decode(errors="replace")
+        lines = told.strip().splitlines()
         last = next((x for x in reversed(lines) if x.strip()), f"exit status {done.returncode}")
         if done.returncode == _BROKEN:
-            known = "Host key verification failed" in done.stderr.decode(errors="replace")
+            known = "Host key verification failed" in told
             if known:
                 last = f"its host key is not known or has changed; run `ssh {self.name}` once and compare the key"
             raise _Broken(last, final=known or "Permission denied" in last)

@@ -11,6 +11,7 @@ import numpy as np
 
 from edgeprune.devices.pairs import Pairs
 from edgeprune.measure.bootstrap import time_ratio
+from edgeprune.progress import doing
 
 K = TypeVar("K")
 
@@ -38,6 +39,7 @@ class Race:
         }  # fmt: skip
 
 
+@doing("timing")
 def race(
     take: Callable[[int], Pairs],
     *,

@@ -21,10 +21,12 @@ def files(module: str) -> list[Path]:
     found = {p.resolve() for place in spec.submodule_search_locations or () for p in Path(place).rglob("*.py")}
     if spec.origin and Path(spec.origin).is_file():
         found.add(Path(spec.origin).resolve())
-    places = _own_places()
+    places, asked = _own_places(), set[tuple[Path, str]]()
     todo = [p for p in found if not _INSTALLED & set(p.parts)]
     while todo:
-        new = {p for p in _imported(todo.pop(), places) if p not in found}
+        named = set(_imported(todo.pop(), places)) - asked
+        new = {p for root, module in named for p in _of(root, module)} - found
+        asked |= named
         found |= new
         todo += new
     return sorted(found)
@@ -37,25 +39,37 @@ def _own_places() -> list[Path]:
     return [p for p in dict.fromkeys(places) if not _INSTALLED & set(p.parts) and not own & {p, *p.parents}]
 
 
-def _imported(path: Path, places: list[Path]) -> Iterator[Path]:
+def _imported(path: Path, places: list[Path]) -> Iterator[tuple[Path, str]]:
+    """(folder, dotted name below it) of what a file imports."""
     tree = ast.Module([], [])
     with suppress(SyntaxError, ValueError):  # whoever imports it is told
         tree = ast.parse(path.read_bytes())
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             for name in node.names:
                 for place in places:
-                    yield from _of(place, name.name)
+                    yield place, name.name
         elif isinstance(node, ast.ImportFrom):
             for root in [path.parents[node.level - 1]] if node.level else places:
                 for name in node.names:
-                    yield from _of(root, ".".join(filter(None, (node.module, name.name))))
+                    yield root, ".".join(filter(None, (node.module, name.name)))
+
+
+def _statements(node: ast.AST) -> Iterator[ast.stmt]:
+    """All of a tree. Expressions, which are most of its nodes, hold no import."""
+    for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+        held = getattr(node, part, ())
+        for inner in held if isinstance(held, list) else ():  # a lambda's and a condition's are expressions
+            if isinstance(inner, ast.stmt):
+                yield inner
+            yield from _statements(inner)
 
 
 def _of(root: Path, module: str) -> Iterator[Path]:
     """The files of a dotted name below a folder: of its packages, and of itself."""
     for name in module.split("."):
         root = root / name
-        for path in (root / "__init__.py", root.with_suffix(".py")):
-            if path.is_file():
-                yield path
+        found = [path for path in (root / "__init__.py", root.with_suffix(".py")) if path.is_file()]
+        if not found and not root.is_dir():
+            return
+        yield from found

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_unflatten
 
 from edgeprune.errors import SurgeryError, first_line
 from edgeprune.models import logits_of
+from edgeprune.progress import doing
 from edgeprune.prune.assemble import assemble, out_axis
 from edgeprune.prune.channels import ChannelGraph, Group, Member, UnionFind
 from edgeprune.prune.operators import HANDLERS, MOVING
@@ -112,6 +113,7 @@ class Trace:
         self.counted.append((node, kind, scale, outputs.ravel(), inputs))
 
 
+@doing("following the network's channels")
 def find_groups(
     net: nn.Module,
     example: torch.Tensor | Sequence[torch.Tensor],

@@ -25,6 +25,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from edgeprune.errors import SurgeryError, first_line
+from edgeprune.progress import doing
 from edgeprune.prune.blocks import Blocks, find_blocks
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.plan import Plan, make_plan
@@ -42,6 +43,7 @@ class Proof:
     folded: float
 
 
+@doing("proving the cut")
 def prove(
     net: nn.Module, graph: ChannelGraph, plan: Plan, example: Example, seed: int = 0, tolerance: float = TOLERANCE
 ) -> Proof:
@@ -67,6 +69,7 @@ def prove(
         raise SurgeryError(f"{error}; {_advice(graph, found)}") from error
 
 
+@doing("proving which blocks can go")
 def removable(net: nn.Module, graph: ChannelGraph, example: Example) -> Blocks:
     """The blocks without which the network still runs and passes the proof.
 
@@ -81,6 +84,7 @@ def removable(net: nn.Module, graph: ChannelGraph, example: Example) -> Blocks:
     return found
 
 
+@doing("rehearsing the cut")
 def rehearse(net: nn.Module, graph: ChannelGraph, example: Example) -> None:
     """Prove the surgery before anything is known of the channels: every group is cut to half.
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.errors import EngineError
-from edgeprune.files import is_full
+from edgeprune.files import no_space
 from edgeprune.runtime.engine import Layer, enough, middle, noise, one_by_one
 from edgeprune.runtime.quiet import undisturbed, waited
 
@@ -147,7 +147,7 @@ def convert(onnx: Path, home: Path, precision: str, calibration: Iterable[np.nda
     except EngineError:
         raise
     except Exception as error:  # its conversion errors have no common class
-        if is_full(home):
+        if no_space(error, home):
             raise EngineError(f"disk full: cannot write {home}; free some space and run again") from error
         raise EngineError(f"OpenVINO cannot read {onnx}: {str(error).strip().splitlines()[-1]}") from error
     return home / "engine.xml"

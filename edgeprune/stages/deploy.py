@@ -17,6 +17,7 @@ from edgeprune.deploy.plain import plain
 from edgeprune.deploy.simplify import simplify as simplify_onnx
 from edgeprune.devices import Device, Replay, device_of
 from edgeprune.files import write_atomic, write_json
+from edgeprune.progress import doing
 from edgeprune.runtime import TYPED, Engine, torch_tensorrt
 from edgeprune.runtime.engine import built_of
 from edgeprune.stages import heads, load
@@ -89,6 +90,7 @@ def types_beside(run: Run) -> dict[str, Any]:
     return facts
 
 
+@doing("writing the precision into the graph")
 def with_types(run: Run, path: Path, images: list[np.ndarray]) -> dict[str, Any] | None:
     """Where the backend takes precision as the graph has it: writes it beside `path` (`NAME.f16.onnx`); else does nothing.
 
@@ -147,12 +149,13 @@ def engine(run: Run, role: str) -> Engine:
 
 def build(run: Run, source: Path, home: Path, images: Iterable[np.ndarray], shipped: Callable[[], Heads]) -> Engine:
     """Compile a graph on the run's device at its precision; `images` calibrate it. `shipped` is what it was exported of."""
-    if run.target.backend == "inductor":  # takes networks, and is never given a file: its files are code
-        made = program(shipped(), run.recipe.data.size, precision(run), run.target.device)
-        return device(run).build(made, home, precision(run))
-    if run.recipe.deploy.route == "torch_tensorrt":
-        source = _as_built(run, source, home, shipped())
-    return device(run).build(source, home, precision(run), images)
+    with doing(f"building {home.name} at {precision(run)}"):
+        if run.target.backend == "inductor":  # takes networks, and is never given a file: its files are code
+            made = program(shipped(), run.recipe.data.size, precision(run), run.target.device)
+            return device(run).build(made, home, precision(run))
+        if run.recipe.deploy.route == "torch_tensorrt":
+            source = _as_built(run, source, home, shipped())
+        return device(run).build(source, home, precision(run), images)
 
 
 def _as_built(run: Run, source: Path, home: Path, shipped: Heads) -> Path:

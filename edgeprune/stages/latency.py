@@ -24,6 +24,7 @@ from edgeprune.measure.bootstrap import Interval, time_median
 from edgeprune.measure.race import Race, believed, race
 from edgeprune.profile import context
 from edgeprune.profile.predict import Predictor, errors
+from edgeprune.progress import doing
 from edgeprune.prune.cost import Widths
 from edgeprune.prune.cutter import Cutter
 from edgeprune.recipe.units import amount, asked
@@ -87,7 +88,8 @@ def meet(run: Run, cutter: Cutter, allocate: Allocate, scout: Allocate | None = 
             tried.remove(known)
             tried.append(replace(known, scout=False))
             continue
-        made = _measure(run, cutter, widths, predictor(widths), len(tried) + 1)
+        with doing(f"engine {len(tried) + 1}"):
+            made = _measure(run, cutter, widths, predictor(widths), len(tried) + 1)
         now = replace(made, scout=way is scout)
         tried.append(now)
         predictor.learn(widths, _profiles(run, now), _profiled(run, len(tried)))

@@ -22,7 +22,7 @@ from edgeprune.measure import protocol
 from edgeprune.measure.miou import evaluate
 from edgeprune.models.outputs import choose
 from edgeprune.profile.macs import count_macs, count_params
-from edgeprune.progress import Progress
+from edgeprune.progress import Progress, doing
 from edgeprune.stages import fits
 from edgeprune.stages.run import Run
 from edgeprune.tasks import TASKS, Task
@@ -111,6 +111,7 @@ def dense(run: Run) -> nn.Module:
     return net.eval()
 
 
+@doing("judging the network")
 def score(run: Run, net: nn.Module) -> Any:
     """The task's evaluation on the validation images, by the protocol `data.evaluate` where there is one."""
     cfg, size, before = run.recipe.data.evaluate, run.recipe.data.size, next(net.parameters()).device

@@ -17,6 +17,7 @@ from torch import nn
 
 from edgeprune import models
 from edgeprune.errors import EdgepruneError, RecipeError
+from edgeprune.progress import doing
 from edgeprune.prune import compensate
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.compensate import Moments
@@ -41,6 +42,7 @@ class Spent:
     steps: int = 0
 
 
+@doing("scoring the channels")
 def score(
     run: Run, net: nn.Module, graph: ChannelGraph, spent: Spent, args: dict[str, Any], schedule: Train | None,
     home: Path | None = None, number: int = 0,
@@ -131,6 +133,7 @@ def _watch(run: Run, net: nn.Module) -> None:
     net.cpu()
 
 
+@doing("gathering what stands in for removed channels")
 def moments(run: Run, net: nn.Module, graph: ChannelGraph) -> dict[str, Moments] | None:
     """What the kept channels need to stand in for the removed ones, from the calibration batches; None where they do not."""
     if not run.recipe.prune.compensate:

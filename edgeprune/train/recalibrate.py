@@ -12,8 +12,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgeprune.models.modes import evaluating
+from edgeprune.progress import doing
 
 
+@doing("recalibrating the norms")
 def recalibrate(
     net: nn.Module, batches: Iterable[tuple[Any, ...]], count: int, only: Collection[str] | None = None
 ) -> None:

@@ -83,7 +83,7 @@ def test_of_many_faults_ten_are_named(cli, tmp_path):
         (("voc2012",), 1, "data.root is missing: the folder of voc2012"),
         (("folder", "{root}", "--args", "[a, b]"), 2, "write a mapping"),
         (("folder", "{root}", "--args", "{classes: ["), 2, "write a mapping"),
-        (("folder", "{root}", "--args", "{clases: [a, b]}"), 1, "data.args: folder does not take them"),
+        (("folder", "{root}", "--args", "{clases: [a, b]}"), 2, "folder takes no such argument; did you mean classes?"),
         (("streets", "--split", "test"), 1, "no split test"),
         (("voc2012", "{root}", "--split", "trainaug"), 1, "no PASCAL VOC 2012 here"),
     ],

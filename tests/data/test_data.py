@@ -1,3 +1,5 @@
+import multiprocessing
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +111,14 @@ def test_batches_are_a_function_of_their_number():
     torch.testing.assert_close(torch.cat([s[0] for s in shares]), seen[0][0], rtol=0, atol=0)
 
 
-def test_workers_load_the_same():
+@pytest.mark.parametrize("folder", ["tmp", "a_long_name_" * 10])
+def test_workers_load_the_same(tmp_path, monkeypatch, folder):
+    """Wherever temporary files lie: a socket's path has 107 letters at most."""
+    (tmp_path / folder).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / folder))
+    monkeypatch.setattr(
+        multiprocessing.current_process(), "_config", {**multiprocessing.current_process()._config, "tempdir": None}
+    )
     data = open_dataset("streets", None, "train", (32, 64), train=4)
     alone, helped = (train_loader(data, Train(steps=1, batch=2), 0, workers=w).stream() for w in (0, 1))
     torch.testing.assert_close(next(alone)[0], next(helped)[0], rtol=0, atol=0)

@@ -215,6 +215,15 @@ def test_data_check_finds_a_split_that_judges_nothing(tmp_path, value, said):
     assert said in fault
 
 
+@pytest.mark.parametrize(("ending", "form"), [(".jpg", "JPEG"), (".avif", "AVIF"), (".jp2", "JPEG2000")])
+def test_a_label_with_another_ending_is_found_and_refused(tmp_path, ending, form):
+    args = own(tmp_path, np.eye(4, dtype=np.uint8))
+    (tmp_path / "val" / "labels" / "a.png").unlink()
+    as_file(tmp_path / "val" / "labels" / f"a{ending}", np.eye(16, dtype=np.uint8), format=form)
+    with pytest.raises(DataError, match=f"a{ending}: label is stored as {form}, which is lossy"):
+        open_dataset("folder", str(tmp_path), "val", (4, 4), **args)[0]
+
+
 def test_two_labels_of_one_image_are_refused(tmp_path):
     args = own(tmp_path, np.eye(4, dtype=np.uint8))
     as_file(tmp_path / "val" / "labels" / "a.bmp", np.eye(4, dtype=np.uint8))
@@ -337,7 +346,7 @@ def test_whatever_an_annotation_file_of_coco_holds(tmp_path, content):
 @DAMAGED
 @given(
     text=st.one_of(
-        st.text(max_size=60), st.sampled_from(["1", "20", "nan", "inf", "-3", "1e400", "", "x", " 7 ", "²"])
+        st.text(max_size=60), st.sampled_from(["1", "20", "nan", "inf", "-3", "1e400", "1e100", "", "x", " 7 ", "²"])
     ),
     where=st.sampled_from(["xmax", "ymin", "name", "difficult", "annotation", "head"]),
 )

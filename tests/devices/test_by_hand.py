@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from rich.console import Console
 
-from edgeprune import pipeline
+from edgeprune import pipeline, progress
 from edgeprune.devices import ssh
 from edgeprune.recipe import load_recipe
 from edgeprune.stages import profile
@@ -30,7 +29,7 @@ def go(target: Path, runs: Path, *more: str) -> tuple[int, str]:
     """A run in this process: (exit status, what it said)."""
     said = io.StringIO()
     status = pipeline.run(
-        load_recipe("quickstart", [*SMALL, *more]), load_target(str(target)), runs, Console(file=said, width=300)
+        load_recipe("quickstart", [*SMALL, *more]), load_target(str(target)), runs, progress.console(file=said)
     )
     return status, said.getvalue()
 

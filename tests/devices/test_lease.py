@@ -1,12 +1,17 @@
 """One measures at a time on a machine, and trainings wait meanwhile."""
 
+import io
+import re
 import subprocess
 import sys
 import threading
 
 import pytest
 
-from edgeprune.devices import lease
+from edgeprune import progress
+from edgeprune.devices import agent, lease
+from edgeprune.progress import console, doing
+from tests.test_progress import until
 
 HOLDER = "from edgeprune.devices.lease import lease\nwith lease():\n    print('held', flush=True)\n    input()"
 
@@ -35,6 +40,28 @@ def test_trainings_wait_while_another_process_measures_and_not_for_each_other(he
         assert not one.is_alive()
     with lease.lease():
         pass
+
+
+def test_who_waits_says_for_whom(held, monkeypatch):
+    """At once, and in the same words on a device, whose host passes them on."""
+    monkeypatch.setattr(lease, "_SOON", 0.0)
+    for wait, words in (
+        (lease.give_way, "the training stands still for"),
+        (lambda: lease.lease().__enter__(), "waiting for"),
+    ):
+        said = io.StringIO()
+        monkeypatch.setattr(progress, "_WATCH", progress._Watch())
+        with doing("prune", console(file=said)):
+            threading.Thread(target=wait, daemon=True).start()
+            line = until("0 s so far", said)
+        who = rf"process {held.pid} \(.*python.*\), which measures on this machine"
+        assert re.fullmatch(rf"prune, {words} {who}: 0 s so far\n", line), line
+    code = (
+        "import sys; sys.path.insert(0, 'deploy/on_device'); import lease; lease.SOON = 0; lease.lease(0.1).__enter__()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert re.search(rf"^{agent._WAITING.decode()}{who}: 0 s so far$", done.stderr, re.M), done.stderr
+    assert f"another measurement holds the device: process {held.pid} (" in done.stderr
 
 
 def test_all_users_find_the_same_file(monkeypatch, tmp_path):

@@ -190,7 +190,7 @@ def test_a_shell_that_greets_is_no_answer(server, tmp_path):
         (there / ".bashrc").unlink()
 
 
-def test_two_measurements_never_overlap(server, graphs, tmp_path):
+def test_two_measurements_never_overlap(server, graphs, tmp_path, capsys):
     target, there = server
     board = device_of(target)
     made = board.build(graphs[0], tmp_path, "f32")
@@ -205,6 +205,7 @@ def test_two_measurements_never_overlap(server, graphs, tmp_path):
     started = time.monotonic()
     board.pairs(made, made, IMAGES[:1], 5)
     assert time.monotonic() - started > 1.5, "the measurement did not wait for the lease"
+    assert f"{target.host}: waiting for process {holder.pid} (" in capsys.readouterr().err
     holder.wait()
 
 

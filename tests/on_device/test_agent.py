@@ -8,6 +8,7 @@ import time
 import agent
 import lease
 import pytest
+import saying
 
 from edgeprune.devices import agent as host
 from edgeprune.devices.lease import lease as here
@@ -53,13 +54,23 @@ def test_a_greeting_removes_what_nobody_has_asked_for_lately(tmp_path):
     agent.tidy(str(tmp_path / "nothing yet"))
 
 
-def test_it_waits_until_it_is_cool(monkeypatch):
+def test_it_waits_until_it_is_cool_and_says_so(monkeypatch, capsys):
     heat = iter([70.0, 70.0, 65.0, 65.0, 59.0, 59.0, 59.0])
     monkeypatch.setattr(agent.board, "hottest", lambda: next(heat))
     monkeypatch.setattr(agent.time, "sleep", lambda seconds: None)
     assert agent.cool_down(60) == 59.0
+    assert capsys.readouterr().err == "waiting for the device to cool down from 70 C to 60: 0 s so far\n"
     monkeypatch.setattr(agent.board, "hottest", lambda: 90.0)
     assert agent.cool_down(60, most=-1) == agent.cool_down(0) == 90.0
+
+
+def test_a_check_that_takes_long_says_that_it_goes_on(monkeypatch, capsys):
+    monkeypatch.setattr(saying, "OFTEN", 0.02)
+    deadline, said = time.monotonic() + 30, ""
+    with saying.doing("measuring"):
+        while "measuring: 0 s so far\n" not in said and time.monotonic() < deadline:
+            said += capsys.readouterr().err
+    assert "measuring: 0 s so far\n" in said
 
 
 def test_a_lease_that_is_a_link_is_refused(monkeypatch, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 from torch import nn
 
+from edgeprune import progress
 from edgeprune.devices.pairs import Pairs
 from edgeprune.errors import BudgetError
 from edgeprune.files import read_json
@@ -193,19 +194,19 @@ def test_it_says_how_far_its_predictions_were_off(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("budget", [{"latency_ms": 5000}, {"fps": 0.5}])
 def test_a_budget_wider_than_the_dense_engine_prunes_nothing_and_says_so(monkeypatch, tmp_path, budget):
-    console = Console(record=True, quiet=False, file=io.StringIO(), width=200)
+    console = progress.console(file=io.StringIO())
     (widths, said), built = loop(monkeypatch, tmp_path, budget, lambda w: float(w), console=console)
     assert widths == {"a": 100} and built == [100] and said["ci95"][1] <= said["limit"]
-    assert "the dense network is within the budget" in console.export_text()
+    assert "the dense network is within the budget" in console.file.getvalue()
 
 
 @pytest.mark.parametrize(("load", "said"), [(9.0, True), (2.1, False), (None, False)])
 def test_a_device_that_is_busy_with_other_work_is_told_of(monkeypatch, load, said):
     there = SimpleNamespace(fingerprint=lambda: {"cores": 2, "load_1min": load})
     monkeypatch.setattr(profile, "device", lambda run: there)
-    console = Console(record=True, file=io.StringIO(), width=300)
+    console = progress.console(file=io.StringIO())
     profile._warn_of_load(SimpleNamespace(console=console))  # type: ignore[arg-type]
-    assert ("the device is busy (load 9.0 on 2 cores)" in console.export_text()) == said
+    assert ("the device is busy (load 9.0 on 2 cores)" in console.file.getvalue()) == said
 
 
 def test_a_race_goes_on_until_it_can_tell():

@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from edgeprune import models
+from edgeprune import models, progress
 from edgeprune.data.loader import Batches
 from edgeprune.errors import EdgepruneError, RecipeError
 from edgeprune.files import read_json, save_tensors
@@ -167,7 +167,7 @@ def test_what_only_fvcore_counts_is_part_of_a_macs_budget(tmp_path):
     assert facts["macs"] + whole // 4 == budget["achieved"] <= budget["limit"] and facts["macs"] < kept
     run = job(tmp_path / "less", "prune.method=l2", "budget={macs: 0.4x}")
     run.facts["load"]["macs"] = whole // 2  # an operator that fvcore does not know: by the layers alone
-    run.console = Console(file=io.StringIO(), width=200)
+    run.console = progress.console(file=io.StringIO())
     assert prune(run)["budget"]["dense"] == whole and "the budget goes by the layers" in run.console.file.getvalue()  # type: ignore[attr-defined]
 
 

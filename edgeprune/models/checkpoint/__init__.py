@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from edgeprune.errors import CheckpointError
+from edgeprune.errors import CheckpointError, first_line
 from edgeprune.models.checkpoint.folding import folded
 from edgeprune.models.checkpoint.parts import Fit, Part, Tensors, chosen
 from edgeprune.models.checkpoint.reading import content_of
@@ -67,8 +67,14 @@ def load_checkpoint(net: nn.Module, path: str | Path, head: bool = True, key: st
         )
     if found.missing:
         there = f"; the file holds {_some(found.tensors)}" if not found.hits else ""
+        buffers = {name for name, _ in net.named_buffers()}
+        why = (
+            "buffers were not saved, norms' statistics among them"
+            if buffers.issuperset(found.missing)
+            else _why(found.extra)
+        )
         raise CheckpointError(
-            f"{place}: {len(found.missing)} weights are missing, the first is {found.missing[0]}{there}; {_why(found.extra)}"
+            f"{place}: {len(found.missing)} weights are missing, the first is {found.missing[0]}{there}; {why}"
         )
     if found.extra:
         raise CheckpointError(
@@ -109,7 +115,10 @@ def load_backbone(net: nn.Module, path: str | Path, key: str | None = None) -> L
 
 
 def _into(net: nn.Module, values: Tensors, place: str) -> None:
-    net.load_state_dict(values, strict=False)
+    try:
+        net.load_state_dict(values, strict=False)
+    except Exception as error:  # a network may have its own way of loading
+        raise CheckpointError(f"{place}: the network does not take these weights ({first_line(error)})") from error
     now = net.state_dict()
     if (lost := next((k for k, v in values.items() if not torch.equal(now[k], v.to(now[k].device))), None)) is not None:
         raise CheckpointError(

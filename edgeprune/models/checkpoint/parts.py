@@ -102,7 +102,7 @@ def chosen(
     fits = [found for part in parts for found in _fits(part, fit, least)]
     whole = _distinct([f for f in fits if f.whole])
     if not whole:
-        return max(fits, key=lambda f: (f.hits, -len(f.extra))), None
+        return max(fits, key=lambda f: (f.hits, -len(f.extra) if f.hits else len(f.tensors))), None
     at_key = next((f for f in whole if f.part.name == key), None)
     if at_key is not None or (key is not None and len(whole) == 1):
         return at_key or whole[0], None
