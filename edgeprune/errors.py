@@ -1,5 +1,7 @@
 """The tree of errors; each class carries the exit status that the command line ends with."""
 
+from collections.abc import Iterable
+
 
 class EdgepruneError(Exception):
     """An error that a user can act on: one line that says what, where, and what would be right."""
@@ -82,6 +84,13 @@ class GateFailed(EdgepruneError):
 def first_line(error: BaseException) -> str:
     """Of its message; "" where there is none."""
     return (str(error).strip().splitlines() or [""])[0]
+
+
+def few(names: Iterable[object], most: int = 6) -> str:
+    """Names as a part of one line: the first ones, and how many others there are; "none" where there is none."""
+    told = [str(name) for name in names]
+    more = f" and {len(told) - most} more" if len(told) > most else ""
+    return ", ".join(n if len(n) <= 60 else f"{n[:59]}…" for n in told[:most]) + more or "none"
 
 
 def in_a_line(error: Exception) -> str:

@@ -29,6 +29,7 @@ def camvid() -> Path:
 # set before any test file is imported: the device's scripts read the lease's path when they are.
 _OWN = tempfile.TemporaryDirectory(prefix="edgeprune-tests-", ignore_cleanup_errors=True)
 os.environ["EDGEPRUNE_TABLE"], os.environ["EDGEPRUNE_LEASE"] = f"{_OWN.name}/latency.sqlite", f"{_OWN.name}/lease"
+os.environ.setdefault("EDGEPRUNE_PATIENCE", "5")
 parse_once()
 run_short()
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from edgeprune.data import missing_in, open_dataset, task_of
 from edgeprune.data.dataset import Dataset
 from edgeprune.data.labels import KINDS, Kind, unfit
-from edgeprune.errors import DataError
+from edgeprune.errors import DataError, few
 from edgeprune.progress import Progress
 from edgeprune.recipe import DRAWN
 
@@ -101,7 +101,7 @@ def summary(found: Split) -> str:
     """One line: how many images, of which sizes, what is never there."""
     sides = np.array(list(found.sizes)).reshape(-1, 2)
     size = f", {'x'.join(map(str, sides[0]))}" if len(sides) == 1 else f", {_span(sides)}" if len(sides) else ""
-    never = f"; never there: {', '.join(found.never)}" if found.never else ""
+    never = f"; never there: {few(found.never)}" if found.never else ""
     return f"{found.name}: {found.images} images, {found.read} read and right{size}{never}"
 
 

@@ -15,7 +15,7 @@ from edgeprune.data.dataset import Size
 from edgeprune.data.labels import CROWD
 from edgeprune.data.layout import folder
 from edgeprune.data.palettes import colors
-from edgeprune.errors import DataError
+from edgeprune.errors import DataError, few
 
 
 def open_coco_detection(
@@ -60,7 +60,7 @@ def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        there = ", ".join(sorted(p.name for p in path.parent.glob("instances_*.json"))) or "none"
+        there = few(sorted(p.name for p in path.parent.glob("instances_*.json")))
         raise DataError(f"{path}: missing (there: {there})") from error
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error

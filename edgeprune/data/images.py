@@ -7,7 +7,7 @@ from pathlib import Path
 from edgeprune.data.dataset import UNKNOWN, Files, Size, ids_table
 from edgeprune.data.layout import folder, images_in, paired
 from edgeprune.data.palettes import colors
-from edgeprune.errors import DataError
+from edgeprune.errors import DataError, few
 
 _CACHED = 1 << 30  # bytes of a split that is kept in memory unasked
 
@@ -37,7 +37,7 @@ def open_folder(
             f"not {classes!r}"
         )
     if not 2 <= len(classes) <= UNKNOWN or len(set(classes)) != len(classes):
-        raise DataError(f"data.args.classes: needs two or more different names (at most {UNKNOWN}), not {classes}")
+        raise DataError(f"data.args.classes: needs two or more different names (at most {UNKNOWN}), not {few(classes)}")
     ignored = ignore if isinstance(ignore, list) else [ignore]
     if not all(isinstance(v, int) and 0 <= v <= 255 for v in ignored):
         raise DataError(f"data.args.ignore: is a label value, 0 to 255, or a list of them, not {ignore!r}")

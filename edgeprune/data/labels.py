@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from edgeprune.data.dataset import IGNORE, Color, Dataset
 from edgeprune.data.warp import warped
+from edgeprune.errors import few
 
 DIFFICULT, CROWD = 1, 2  # column 5 of boxes that are not judged
 MOST_BOXES = 128  # rows of a training view's boxes, of more the largest; rows without a box have class -1
@@ -115,7 +116,7 @@ def unfit(task: str, split: str, classes: list[str], holders: np.ndarray, count:
     if not holders.any():
         return f"data: nothing that is judged lies in {told}{', no box' if task == 'detection' else ''}{hold}"
     if task != "detection" and len(never) == len(classes) - 1 > 0:
-        return f"data: all that is judged in {told} is of one class; never there: {', '.join(never)}{hold}"
+        return f"data: all that is judged in {told} is of one class; never there: {few(never)}{hold}"
     return None
 
 

@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Callable
 from pathlib import Path
 
-from edgeprune.errors import DataError
+from edgeprune.errors import DataError, few
 from edgeprune.files import files_below
 
 
@@ -46,7 +46,7 @@ def names_in(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError as error:
-        there = ", ".join(sorted(p.name for p in path.parent.glob("*.txt"))) or "none"
+        there = few(sorted(p.name for p in path.parent.glob("*.txt")))
         raise DataError(f"{path}: the list is missing (lists there: {there})") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: the list cannot be read ({error})") from error

@@ -76,21 +76,6 @@ def race(
         throttled |= dict.fromkeys(more.throttled)
 
 
-def believed(sitting: Callable[[], Race], expected: float | None, doubt: float) -> Race:
-    """A race; where it is not what was expected, two more, and the one with the median ratio.
-
-    What a neighbour on the machine slows for half a minute would otherwise pass for the engine.
-
-    Args:
-        expected: fast / slow, None where nothing is known.
-        doubt: how far from it, relatively, a race is believed; at least the width of its own interval.
-    """
-    found = sitting()
-    if expected is None or abs(found.share / expected - 1) <= max(doubt, (found.high - found.low) / found.share):
-        return found
-    return sorted([found, sitting(), sitting()], key=lambda r: r.share)[1]
-
-
 def in_turns(
     takes: Mapping[K, Callable[[int], Pairs]],
     *,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgeprune.errors import ModelError
+from edgeprune.errors import ModelError, few
 from edgeprune.plain_yaml import YamlFault, parse
 
 MAIN = ("out", "logits")  # names of a main output: torchvision's and ours, transformers'
@@ -43,7 +43,7 @@ def logits_of(output: Any) -> Any:
     if _named(output) or not parts:
         kind = "dict" if isinstance(output, Mapping) else type(output).__name__
         raise ModelError(
-            f"model: the network gives a {kind} of {', '.join(map(repr, parts))}; its logits belong under 'out', or "
+            f"model: the network gives a {kind} of {few(map(repr, parts))}; its logits belong under 'out', or "
             "model.output names their key"
         )
     first = logits_of(next(iter(parts.values())))

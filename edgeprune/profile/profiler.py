@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from math import lcm
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgeprune.errors import EngineError
+from edgeprune.measure.patience import Patience
 from edgeprune.profile import probes
 from edgeprune.profile.probes import REFERENCE, Key
 from edgeprune.profile.staircase import STEPS, Surface, find_step, ladder
@@ -23,6 +25,8 @@ from edgeprune.runtime.signature import Signature
 Run = Callable[[Path, str], Sequence[Layer]]  # a probe graph and a precision -> its engine's layers, on the device
 _WINDOW = range(64, 129, 4)
 _COMPANIONS = 16  # known convolutions that run along in a probe graph at most
+_TURNS, _CHANGED, _MANY = 3, 0.1, 0.1  # of measuring again; what a change is; of the operators, that call for waiting
+_QUIET = 0.03  # noise of single measurements under which a step is read as it is
 _STRAIGHT = 0.05  # a middle that is off by more than this calls for a closer look
 
 
@@ -82,11 +86,24 @@ def spans(operations: Iterable[Operation], dense: dict[str, int]) -> dict[Signat
 
 
 class Profiler:
-    """Measures on one device at one precision, through `run`, into the table; `typed`: see `probes.write`."""
+    """Measures on one device at one precision, through `run`, into the table.
 
-    def __init__(self, table: Table, where: Where, run: Run, quiet: bool = False, typed: bool = False) -> None:
+    Args:
+        typed: see `probes.write`.
+        patience: to wait for a quieter machine with, where what was measured contradicts itself; None: nothing is waited for.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        where: Where,
+        run: Run,
+        quiet: bool = False,
+        typed: bool = False,
+        patience: Patience | None = None,
+    ) -> None:
         self.table, self.where, self._run, self.quiet, self.typed = table, where, run, quiet, typed
-        self.measured = 0
+        self.measured, self._patience = 0, patience or Patience(print, seconds=0)
 
     def ensure(self, keys: Iterable[Key], title: str = "profiling") -> dict[Key, float]:
         """The keys' milliseconds; those that the table lacks are measured now."""
@@ -100,8 +117,26 @@ class Profiler:
                     self.table.add(self.where, found)
                     known |= found
                     bar.move(len(batch))
-            known |= self._again(_suspicious(missing, known))
+            known |= self._settled(missing, known)
         return {k: known[k] for k in wanted if k in known}
+
+    def _settled(self, keys: Sequence[Key], known: Mapping[Key, float]) -> dict[Key, float]:
+        """Those that took clearly longer than a wider one, measured again, after waiting where they are many; what does not change by that is
+        a cliff of the device's kernels."""
+        times, before = dict(known), _suspicious(keys, known)
+        for _ in range(_TURNS):
+            if not before:
+                break
+            found = self._again(before)
+            moved = [k for k in before if k in found and found[k] < (1 - _CHANGED) * times[k]]
+            times |= found
+            before = _suspicious(moved, times)
+            many = len(before) > _MANY * len(keys)
+            if many and not self._patience.wait(
+                f"{len(before)} of {len(keys)} operators took longer than wider ones do"
+            ):
+                break
+        return {k: times[k] for k in keys if k in times}
 
     def _again(self, keys: Sequence[Key]) -> dict[Key, float]:
         """Measure keys anew; the lesser of both times is kept, since what disturbs a measurement only adds to it."""
@@ -141,24 +176,35 @@ class Profiler:
     def step(self) -> int:
         """The device's step: the widest tread over outputs and inputs of a 3x3 convolution large enough to time well.
 
-        Noise flattens a curve, so that a step wider than the finest must be found again when its window is measured anew.
+        Noise flattens a curve, so that a step wider than the finest must be found again when its window is measured anew, by two
+        measurements that agree. Where none do, a finer step is the safe one: its table is measured on more edges.
         """
         lines = [[Key(REFERENCE.signature, *((64, c) if axis else (c, 64))) for c in _WINDOW] for axis in (0, 1)]
         window = sorted({k for line in lines for k in line})
         times = self.ensure([REFERENCE, *window], "finding the device's steps")
 
-        def widest(ms: Mapping[Key, float]) -> int:
+        def widest(ms: Mapping[Key, float], noise: float = 0.0) -> int:
             curves = [{(k.outputs if axis else k.inputs): ms[k] for k in line} for axis, line in enumerate(lines)]
-            return max(find_step(curve) for curve in curves)
+            return max(find_step(curve, noise) for curve in curves)
 
-        found = widest(times)
+        found, before = widest(times), times
         if found == STEPS[0]:
             return found
-        anew = {REFERENCE: times[REFERENCE]}
-        for batch in probes.batches(window):
-            anew |= self._measure(batch, {REFERENCE: times[REFERENCE]})
-        least = {k: min(times[k], anew[k]) for k in anew}  # what disturbed one of them once
-        return min(found, widest(anew), widest(least))
+        for turn in count():
+            anew = {REFERENCE: times[REFERENCE]}
+            for batch in probes.batches(window):
+                anew |= self._measure(batch, {REFERENCE: times[REFERENCE]})
+            noise = _noise([anew[k] / before[k] for k in window])
+            least = {k: min(before[k], anew[k]) for k in anew}  # what disturbed one of them once
+            found = min(found, widest(anew), widest(least))
+            if found == STEPS[0] or noise <= _QUIET:
+                break
+            before = anew
+            if turn and not self._patience.wait(
+                f"a window of widths took other times by {noise:.0%} when it was measured again"
+            ):
+                return min(found, widest(anew, noise))  # what is sure in spite of the noise
+        return found
 
     def surfaces(self, operations: Sequence[Operation], dense: dict[str, int], step: int) -> dict[Signature, Surface]:
         """A surface for each signature of the network, measured on its grid and refined along its edges."""
@@ -178,6 +224,12 @@ class Profiler:
             s: Surface({(k.inputs, k.outputs): ms for k, ms in every.items() if k.signature == s}, *grid, step)
             for s, grid in grids.items()
         }
+
+
+def _noise(ratios: Sequence[float]) -> float:
+    """The relative standard deviation of one measurement, from ratios of two."""
+    apart = np.log(ratios)
+    return float(1.4826 * np.median(np.abs(apart - np.median(apart))) / np.sqrt(2))
 
 
 def _alike(batch: Sequence[Key], known: Mapping[Key, float]) -> list[Key]:

@@ -22,7 +22,7 @@ def ladder(most: int, step: int) -> list[int]:
     return sorted({step * r for r in _RUNGS if step * r < most} | {most})
 
 
-def find_step(curve: Mapping[int, float]) -> int:
+def find_step(curve: Mapping[int, float], noise: float = 0.0) -> int:
     """The widest step whose half costs as much as the whole; at least 8 (the window is not finer).
 
     A step of s is real where counts half-way between its edges (multiples of s/2 that are none of s) save less than half of
@@ -31,13 +31,16 @@ def find_step(curve: Mapping[int, float]) -> int:
 
     Args:
         curve: count -> ms of a window measured at every fourth count, its last a multiple of 64.
+        noise: relative standard deviation of a measurement; a wider step counts only where the saving is below the half by more
+            than twice its own error.
     """
     found = STEPS[0]
     for step in STEPS[1:]:
         half = step // 2
         inside = [c for c in curve if c % half == 0 and c % step and c + half in curve]
         saved = [(1 - curve[c] / curve[c + half]) / (1 - c / (c + half)) for c in inside]
-        if not saved or float(np.median(saved)) >= 0.5:
+        errors = [noise * 2**0.5 / (1 - c / (c + half)) for c in inside]
+        if not saved or float(np.median(saved)) + 2 * float(np.linalg.norm(errors)) / len(inside) >= 0.5:
             break
         found = step
     return found

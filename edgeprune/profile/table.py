@@ -132,6 +132,14 @@ class Table:
             found |= {Key(s, inputs, outputs): ms for inputs, outputs, ms in rows}
         return found
 
+    def forget(self, where: Where, signatures: Iterable[Signature]) -> None:
+        """Measured operators of these signatures, as if they had never been."""
+        rows = [(where.device, where.backend, where.precision, s.key) for s in signatures]
+        with self._in_one_line(), self._base:
+            self._base.executemany(
+                "DELETE FROM operators WHERE device=? AND backend=? AND precision=? AND signature=?", rows
+            )
+
     def add_engine(
         self, where: Where, network: str, widths: dict[str, int], ms: float, dense_ms: float, predicted: float | None
     ) -> None:

@@ -13,7 +13,7 @@ from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.compensate import Moments, compensated
 from edgeprune.prune.cost import Widths
 from edgeprune.prune.plan import Plan, make_plan
-from edgeprune.prune.surgery import fold_constants, masked
+from edgeprune.prune.surgery import fold_constants, unread
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Cutter:
     def masked(self, widths: Widths) -> nn.Module:
         """A full-width copy without the effect of what the widths leave out."""
         plan = self.plan(widths)
-        return masked(self.prepared(plan), self.graph, plan)
+        return unread(self.prepared(plan), self.graph, plan)
 
     def small(self, plan: Plan, example: torch.Tensor) -> nn.Module:
         """The shrunk network, constants folded, where `example` is."""

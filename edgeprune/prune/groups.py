@@ -21,6 +21,7 @@ from edgeprune.models import logits_of
 from edgeprune.progress import doing
 from edgeprune.prune.assemble import assemble, out_axis
 from edgeprune.prune.channels import ChannelGraph, Group, Member, UnionFind
+from edgeprune.prune.inline import open_regions
 from edgeprune.prune.operators import HANDLERS, MOVING
 from edgeprune.prune.values import Value, shape_of
 
@@ -34,6 +35,7 @@ class Trace:
         self.net, self.tied = net, tied
         self.union = UnionFind()
         self.parameters = parameters
+        self.free: set[Any] = set(parameters)  # what hangs on no input of the network: it has no batch
         self.values: dict[Any, Any] = {}
         self.axes: dict[tuple[str, int], np.ndarray] = {}
         self.counted: list[tuple[Node, str, int, np.ndarray, np.ndarray | None]] = []
@@ -46,6 +48,8 @@ class Trace:
     def axis(self, tensor: Any, axis: int) -> np.ndarray:
         """The ids of one axis of a parameter or buffer (a computed weight has fixed ones)."""
         if tensor not in self.parameters:
+            if isinstance(made := self.values.get(tensor), Value):
+                self.union.fix(made.ids, "a weight that is computed")
             ids = self.union.new(shape_of(tensor)[axis])
             self.union.fix(ids, "a weight that is computed")
             return ids
@@ -63,7 +67,22 @@ class Trace:
         found = self.values.get(node)
         if isinstance(found, Value):
             return found
-        return self.fresh(node, "the network's input" if node.op == "placeholder" else "not followed", axis)
+        if node in self.parameters:
+            return self._parameter(node, axis)
+        if node.op == "placeholder":
+            return self.fresh(node, "the network's input", axis)
+        made = not node.all_input_nodes  # zeros beside a narrower map
+        return self.fresh(node, "a tensor that the forward makes" if made else "not followed", axis)
+
+    def _parameter(self, node: Node, axis: int) -> Value:
+        """A free parameter that is computed with: the one axis that it has, or the channels of a map (1, C, H, W)."""
+        shape = shape_of(node)
+        wide = [a for a, size in enumerate(shape) if size > 1]
+        if len(wide) == 1 or (len(shape) == 4 and wide[:1] == [1]):
+            return Value(self.axis(node, wide[0]), wide[0])
+        for a in wide:
+            self.union.fix(self.axis(node, a), "a parameter that is reshaped")
+        return self.fresh(node, "a parameter that is reshaped", axis)
 
     def fresh(self, node: Node, reason: str, axis: int = 1) -> Value:
         shape = shape_of(node)
@@ -150,10 +169,14 @@ def find_groups(
         **signature.inputs_to_buffers,
         **signature.inputs_to_lifted_tensor_constants,
     }
+    open_regions(program.graph_module)
+    names = {node: _first_name(net, name) for node, name in names.items()}
     nodes = list(program.graph.nodes)
     trace = Trace({n: names[n.name] for n in nodes if n.op == "placeholder" and n.name in names}, net, tied)
     for node in nodes:
         if node.op == "call_function":
+            if trace.free.issuperset(node.all_input_nodes):
+                trace.free.add(node)
             trace.values[node] = _step(trace, node)
             trace.note_norm(node)
         elif node.op == "output":
@@ -170,6 +193,13 @@ def find_groups(
     _keep_others(trace, shipped)
     _keep_named(trace, net, never)
     return assemble(trace, net)
+
+
+def _first_name(net: nn.Module, name: str) -> str:
+    """Of the names of a tensor that several modules hold, the one that `named_parameters` gives."""
+    path, _, leaf = name.rpartition(".")
+    tensor = getattr(net.get_submodule(path), leaf, None)
+    return next((n for n, p in net.named_parameters() if p is tensor), name)
 
 
 def grouped(net: nn.Module) -> frozenset[str]:

@@ -73,9 +73,10 @@ def view(trace: Trace, node: Call) -> Value:
         return x
     channels = math.prod(before[x.axis : x.axis + x.ids.ndim])
     lead = math.prod(before[: x.axis])
-    axis = _axis_after(lead, after)
+    free = node.args[0] in trace.free
     rest = math.prod(before[x.axis + x.ids.ndim :])
-    if axis is not None:
+    starts = [a for a in range(len(after)) if math.prod(after[:a]) == lead and (a or free)]  # else axis 0 is the batch
+    for axis in starts[::-1] if free else starts[:1]:
         for end in range(axis + 1, len(after) + 1):
             size = math.prod(after[axis:end])
             if size == channels and math.prod(after[end:]) == rest:
@@ -87,15 +88,6 @@ def view(trace: Trace, node: Call) -> Value:
                 return Value(np.repeat(x.ids.ravel(), rest), axis)
     trace.union.fix(x.ids, "reshaped across channels")
     return trace.fresh(node, "reshaped across channels")
-
-
-def _axis_after(lead: int, shape: tuple[int, ...]) -> int | None:
-    total = 1
-    for axis, size in enumerate(shape):
-        if total == lead and not (lead == 1 and axis == 0):
-            return axis
-        total *= size
-    return None
 
 
 def permute(trace: Trace, node: Call) -> Value:
@@ -145,9 +137,21 @@ def pad(trace: Trace, node: Call) -> Value:
 
 
 def squeeze(trace: Trace, node: Call) -> Value:
-    """Spatial axes of length 1 vanish (they stand behind the channels)."""
-    x, before, after = trace.value(node.args[0]), shape_of(node.args[0]), shape_of(node)
-    if before[: x.axis + x.ids.ndim] == after[: x.axis + x.ids.ndim]:
-        return x
+    """Axes of length 1 vanish: behind the channels, or in front of a parameter's (in front of a map's stands the batch)."""
+    x, before = trace.value(node.args[0]), shape_of(node.args[0])
+    dims = argument(node, 1, "dim", range(len(before)))
+    gone = {int(d) % len(before) for d in ([dims] if isinstance(dims, int) else dims)}
+    gone = {d for d in gone if before[d] == 1}
+    in_front = sum(d < x.axis for d in gone)
+    if not any(x.axis <= d < x.axis + x.ids.ndim for d in gone) and (not in_front or node.args[0] in trace.free):
+        return Value(x.ids, x.axis - in_front)
     trace.union.fix(x.ids, "squeezed before the channels")
     return trace.fresh(node, "squeezed before the channels")
+
+
+def unsqueeze(trace: Trace, node: Call) -> Value:
+    x, dim = trace.value(node.args[0]), int(node.args[1]) % len(shape_of(node))
+    if dim <= x.axis or dim >= x.axis + x.ids.ndim:
+        return Value(x.ids, x.axis + (dim <= x.axis))
+    trace.union.fix(x.ids, "divided by a new axis")
+    return trace.fresh(node, "divided by a new axis")

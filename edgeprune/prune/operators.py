@@ -21,6 +21,7 @@ from edgeprune.prune.moving import (
     slice_,
     split,
     squeeze,
+    unsqueeze,
     view,
 )
 from edgeprune.prune.values import Call, Handler, Value, argument, shape_of
@@ -59,6 +60,8 @@ def elementwise(trace: Trace, node: Call) -> Value | None:
         else:
             values.append((t, trace.value(t)))
     followed = [(t, v) for t, v in values if v is not None]
+    if not followed:  # of parameters alone
+        values = followed = [(t, trace.value(t)) for t, _ in values]
     if not followed:
         return None
     # positions are counted from the right, as broadcasting does
@@ -81,8 +84,9 @@ def elementwise(trace: Trace, node: Call) -> Value | None:
         elif v.axis + shift == lead_axis and v.ids.size == 1:
             trace.union.fix(v.ids, "broadcast over channels")
         else:
-            trace.union.fix(v.ids, "added across axes")
-            trace.union.fix(ref.ids, "added across axes")
+            why = "a parameter that is reshaped" if trace.free & {t, lead} else "added across axes"
+            trace.union.fix(v.ids, why)
+            trace.union.fix(ref.ids, why)
     return Value(ref.ids, lead_axis)
 
 
@@ -129,6 +133,15 @@ def reduce(trace: Trace, node: Call) -> Value | None:
     return Value(x.ids, x.axis if keep else x.axis - sum(d < x.axis for d in dims))
 
 
+def turned(trace: Trace, node: Call) -> Value:
+    """flip, roll: of other axes than the channels'."""
+    x = trace.value(node.args[0])
+    dims = node.args[-1] if node.args[-1] else range(len(shape_of(node)))
+    if any(x.axis <= int(d) % len(shape_of(node)) < x.axis + x.ids.ndim for d in dims):
+        trace.union.fix(x.ids, f"{node.target.overloadpacket.__name__} over the channels")
+    return x
+
+
 def softmax(trace: Trace, node: Call) -> Value:
     x, axis = trace.value(node.args[0]), int(node.args[1]) % len(shape_of(node))
     if x.axis <= axis < x.axis + x.ids.ndim:
@@ -136,11 +149,17 @@ def softmax(trace: Trace, node: Call) -> Value:
     return x
 
 
+def nothing(trace: Trace, node: Call) -> None:
+    """Checks that the capture puts in: they give no tensor and change none."""
+
+
 def expand(trace: Trace, node: Call) -> Value | None:
-    """expand, expand_as: channels stay where their axis keeps its place and size (a gate (B, C, 1, 1) over its map)."""
+    """expand, expand_as, repeat: channels stay where their axis keeps its size (a gate (B, C, 1, 1) over its map); new axes
+    come in front."""
     x, before, after = trace.value(node.args[0]), shape_of(node.args[0]), shape_of(node)
-    if len(before) == len(after) and before[x.axis : x.axis + x.ids.ndim] == after[x.axis : x.axis + x.ids.ndim]:
-        return x
+    axis = x.axis + len(after) - len(before)
+    if before[x.axis : x.axis + x.ids.ndim] == after[axis : axis + x.ids.ndim]:
+        return Value(x.ids, axis)
     trace.union.fix(x.ids, "expanded over its channels")
     return None
 
@@ -173,6 +192,25 @@ _SAME = [
     "clamp",
     "clamp_",
     "clamp_min",
+    "clamp_max",
+    "selu",
+    "selu_",
+    "celu",
+    "celu_",
+    "log_sigmoid",
+    "softshrink",
+    "hardshrink",
+    "threshold",
+    "threshold_",
+    "log",
+    "log1p",
+    "erf",
+    "square",
+    "rsqrt",
+    "reciprocal",
+    "zeros_like",
+    "ones_like",
+    "full_like",
     "neg",
     "abs",
     "exp",
@@ -196,6 +234,10 @@ _SAME = [
 HANDLERS: dict[str, Handler] = {
     **dict.fromkeys((f"aten.{n}" for n in _SAME), same),
     **dict.fromkeys(("aten.max_pool2d", "aten.avg_pool2d", "aten._upsample_nearest_exact2d"), spatial),
+    **dict.fromkeys(
+        ("aten.upsample_bicubic2d", "aten._upsample_bilinear2d_aa", "aten._upsample_bicubic2d_aa"), spatial
+    ),
+    **dict.fromkeys(("aten.flip", "aten.roll"), turned),
     "aten.conv2d": conv,
     "aten.conv1d": conv,
     "aten.conv_transpose2d": deconv,
@@ -216,7 +258,7 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(("aten.upsample_bilinear2d", "aten.upsample_nearest2d"), resize),
     "aten.adaptive_avg_pool2d": adaptive_pool,
     "aten.adaptive_max_pool2d": max_pool_with_indices,
-    **dict.fromkeys(("aten.mean", "aten.sum", "aten.amax", "aten.amin"), reduce),
+    **dict.fromkeys(("aten.mean", "aten.sum", "aten.amax", "aten.amin", "aten.std", "aten.var"), reduce),
     "aten.softmax": softmax,
     "aten.slice": slice_,
     "aten.chunk": chunk,
@@ -233,13 +275,15 @@ HANDLERS: dict[str, Handler] = {
         ),
         view,
     ),
-    **dict.fromkeys(("aten.expand", "aten.expand_as"), expand),
+    **dict.fromkeys(("aten.expand", "aten.expand_as", "aten.repeat"), expand),
+    "aten._assert_tensor_metadata": nothing,
     **dict.fromkeys(("aten.permute", "aten.transpose"), permute),
     "aten.pixel_shuffle": pixel_shuffle,
     "aten.pixel_unshuffle": pixel_unshuffle,
     "aten.pad": pad,
     "aten.constant_pad_nd": pad,
-    **dict.fromkeys(("aten.squeeze", "aten.unsqueeze"), squeeze),
+    "aten.squeeze": squeeze,
+    "aten.unsqueeze": unsqueeze,
 }
 
 # calls that engines do not fuse into a convolution: their time goes with the numbers that they move

@@ -1,9 +1,12 @@
 """The surgery proof: before anything is trained, the masked full network and the shrunk one must agree.
 
 Two runs on noise, with randomised norms (a fresh network's betas are zero and would hide faults):
-1. removed channels silenced: exact everywhere;
+1. removed channels silenced, that is, read by nothing: exact everywhere, whatever they emit;
 2. constants folded, with zero padding replaced by edge padding in both: exact everywhere too, since a constant map
    stays constant. (With zero padding the folded network differs at padded borders; see `surgery`.)
+
+Where they differ, double precision decides: what a sum in another order changes in its last digit may make another of two
+nearly equal values the largest, and unpooling then puts it elsewhere; and a forward may round by itself (autocast).
 
 And the shrunk network must run as it does in training: what it computes there alone was not followed.
 
@@ -16,22 +19,23 @@ import copy
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
-from edgeprune.errors import SurgeryError, first_line
+from edgeprune.errors import SurgeryError, few, first_line
 from edgeprune.progress import doing
 from edgeprune.prune.blocks import Blocks, find_blocks
 from edgeprune.prune.channels import ChannelGraph
+from edgeprune.prune.modes import Doubled
+from edgeprune.prune.modes import EdgePads as _EdgePads
 from edgeprune.prune.plan import Plan, make_plan
-from edgeprune.prune.surgery import UNLIKE, Example, fold_constants, masked, shrink
+from edgeprune.prune.readings import UNLIKE, Example
+from edgeprune.prune.surgery import fold_constants, shrink, unread
 
 TOLERANCE = 1e-4  # of the largest output, f32
+SILENCED, FOLDED = "channels silenced", "constants folded"
 NAMED = 3  # groups that are at fault, at most
 
 
@@ -109,20 +113,41 @@ def _advice(graph: ChannelGraph, found: Sequence[str]) -> str:
     if not found:
         return "no group of channels alone makes it so: name the modules in question in prune.never"
     layers = [p for g in graph.groups if g.name in found for p in dict.fromkeys(g.producers)]
-    shown = [*layers[:6], *(["…"] if layers[6:] else [])]
-    return f"cutting {', '.join(layers[:1] if len(found) == 1 else found)} makes it so: try prune.never: [{', '.join(shown)}]"
+    return f"cutting {few(layers[:1] if len(found) == 1 else found)} makes it so: try prune.never: [{few(layers)}]"
+
+
+class _Differs(SurgeryError):
+    """The networks run, and do not answer the same."""
 
 
 def _proof(net: nn.Module, graph: ChannelGraph, plan: Plan, example: Example, seed: int, tolerance: float) -> Proof:
     noisy = _randomised(net, seed)
-    first = masked(noisy, graph, plan)
-    silenced = _compare(first, shrink(first, plan), example, seed, tolerance, "channels silenced")
-    edges = _edge_padded(noisy)
-    small, full = fold_constants(edges, graph, plan, example)
+    try:
+        proof = _runs(noisy, graph, plan, example, seed, tolerance)
+    except _Differs:
+        if (in_double := _doubled(noisy, graph, plan, example, seed, tolerance)) is None:
+            raise
+        proof = in_double
+    _trainable(shrink(noisy, plan), example)
+    return proof
+
+
+def _runs(noisy: nn.Module, graph: ChannelGraph, plan: Plan, example: Example, seed: int, tolerance: float) -> Proof:
+    silenced = _compare(unread(noisy, graph, plan), shrink(noisy, plan), example, seed, tolerance, SILENCED)
+    small, full = fold_constants(_edge_padded(noisy), graph, plan, example)
     with _EdgePads():
-        folded = _compare(full, small, example, seed, tolerance, "constants folded")
-    _trainable(small, example)
+        folded = _compare(full, small, example, seed, tolerance, FOLDED)
     return Proof(silenced, folded)
+
+
+def _doubled(
+    noisy: nn.Module, graph: ChannelGraph, plan: Plan, example: Example, seed: int, tolerance: float
+) -> Proof | None:
+    """The proof in double precision; None where it fails, too, or the network does not run so."""
+    inputs = example.double() if isinstance(example, torch.Tensor) else tuple(x.double() for x in example)
+    with suppress(Exception), Doubled():
+        return _runs(copy.deepcopy(noisy).double(), graph, plan, inputs, seed, tolerance)
+    return None
 
 
 def _trainable(small: nn.Module, example: Example) -> None:
@@ -166,18 +191,6 @@ def _edge_padded(net: nn.Module) -> nn.Module:
     return copy_
 
 
-class _EdgePads(TorchFunctionMode):
-    """The same for zeros that a convolution's own forward pads with, as ports of TensorFlow's "same" do."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.pad:
-            told = dict(zip(("input", "pad", "mode", "value"), args, strict=False)) | (kwargs or {})
-            zeros = told.get("mode", "constant") == "constant" and not told.get("value")
-            if zeros and len(told["pad"]) == 4 == told["input"].ndim:
-                return F.pad(told["input"], told["pad"], mode="replicate")
-        return func(*args, **(kwargs or {}))
-
-
 def outputs_of(result: object) -> list[torch.Tensor]:
     """Every tensor of a network's result, in a fixed order."""
     if isinstance(result, torch.Tensor):
@@ -192,13 +205,13 @@ def outputs_of(result: object) -> list[torch.Tensor]:
 def _compare(full: nn.Module, small: nn.Module, example: object, seed: int, tolerance: float, what: str) -> float:
     inputs = (example,) if isinstance(example, torch.Tensor) else tuple(example)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(seed + 1)
-    noise = [torch.randn(x.shape, generator=generator) for x in inputs]
+    noise = [torch.randn(x.shape, generator=generator, dtype=x.dtype) for x in inputs]
     worst = 0.0
     for contrast, brightness in UNLIKE:  # a constant that hangs on the image is none
         images = [contrast * x + brightness for x in noise]
         worst = max(worst, _difference(full.eval(), small.eval(), images, what))
     if worst > tolerance:
-        raise SurgeryError(
+        raise _Differs(
             f"surgery proof ({what}): masked and pruned network differ by {worst:.1e} of the largest output "
             f"(allowed {tolerance:.0e}); this network is refused"
         )
@@ -220,9 +233,11 @@ def _difference(full: nn.Module, small: nn.Module, images: Sequence[torch.Tensor
     for i, (a, b) in enumerate(zip(expected, found, strict=True)):
         if a.shape != b.shape:
             raise SurgeryError(f"surgery proof ({what}): output {i} has shape {tuple(b.shape)}, not {tuple(a.shape)}")
-        scale = max(float(a.abs().max()), 1e-6)
-        difference = float((a - b).abs().max()) / scale
-        if not np.isfinite(difference):
-            raise SurgeryError(f"surgery proof ({what}): output {i} is not finite; the weights may hold NaN")
+        if a.isnan().any():
+            why = "a removed channel may be divided by 0" if what == FOLDED else "the weights may hold NaN"
+            raise SurgeryError(f"surgery proof ({what}): output {i} holds NaN before anything is taken out; {why}")
+        scale = max(float(a[a.isfinite()].abs().max()) if a.isfinite().any() else 0.0, 1e-6)
+        apart = (a - b).abs().masked_fill(a == b, 0)  # -inf, as of a class that is masked out, is like itself
+        difference = float(apart.nan_to_num(nan=float("inf")).max()) / scale
         worst = max(worst, difference)
     return worst

@@ -2,29 +2,27 @@
 
 What a removed channel would have emitted does not vanish: "removed" means that its weights are zero while its bias or
 BatchNorm beta stays, so it emits a constant, f(beta) behind an activation f. `fold_constants` moves that constant into
-what follows. This is exact where every tap of the following convolution sees the channel; at a zero-padded border the
+what follows. This is exact where every tap of the following convolution sees the channel; at a padded border the
 padding replaces the constant and the folded network differs there (SIRFP's released code has the same property).
-Channels whose constant is not constant in space when it arrives (unpooling, zero padding by hand) are silenced instead:
-their beta is zeroed too.
+What is not constant when it arrives (unpooled, or times a gate) or finds no bias that could take it (behind a transposed
+convolution, or a weight of two layers) is not read any more.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import nn
 
 from edgeprune.errors import SurgeryError
-from edgeprune.models.modes import evaluating
 from edgeprune.prune import vanished
-from edgeprune.prune.channels import ChannelGraph
+from edgeprune.prune.channels import ChannelGraph, Member
 from edgeprune.prune.plan import Plan, structure_hash
+from edgeprune.prune.readings import Example, Reading, read
 
-Example = torch.Tensor | tuple[torch.Tensor, ...]  # what a network is run on
-# contrast and brightness of the noise images that constants are judged on
-UNLIKE = ((1.0, 0.0), (3.0, 1.0), (0.3, -1.5))
 _WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
@@ -84,72 +82,46 @@ def _resize(module: nn.Module, rows: list[int] | None) -> None:
         module.num_parameters = module.weight.shape[0]
 
 
-def masked(net: nn.Module, graph: ChannelGraph, plan: Plan, silent: dict[str, np.ndarray] | None = None) -> nn.Module:
-    """A full-width copy in which the removed units' weights and norm scales are zero, their biases and betas kept.
-
-    Args:
-        silent: group -> bool (units,): removed units whose bias and beta are zeroed as well; None silences all.
-    """
+def emptied(net: nn.Module, graph: ChannelGraph, plan: Plan) -> nn.Module:
+    """A full-width copy in which the removed units' weights and norm scales are zero, their biases and betas kept."""
     full = copy.deepcopy(net)
-    quiets = []
-    for g in graph.groups:
-        gone = np.ones(g.size, dtype=bool)
-        gone[plan.keep[g.name]] = False
-        quiet = gone if silent is None else gone & silent.get(g.name, np.zeros(g.size, dtype=bool))
-        quiets.append(quiet)
-        if not gone.any():
+    for member, rows in _removed(graph, plan):
+        if member.kind == "in" or not len(rows):
             continue
-        for member in g.members:
-            if member.kind == "in":
-                continue
-            module = full.get_submodule(member.module)
-            rows = torch.from_numpy(member.index[gone].ravel())
-            still = torch.from_numpy(member.index[quiet].ravel())
-            with torch.no_grad():
-                if isinstance(module, nn.ConvTranspose2d):
-                    module.weight[:, rows] = 0
-                else:
-                    module.weight[rows] = 0  # type: ignore[index]
-                if module.bias is not None:
-                    module.bias[still] = 0  # type: ignore[index]
-    _still_bare_norms(full, graph, quiets)
+        module = full.get_submodule(member.module)
+        with torch.no_grad():
+            if isinstance(module, nn.ConvTranspose2d):
+                module.weight[:, rows.ravel()] = 0
+            else:
+                module.weight[rows.ravel()] = 0  # type: ignore[index]
     return full
 
 
-def _still_bare_norms(full: nn.Module, graph: ChannelGraph, quiets: list[np.ndarray]) -> None:
-    """A norm without a scale makes 0 of 0 only where its mean is 0, too; `quiets` are each group's silenced units."""
-    for tensor, axes in graph.places.items():
-        path, _, leaf = tensor.rpartition(".")
-        if leaf == "running_mean" and full.get_submodule(path).weight is None:
-            still = [g >= 0 and quiets[g][unit] for unit, g in zip(*axes[0], strict=True)]
-            full.get_buffer(tensor)[torch.tensor(still)] = 0
+def unread(net: nn.Module, graph: ChannelGraph, plan: Plan) -> nn.Module:
+    """A full-width copy in which nothing reads the removed units, whatever they emit."""
+    full = copy.deepcopy(net)
+    for member, rows in _removed(graph, plan):
+        if member.kind == "in":
+            _ignore(full.get_submodule(member.module), rows)
+    return full
 
 
-def silent_units(net: nn.Module, graph: ChannelGraph, plan: Plan, example: Example) -> dict[str, np.ndarray]:
-    """Removed units that cannot be folded: what they emit is not one constant where a weight reads it.
+def _removed(graph: ChannelGraph, plan: Plan) -> Iterator[tuple[Member, np.ndarray]]:
+    """Every member, and its rows of the units that go."""
+    for g in graph.groups:
+        gone = np.ones(g.size, dtype=bool)
+        gone[plan.keep[g.name]] = False
+        for member in g.members:
+            yield member, member.index[gone]
 
-    Found by running the masked network on noise and looking, so it holds for any operator in between.
-    """
-    silent = {g.name: np.zeros(g.size, dtype=bool) for g in graph.groups}
-    for _ in range(len(graph.groups) + 1):
-        readings = _read_constants(masked(net, graph, plan, silent), graph, plan, example)
-        found = False
-        for g in graph.groups:
-            for member in g.members:
-                if member.kind != "in" or member.module not in readings:
-                    continue
-                values, constant = readings[member.module]
-                if isinstance(net.get_submodule(member.module), nn.ConvTranspose2d):
-                    constant = constant & (np.abs(values) == 0)  # its output is not constant for a constant input
-                table = constant[_blocked(net, member.module, member.index)]
-                bad: np.ndarray = np.logical_not(table if table.ndim == 1 else table.all(axis=1))
-                bad[plan.keep[g.name]] = False
-                if (bad & ~silent[g.name]).any():
-                    silent[g.name] |= bad
-                    found = True
-        if not found:
-            return silent
-    return silent
+
+def _ignore(layer: nn.Module, inputs: np.ndarray) -> None:
+    """Take positions out of what a layer reads."""
+    with torch.no_grad():
+        if isinstance(layer, nn.ConvTranspose2d):
+            layer.weight[inputs.ravel()] = 0
+        else:
+            layer.weight[:, inputs.ravel()] = 0  # type: ignore[index]
 
 
 def _blocked(net: nn.Module, module: str, index: np.ndarray) -> np.ndarray:
@@ -162,64 +134,53 @@ def _blocked(net: nn.Module, module: str, index: np.ndarray) -> np.ndarray:
     return (index.reshape(len(index), -1, 1) + width * np.arange(groups)).reshape(len(index), -1)
 
 
-def _read_constants(
-    full: nn.Module, graph: ChannelGraph, plan: Plan, example: Example
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """module -> (mean value, is it one constant) of every input channel, over all positions of images of unlike brightness and
-    contrast: what a gate makes of one image is flat in space, and another of the next."""
-    readers = {m.module for g in graph.groups for m in g.members if m.kind == "in"}
-    low: dict[str, torch.Tensor] = {}
-    high: dict[str, torch.Tensor] = {}
-
-    def watch(name: str):
-        def hook(module: nn.Module, args: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]) -> None:
-            x = (args[0] if args else named["input"]).detach()
-            axis = x.ndim - 1 if isinstance(module, nn.Linear) else 1
-            flat = x.movedim(axis, 0).flatten(1)
-            a, b = flat.amin(1), flat.amax(1)
-            low[name] = torch.minimum(low[name], a) if name in low else a
-            high[name] = torch.maximum(high[name], b) if name in high else b
-
-        return hook
-
-    hooks = [full.get_submodule(n).register_forward_pre_hook(watch(n), with_kwargs=True) for n in readers]
-    inputs = (example,) if isinstance(example, torch.Tensor) else example
-    with evaluating(full), torch.no_grad():
-        for contrast, brightness in UNLIKE:
-            full(*[contrast * torch.randn_like(x) + brightness for x in inputs])
-    for h in hooks:
-        h.remove()
-    result = {}
-    for name, a in low.items():
-        spread = high[name] - a
-        scale = torch.maximum(a.abs(), high[name].abs()).clamp_min(1e-3)
-        result[name] = (((a + high[name]) / 2).cpu().numpy(), (spread <= 1e-4 * scale).cpu().numpy())
-    return result
-
-
 def fold_constants(net: nn.Module, graph: ChannelGraph, plan: Plan, example: Example) -> tuple[nn.Module, nn.Module]:
     """Shrink `net` with the removed channels' constants folded into what reads them.
 
     Returns:
         (small, full): the shrunk network, and the masked full-width one that it equals away from padded borders.
     """
-    silent = silent_units(net, graph, plan, example)
-    full = masked(net, graph, plan, silent)
-    readings = _read_constants(full, graph, plan, example)
-    prepared = copy.deepcopy(full)
-    for name, (values, _) in readings.items():
-        layer = prepared.get_submodule(name)
-        gone = removed_inputs(net, graph, plan, name)
-        if isinstance(layer, nn.ConvTranspose2d) or not gone.any():
+    full = emptied(net, graph, plan)
+    readings = read(full, graph, example)
+    folded: list[tuple[str, np.ndarray]] = []
+    changed = False
+    for member, rows in _removed(graph, plan):
+        if member.kind != "in" or not len(rows):
             continue
-        constant = torch.from_numpy(np.where(gone, values, 0.0)).to(layer.weight)  # type: ignore[arg-type]
+        channels = _blocked(net, member.module, rows).reshape(len(rows), -1)
+        folds = np.zeros(len(rows), dtype=bool)
+        if (reading := readings.get(member.module)) is not None:
+            if _takes(full, graph, member.module, reading):
+                folds = reading.constant[channels].all(axis=1)
+            changed |= bool((reading.value[channels[~folds]] != 0).any())
+        _ignore(full.get_submodule(member.module), rows[~folds])
+        folded.append((member.module, channels[folds].ravel()))
+    if changed:  # a gate may now be another constant
+        readings = read(full, graph, example)
+    constants: dict[str, np.ndarray] = {}
+    for name, channels in folded:
+        if len(channels):
+            constant = constants.setdefault(name, np.zeros_like(readings[name].value))
+            constant[channels] = readings[name].value[channels]
+    prepared = copy.deepcopy(full)
+    for name, constant in constants.items():
+        layer = prepared.get_submodule(name)
         with torch.no_grad():
-            shift = response(layer, constant)
-            if float(shift.abs().max()) == 0:
-                continue
-            if not absorb(prepared, graph, name, shift):
+            shift = response(layer, torch.from_numpy(constant).to(layer.weight))  # type: ignore[arg-type]
+            if float(shift.abs().max()) and not absorb(prepared, graph, name, shift):
                 layer.bias = nn.Parameter(shift.clone())
     return _shrink_prepared(prepared, plan), full
+
+
+def _takes(net: nn.Module, graph: ChannelGraph, name: str, reading: Reading) -> bool:
+    """Is there a place for what a constant adds to a layer's output: a bias, or a norm, that is this layer's alone?"""
+    layer = net.get_submodule(name)
+    owners = [id(p) for m in net.modules() for p in m._parameters.values() if p is not None]
+    if isinstance(layer, nn.ConvTranspose2d) or owners.count(id(layer.weight)) > 1:
+        return False  # a transposed convolution's answer to a constant is none
+    if layer.bias is not None:
+        return reading.biased and owners.count(id(layer.bias)) == 1
+    return reading.own or _norm_behind(net, graph, name) is not None
 
 
 def _shrink_prepared(prepared: nn.Module, plan: Plan) -> nn.Module:
@@ -237,14 +198,19 @@ def _shrink_prepared(prepared: nn.Module, plan: Plan) -> nn.Module:
 def absorb(net: nn.Module, graph: ChannelGraph, name: str, shift: torch.Tensor) -> bool:
     """Add `shift` (out,) to what a layer emits, in its bias or in the norm that alone reads it; False where there is neither."""
     layer = net.get_submodule(name)
-    norm = net.get_submodule(graph.norm_behind[name]) if name in graph.norm_behind else None
     if layer.bias is not None:
         layer.bias += shift  # type: ignore[operator]
-    elif isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None:
-        norm.running_mean -= shift
+    elif (mean := _norm_behind(net, graph, name)) is not None:
+        mean -= shift
     else:
         return False
     return True
+
+
+def _norm_behind(net: nn.Module, graph: ChannelGraph, name: str) -> torch.Tensor | None:
+    """The running mean of the norm that alone reads a layer."""
+    norm = net.get_submodule(graph.norm_behind[name]) if name in graph.norm_behind else None
+    return norm.running_mean if isinstance(norm, nn.BatchNorm2d) else None
 
 
 def response(layer: nn.Module, constant: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from edgeprune.documents import hint
-from edgeprune.errors import ModelError, RecipeError, first_line
+from edgeprune.errors import ModelError, RecipeError, few, first_line
 from edgeprune.models.outputs import carry, choose, tells
 from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.groups import find_groups, matches
@@ -54,7 +54,7 @@ def check_groups(graph: ChannelGraph, never: Sequence[str]) -> None:
         ModelError: nothing can, with the reasons.
     """
     if not graph.groups:
-        patterns = f" (prune.never names {', '.join(never)})" if never else ""
+        patterns = f" (prune.never names {few(never)})" if never else ""
         raise ModelError("; ".join([f"no channel of the network can be pruned{patterns}", *kept_whole(graph)[:3]]))
 
 

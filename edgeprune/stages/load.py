@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from edgeprune.data.dataset import Size
 from edgeprune.data.labels import KINDS, unfit
 from edgeprune.data.loader import Batches, train_loader
 from edgeprune.data.transforms import Normalisation
-from edgeprune.errors import DataError, RecipeError
+from edgeprune.errors import DataError, RecipeError, few
 from edgeprune.files import load_tensors, save_tensors, write_json
 from edgeprune.measure import protocol
 from edgeprune.measure.miou import evaluate
@@ -168,7 +169,7 @@ def _read_through(run: Run, split: str, most: int = 2000) -> None:
         raise DataError(fault)
     if not (never := [name for name, found in zip(data.classes, holders, strict=True) if not found]):
         return
-    run.console.print(f"{split}: none of {count} labels holds {', '.join(never)}", style="yellow", markup=False)
+    run.console.print(f"{split}: none of {count} labels holds {few(never)}", style="yellow", markup=False)
 
 
 def _weights(run: Run, net: nn.Module) -> None:
@@ -183,11 +184,11 @@ def _weights(run: Run, net: nn.Module) -> None:
         left = found.left
         if left and train is None:
             raise RecipeError(
-                f"model.checkpoint: {', '.join(left)} are of another number of classes and were left out, so train must be given to "
+                f"model.checkpoint: {few(left)} are of another number of classes and were left out, so train must be given to "
                 "teach them"
             )
         if left:
-            run.console.print(f"left out of {model.checkpoint}: {', '.join(left)}", markup=False, soft_wrap=True)
+            run.console.print(f"left out of {model.checkpoint}: {few(left)}", markup=False, soft_wrap=True)
         _noted(run, model.checkpoint, found)
     elif train is None:
         raise RecipeError("model.checkpoint and train are both missing: give a checkpoint or a training schedule")
@@ -204,6 +205,12 @@ def _noted(run: Run, path: str, found: models.Loaded) -> None:
         run.console.print(f"of {path}: {note}", markup=False, soft_wrap=True)
 
 
+def _unlike(taught: Sequence[str], judged: Sequence[str]) -> str:
+    """Where two lists of classes part."""
+    number = next((i for i, (a, b) in enumerate(zip(taught, judged, strict=False)) if a != b), None)
+    return f"{len(taught)} and {len(judged)} of them" if number is None else f"the first that differs is class {number}"
+
+
 def load(run: Run) -> dict[str, Any]:
     """Train or read the dense network; writes `load/weights.safetensors` and `load/dense.json`."""
     recipe, home = run.recipe, run.folder / "load"
@@ -212,7 +219,8 @@ def load(run: Run) -> dict[str, Any]:
     taught, judged = (dataset(run, split).classes for split in ("train", "val"))
     if taught != judged:
         raise DataError(
-            f"data: training has the classes {', '.join(taught)}, validation {', '.join(judged)}; both must number them alike"
+            f"data: training has the classes {few(taught)}, validation {few(judged)} ({_unlike(taught, judged)}); both must number "
+            "them alike"
         )
     net = build(run)
     fits.check(net, example(run), recipe.task, dataset(run, "train").classes, recipe.prune.never)

@@ -19,7 +19,9 @@ from edgeprune.deploy.heads import COARSE, MOST_CLASSES, Tail, fastest
 from edgeprune.deploy.plain import plain
 from edgeprune.errors import DeviceError, RecipeError
 from edgeprune.files import write_json
-from edgeprune.measure.race import race
+from edgeprune.measure.belief import Known, believed
+from edgeprune.measure.patience import Patience
+from edgeprune.measure.race import Race, race
 from edgeprune.profile import context, roofline
 from edgeprune.profile.predict import Predictor
 from edgeprune.profile.profiler import Profiler, spans
@@ -27,10 +29,12 @@ from edgeprune.profile.table import Table, Where
 from edgeprune.prune.groups import ChannelGraph, find_groups
 from edgeprune.runtime import UNTIMED, Engine
 from edgeprune.stages import fits, heads, load
+from edgeprune.stages.asked import budget_limit
 from edgeprune.stages.deploy import build, device, precision, with_types
 from edgeprune.stages.run import Run
 
 _BUSY = 1.5  # processes a core that want to run; our own training leaves about one
+_ITSELF = 0.1  # by which an engine timed against itself may differ
 _CALIBRATION = 8  # images: an INT8 engine's speed does not depend on its scales
 
 
@@ -50,7 +54,9 @@ def profile(run: Run) -> dict[str, Any]:
         missing = missing or f"{run.target.backend} tells no times by layer"
     if not run.recipe.budget.is_latency:
         return {"kind": None} | found
-    return found | (_measured(run, found["head"]) if missing is None else _estimated(run, missing))
+    return found | (
+        _measured(run, found["head"], run.folder / "profile") if missing is None else _estimated(run, missing)
+    )
 
 
 def fill(run: Run) -> None:
@@ -116,18 +122,51 @@ def _heads(run: Run) -> dict[str, str]:
     return {"head": head, "exact_head": exact}
 
 
-def _measured(run: Run, head: str) -> dict[str, Any]:
+def again(run: Run) -> None:
+    """Measure anew what was measured at another pace of the machine: the dense engine, and the network's rows of the table.
+
+    The facts are this process's; the stage's own files and the manifest stay, so that nothing before is done again.
+    """
+    graph = find_groups(load.dense(run), load.example(run), run.recipe.prune.never)
+    profiler = profiler_of(run)
+    profiler.table.forget(profiler.where, spans(graph.operations, graph.widths()))
+    head = run.facts["profile"]["head"]
+    run.facts["profile"] = {**run.facts["profile"], **_measured(run, head, run.folder / "prune" / "profile")}
+
+
+def patience_of(run: Run) -> Patience:
+    """What a run's process has left to wait for a quiet machine."""
+    if "patience" not in run.kept:
+        run.kept["patience"] = Patience(
+            lambda line: run.console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        )
+    return run.kept["patience"]
+
+
+def _dense_ms(run: Run, dense: Engine) -> float:
+    """Milliseconds of the dense engine, timed against itself: a ratio that is not 1 tells of other programs."""
+    image = _image(run)
+    absolute = run.recipe.budget.kind != "latency"
+
+    def decided(found: Race) -> bool:
+        budget = run.recipe.budget
+        return absolute and budget.is_latency and 1.5 * float(np.median(found.slow)) <= budget_limit(budget, 0)
+
+    sitting = lambda: race(lambda n: device(run).pairs(dense, dense, image, n))  # noqa: E731
+    found = believed(sitting, Known(rough=1.0, wild=_ITSELF, decided=decided), patience_of(run))
+    return float(np.median(found.slow))
+
+
+def _measured(run: Run, head: str, home: Path) -> dict[str, Any]:
     _warn_of_load(run)
     net = load.dense(run)
     graph = find_groups(net, load.example(run), run.recipe.prune.never)
-    home = run.folder / "profile"
     dense = engine_of(run, net, home, "dense", head)
     made = home / "engine-dense" / "engine.xml"  # what was really built; INT8 exists only there
     source = made if made.exists() else home / "dense.onnx"
     found = context.read(home / "dense.onnx", device(run).layers(source, precision(run)))
     _tell_unnamed(run, found, home / "dense.onnx")
-    image = _image(run)
-    ms = float(np.median(race(lambda n: device(run).pairs(dense, dense, image, n)).slow))
+    ms = _dense_ms(run, dense)
     profiler = profiler_of(run)
     step = run.recipe.prune.step or profiler.step()
     surfaces = profiler.surfaces(graph.operations, graph.widths(), step)
@@ -149,13 +188,19 @@ def _measured(run: Run, head: str) -> dict[str, Any]:
     return facts
 
 
+def load_of(run: Run) -> tuple[float, int] | None:
+    """(processes that want to run, cores) of a device that is busy with other work; None where it is not, or does not say."""
+    told = device(run).fingerprint()
+    load, cores = told.get("load_1min"), told.get("cores")
+    return (load, cores) if load and cores and load > _BUSY * cores else None
+
+
 def _warn_of_load(run: Run) -> None:
     """Engines of several threads wait for their slowest one: on a busy machine times tell of the others' work, too."""
-    told = device(run).fingerprint()
-    busy, cores = told.get("load_1min"), told.get("cores")
-    if busy and cores and busy > _BUSY * cores:
+    if busy := load_of(run):
+        load, cores = busy
         run.console.print(
-            f"[yellow]the device is busy (load {busy:.1f} on {cores} cores): milliseconds measured now are not those of a quiet "
+            f"[yellow]the device is busy (load {load:.1f} on {cores} cores): milliseconds measured now are not those of a quiet "
             "one; measure when it is quiet, or with `threads: 1` in the target's file[/yellow]"
         )
 
@@ -218,7 +263,9 @@ def profiler_of(run: Run) -> Profiler:
     """Measures on this run's device at its precision; opened once a process."""
     if "profiler" not in run.kept:
         where = Where(device(run).identity(), device(run).version(), precision(run))
-        run.kept["profiler"] = Profiler(Table(), where, device(run).layers, typed=run.target.backend == "tensorrt")
+        run.kept["profiler"] = Profiler(
+            Table(), where, device(run).layers, typed=run.target.backend == "tensorrt", patience=patience_of(run)
+        )
     return run.kept["profiler"]
 
 

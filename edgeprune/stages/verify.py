@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from edgeprune.deploy.parity import lost
 from edgeprune.devices import Replay
 from edgeprune.errors import EngineError
 from edgeprune.files import read_json, replace_with, write_json
+from edgeprune.measure.belief import PACE, PACE_OF_RATIOS, Known, NotBelieved, believed
 from edgeprune.measure.bootstrap import time_ratio
-from edgeprune.measure.race import Race, believed, race
+from edgeprune.measure.race import Race, race
 from edgeprune.measure.timing import measurement
 from edgeprune.profile.explain import explain
 from edgeprune.profile.roofline import BYTES
@@ -26,6 +29,7 @@ from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
 from edgeprune.stages import latency, load
 from edgeprune.stages.bundle import parity_data
 from edgeprune.stages.deploy import ROLES, engine, graph_of, judged_on, network, precision
+from edgeprune.stages.profile import patience_of
 from edgeprune.stages.run import Run
 from edgeprune.tasks import Task
 
@@ -117,7 +121,7 @@ def _latency(run: Run) -> dict[str, Any]:
     once = isinstance(judged_on(run), Replay)  # a result that was brought gives its pairs once, all of them
     most = 1 if once else 2000 if run.recipe.budget.is_latency else runs
     sitting = lambda: race(lambda n: judged_on(run).pairs(dense, small, image, n), pairs=runs, most=most)  # noqa: E731
-    found = believed(sitting, None if once else _expected(run, small.precision), latency.CLOSE)
+    found = sitting() if once or not run.recipe.budget.is_latency else _believed(run, sitting, small.precision)
     slow, fast, warm, answer = found.slow, found.fast, found.warm, load.task(run).metric.answer
     median, low, high = time_ratio(slow, fast)
     records = [
@@ -142,6 +146,21 @@ def _latency(run: Run) -> dict[str, Any]:
         "budget": _budget(run, found) if run.recipe.budget.is_latency else None,
         "layers": _layers(run),
     }
+
+
+def _believed(run: Run, sitting: Callable[[], Race], precision: str) -> Race:
+    """The race that a latency budget is judged by; after all those hours one that cannot be believed is no error but a gate that fails."""
+    base, relative = run.facts["profile"].get("dense_ms"), run.recipe.budget.kind == "latency"
+    share = _expected(run, precision)  # None: of another precision than was profiled
+    known = Known(
+        share, latency.CLOSE, slow=base if share else None, pace=PACE_OF_RATIOS if relative else PACE,
+        decided=lambda r: latency.amply(run, r, float(np.median(r.slow))),
+    )  # fmt: skip
+    try:
+        return believed(sitting, known, patience_of(run))
+    except NotBelieved as error:
+        run.console.print(str(error), style="yellow", markup=False, soft_wrap=True)
+        return replace(error.race, throttled=(*error.race.throttled, str(error)))
 
 
 def _expected(run: Run, precision: str) -> float | None:

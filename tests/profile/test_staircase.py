@@ -111,3 +111,13 @@ def test_what_was_measured_is_exact_and_edges_are_refined():
 def test_fixed_channels_have_one_rung():
     s = Surface({(3, o): float(o) for o in (16, 32)}, [3], [16, 32], 16)
     assert s.at(3, 32) == 32 and s.at(3, 24) == 32
+
+
+def test_a_wider_step_needs_to_be_clear_of_the_noise():
+    """Steps of 8 under noise of 10 %: read alone, one window in four looks like steps of 16; held against its noise, hardly any."""
+    rng = np.random.default_rng(0)
+    curves = [{c: math.ceil(c / 8) * rng.lognormal(0, 0.1) for c in WINDOW} for _ in range(300)]
+    alone, held = (sum(find_step(curve, noise) > 8 for curve in curves) for noise in (0.0, 0.1))
+    assert alone > 50 and held <= 5
+    clear = {c: math.ceil(c / 16) * rng.lognormal(0, 0.01) for c in WINDOW}
+    assert find_step(clear, 0.01) == 16

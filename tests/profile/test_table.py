@@ -6,11 +6,13 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from edgeprune import progress
 from edgeprune.deploy.staircases import judged, page
 from edgeprune.errors import EdgepruneError, EngineError
+from edgeprune.measure.patience import Patience
 from edgeprune.profile import probes
 from edgeprune.profile.probes import REFERENCE, Key
 from edgeprune.profile.profiler import Profiler
@@ -257,3 +259,68 @@ def test_a_step_that_noise_has_widened_is_not_believed(tmp_path):
 
     assert Profiler(Table(tmp_path / "a.sqlite"), HERE, Device().layers, quiet=True).step() == 16
     assert Profiler(Table(tmp_path / "b.sqlite"), HERE, Noisy().layers, quiet=True).step() == 16
+
+
+class Eights(Device):
+    """Steps of 8, and noise in the first so many graphs."""
+
+    def __init__(self, noisy: int, seed: int) -> None:
+        super().__init__()
+        self.noisy, self.rng = noisy, np.random.default_rng(seed)
+
+    def layers(self, path, precision):
+        from edgeprune.profile.context import convolutions
+
+        super().layers(path, precision)
+        spread = 0.12 if len(self.asked) <= self.noisy else 0.003
+        each = {n: k.signature.macs(*(-(-c // 8) * 8 for c in k[1:])) * 1e-8 for n, k in convolutions(path).items()}
+        return [Layer(n, "Convolution", ms * self.rng.lognormal(0, spread)) for n, ms in each.items()]
+
+
+def test_steps_of_8_are_never_read_as_wider_ones_on_a_noisy_machine(tmp_path):
+    found, lines = [], []
+    for seed in range(12):
+        patience = Patience(lines.append, 60, sleep=lambda _: None)
+        profiler = Profiler(
+            Table(tmp_path / f"{seed}.sqlite"), HERE, Eights(4, seed).layers, quiet=True, patience=patience
+        )
+        found.append(profiler.step())
+    assert found == [8] * 12
+    device = Eights(99, 0)  # never quiet: the safe one
+    assert Profiler(Table(tmp_path / "n.sqlite"), HERE, device.layers, quiet=True).step() == 8
+
+
+def test_many_operators_that_take_longer_than_wider_ones_are_waited_for(tmp_path):
+    """A cliff of the kernels stays; a neighbour's work does not."""
+    from edgeprune.profile.context import convolutions
+
+    device, lines = Device(), []
+    keys = [Key(S, 16, o) for o in range(16, 257, 16)]
+
+    def cliff(key):
+        return cost(key) * (3 if key.outputs == 48 else 1)
+
+    def layers(path, precision):
+        found = device.layers(path, precision)
+        turn = len(device.asked)
+        spoilt = {1: 20.0, 2: 6.0}.get(turn, 1.0)
+        return [
+            x._replace(ms=cliff(k) * (spoilt if k.outputs % 32 and k != REFERENCE else 1))
+            for x, k in zip(found, convolutions(path).values(), strict=True)
+        ]
+
+    patience = Patience(lines.append, 60, sleep=lambda _: None)
+    found = Profiler(Table(tmp_path / "t.sqlite"), HERE, layers, quiet=True, patience=patience).ensure(keys)
+    assert found == {k: pytest.approx(cliff(k), rel=0.01) for k in keys}
+    assert len(lines) == 1 and "took longer than wider ones do" in lines[0]
+
+
+def test_what_is_forgotten_is_measured_again(tmp_path):
+    device, table = Device(), Table(tmp_path / "t.sqlite")
+    profiler = Profiler(table, HERE, device.layers, quiet=True)
+    other = replace(S, kernel=(1, 1), padding=(0, 0))
+    profiler.ensure([Key(S, 16, 16), Key(other, 16, 16)])
+    table.forget(HERE, [S])
+    assert not table.times(HERE, [S]) and len(table.times(HERE, [other])) == 1
+    profiler.ensure([Key(S, 16, 16)])
+    assert table.times(HERE, [S])

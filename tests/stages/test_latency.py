@@ -12,7 +12,9 @@ from edgeprune import progress
 from edgeprune.devices.pairs import Pairs
 from edgeprune.errors import BudgetError
 from edgeprune.files import read_json
-from edgeprune.measure.race import believed, race
+from edgeprune.measure.belief import Known, NotBelieved, believed
+from edgeprune.measure.patience import Patience
+from edgeprune.measure.race import race
 from edgeprune.profile.context import Context
 from edgeprune.prune.cutter import Cutter
 from edgeprune.recipe import Budget
@@ -269,7 +271,7 @@ def test_an_engine_that_contradicts_what_was_learnt_is_timed_again(expected, slo
         pace = next(sittings)
         return race(lambda n: Pairs(np.full(n, 2.0), np.full(n, pace), [(12, True), (12, True)]))
 
-    assert believed(sitting, expected, 0.03).share == pytest.approx(believes)
+    assert believed(sitting, Known(expected, 0.03), Patience(print, 0)).share == pytest.approx(believes)
     assert len(slowed) - len(list(sittings)) == taken
 
 
@@ -296,3 +298,35 @@ def test_an_absolute_budgets_interval_is_of_the_engines_own_milliseconds(budget,
 def test_the_engine_that_ships_is_expected_to_take_what_the_loop_measured(told, expected):
     run = SimpleNamespace(facts={"prune": {"budget": {"kind": "latency", **told}}})
     assert verify._expected(run, "f32") == expected  # type: ignore[arg-type]
+
+
+def disturbed_loop(monkeypatch, tmp_path, steady, profiled=200.0):
+    """A loop that meets an engine which contradicts a profile of another pace: the dense engine took 200 ms then and takes 100 now."""
+    again, console = [], Console(record=True, file=io.StringIO(), width=300)
+    monkeypatch.setattr(latency, "again", lambda run: again.append(run) or run.facts["profile"].update(dense_ms=DENSE))
+
+    def meet(run, cutter, allocate, scout=None):
+        if run.facts["profile"]["dense_ms"] != DENSE:
+            raise NotBelieved("the dense engine takes 100 ms, 200 when it was profiled", None, steady)  # type: ignore[arg-type]
+        return {"a": 50}, {}
+
+    monkeypatch.setattr(latency, "_meet", meet)
+    run = SimpleNamespace(console=console, kept={"timed dense": 1}, facts={"profile": {"dense_ms": profiled}})
+    return lambda: latency.meet(run, None, None), again, run, console  # type: ignore[arg-type]
+
+
+def test_a_profile_that_is_contradicted_is_taken_again_once(monkeypatch, tmp_path):
+    meet, again, run, console = disturbed_loop(monkeypatch, tmp_path, steady=True)
+    assert meet() == ({"a": 50}, {}) and len(again) == 1 and "timed dense" not in run.kept
+    assert "profiling again" in console.export_text()
+    run.facts["profile"]["dense_ms"] = 200.0
+    with pytest.raises(NotBelieved):
+        meet()
+    assert len(again) == 1, "not for ever"
+
+
+def test_a_machine_that_is_never_quiet_ends_the_loop_with_the_reason(monkeypatch, tmp_path):
+    meet, again, _, _ = disturbed_loop(monkeypatch, tmp_path, steady=False)
+    with pytest.raises(NotBelieved, match="when it was profiled"):
+        meet()
+    assert not again

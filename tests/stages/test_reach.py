@@ -38,9 +38,10 @@ class Machine:
     """Milliseconds of an engine are its parameters by `price`, and `fixed`; nothing is built."""
 
     def __init__(self, monkeypatch, price: float = 1e-3, fixed: float = 1.0, predicted: float = 1.0) -> None:
-        self.price, self.fixed, self.built = price, fixed, []
+        self.price, self.fixed, self.built, self.busy = price, fixed, [], False
         there = SimpleNamespace(why_not=lambda: None, layers=lambda *_: [], pairs=self.pairs)
         monkeypatch.setattr(reach, "device", lambda run: there)
+        monkeypatch.setattr(reach, "load_of", lambda run: (9.0, 2) if self.busy else None)
         monkeypatch.setattr(reach, "engine_of", self.engine)
         monkeypatch.setattr(reach.context, "read", lambda *_: Context({}, 0, 0, 0))
         monkeypatch.setattr(reach, "profiler_of", lambda run: SimpleNamespace(step=lambda: 2, ensure=lambda *_: {}))
@@ -146,6 +147,16 @@ def test_milliseconds_below_the_narrowest_are_refused_on_a_measurement(tmp_path,
             assert f"{takes:.3f} ms" in str(error.value) and machine.built == ["dense", "narrowest"]
         elif not refused:
             reach.check(run)
+
+
+def test_a_busy_device_refuses_only_what_it_would_refuse_when_quiet(tmp_path, monkeypatch):
+    Machine(monkeypatch).busy = True
+    run, console = job(tmp_path, "budget.latency_ms=0.9")
+    reach.check(run)
+    assert "at the edge of what can be reached" in console.export_text()
+    run, _ = job(tmp_path, "budget.latency_ms=0.2")
+    with pytest.raises(BudgetError, match="cannot be reached by pruning"):
+        reach.check(run)
 
 
 def test_an_estimate_refuses_nothing(tmp_path):

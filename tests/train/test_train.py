@@ -291,7 +291,7 @@ def test_what_hooks_gather_goes_on_from_the_checkpoint(tmp_path: Path):
 
 
 def test_divergence_is_one_line(tmp_path: Path):
-    net, batches, cfg = setup(lr=1e30)
+    net, batches, cfg = setup(lr=1e15)
     with pytest.raises(EdgepruneError, match="lower lr"):
         train(net, batches, cfg, tmp_path, loss=LOSS, seed=1, title="t", hooks=Hooks())
 

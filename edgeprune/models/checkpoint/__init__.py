@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from edgeprune.errors import CheckpointError, first_line
+from edgeprune.errors import CheckpointError, few, first_line
 from edgeprune.models.checkpoint.folding import folded
 from edgeprune.models.checkpoint.parts import Fit, Part, Tensors, chosen
 from edgeprune.models.checkpoint.reading import content_of
@@ -66,7 +65,7 @@ def load_checkpoint(net: nn.Module, path: str | Path, head: bool = True, key: st
             f"({len(found.odd)} such tensors); another number of classes? (model.checkpoint_head: false leaves them out)"
         )
     if found.missing:
-        there = f"; the file holds {_some(found.tensors)}" if not found.hits else ""
+        there = f"; the file holds {few(found.tensors, 3)}" if not found.hits else ""
         buffers = {name for name, _ in net.named_buffers()}
         why = (
             "buffers were not saved, norms' statistics among them"
@@ -169,11 +168,6 @@ def _notes(told: str | None, found: Fit) -> list[str]:
         for kind in kinds
         if (names := [k for k, what in found.told.items() if what == kind])
     ]
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def _why(extra: list[str]) -> str:

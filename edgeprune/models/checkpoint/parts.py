@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from edgeprune.errors import CheckpointError
+from edgeprune.errors import CheckpointError, few
 
 Tensors = dict[str, torch.Tensor]
 _AVERAGES = {"ema", "average", "averaged", "swa", "polyak", "shadow", "shadows"}
@@ -94,8 +94,8 @@ def chosen(
     if key is not None:
         parts = [inner for part in parts for inner in _inside(part, 1) if inner.name == key][:1]
         if not parts:
-            there = ", ".join(dict.fromkeys(p.name for p in _parts(content, ())))
-            raise CheckpointError(f"{path}: model.checkpoint_key: no weights under {key}; there are {there or 'none'}")
+            there = few(dict.fromkeys(p.name for p in _parts(content, ())))
+            raise CheckpointError(f"{path}: model.checkpoint_key: no weights under {key}; there are {there}")
     if not parts:
         name = next(iter(content))
         raise CheckpointError(f"{path}: {name} is {type(content[name]).__name__}, not a named tensor")
@@ -108,7 +108,7 @@ def chosen(
         return at_key or whole[0], None
     is_average = _averages(content)
     averages = [f for f in whole if is_average(f.part)]
-    names = ", ".join(f.part.name for f in whole)
+    names = few(f.part.name for f in whole)
     if key is None and (lost := _lost_average(fits, is_average)) is not None:
         raise CheckpointError(
             f"{path}: beside the weights that fit the network ({names}) lie averaged ones ({lost.name}) that do not fit it: other "
