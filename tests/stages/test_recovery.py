@@ -152,8 +152,11 @@ def test_a_killed_measurement_goes_on_with_the_next_layer(tmp_path: Path, monkey
 
 
 def test_a_loss_that_is_no_number_says_what_to_do(tmp_path: Path):
+    run = job(tmp_path)
+    much = run.recipe.finetune.model_copy(update={"lr": 1e20})  # more than a recipe may say, so that it takes few steps
+    run.recipe = run.recipe.model_copy(update={"finetune": much})
     with pytest.raises(EdgepruneError, match="loss of a short recovery is .* lower finetune.lr"):
-        measured(job(tmp_path, "finetune.lr=1e15"))
+        measured(run)
 
 
 def test_the_contest_decides_between_ways_to_share_out_and_later_limits_stay_near(tmp_path: Path, monkeypatch):
