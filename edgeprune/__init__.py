@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeprune import telemetry
+
 if TYPE_CHECKING:
     from torch import nn
+
+telemetry.turn_off()  # before any library is imported that would report
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load"]

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 from rich.markup import escape
 
 from edgeprune import interrupt, progress
+from edgeprune.documents import M, first_fault
 from edgeprune.errors import DeviceError, EngineError, UsageError
-from edgeprune.files import read_json, write_atomic
+from edgeprune.files import read_json
 from edgeprune.shipped import shipped
 from edgeprune.target import Target, load_target
 
@@ -81,7 +83,7 @@ def _findings(target: Target) -> tuple[list[dict[str, str]], bool]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
         return json.loads(done.stdout)["findings"], True
-    except ValueError as error:
+    except (ValueError, TypeError, KeyError) as error:
         lines = done.stderr.strip().splitlines() or ["no answer"]
         raise EngineError(f"doctor: {lines[-1]}") from error
 
@@ -128,22 +130,23 @@ def verify(
             f"verify: {folder} is not there; the result belongs to that run (--runs-dir says where runs lie)"
         )
     from edgeprune import pipeline  # torch takes seconds to import
-    from edgeprune.devices import Replay
     from edgeprune.recipe import Recipe, check_files
 
     interrupt.raise_again()
-    told = Target.model_validate(read_json(folder / "target.json"))
-    graphs = {role: folder / "simplify" / f"{role}.onnx" for role in ("dense", "pruned")}
-    content = Recipe.model_validate(read_json(folder / "recipe.json"))
-    asked = told.precision if content.deploy.planned == "auto" else content.deploy.planned
+    content = _read(Recipe, folder / "recipe.json")
+    told = _read(Target, folder / "target.json").model_copy(update={"host": None})
+    if (content.name, told.name) != (recipe, target):
+        raise EngineError(f"{folder}: its recipe.json or target.json is another run's; make the run again")
     check_files(content)
-    reason = Replay(told, result).unfit(graphs, asked)
-    if reason:
-        raise EngineError(f"{result} does not fit {folder}: {reason}")
-    kept = folder / "result.zip"
-    if result.resolve() != kept.resolve():
-        write_atomic(kept, result.read_bytes())
-    raise typer.Exit(pipeline.run(content, told.model_copy(update={"host": None}), runs_dir, as_it_stands=True))
+    raise typer.Exit(pipeline.run(content, told, runs_dir, as_it_stands=True, result=result))
+
+
+def _read(schema: type[M], path: Path) -> M:
+    """What a run has kept of its recipe or target."""
+    try:
+        return schema.model_validate(read_json(path))
+    except ValidationError as error:
+        raise EngineError(f"{path}: {first_fault(error)}; make the run again") from error
 
 
 def _names(result: Path) -> tuple[str, str]:
@@ -152,11 +155,8 @@ def _names(result: Path) -> tuple[str, str]:
         raise UsageError(f"verify: {result}: no such file; copy result.zip from the device")
     from edgeprune.devices import replay
 
-    told = replay.result(result)
-    names = str(told.get("recipe")), str(told["target"])
-    if any(Path(name).name != name for name in names):
-        raise EngineError(f"{result}: {names} are no names of a recipe and a target")
-    return names
+    told, _ = replay.read(result)
+    return told["recipe"], told["target"]
 
 
 def run_engine(

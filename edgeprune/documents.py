@@ -126,6 +126,16 @@ def validated(schema: type[M], document: Document, options: Sequence[str] = ()) 
         raise RecipeError(f"{document.where(first['loc'])}: {_said(schema, first, options)}{more}") from error
 
 
+def first_fault(error: ValidationError) -> str:
+    """Of JSON that the program reads back: the key, what is wrong with it, and the number of further faults."""
+    faults = error.errors(include_url=False)
+    key = dotted(
+        tuple(k for k in faults[0]["loc"] if isinstance(k, int) or "[" not in k)
+    )  # without alternatives' names
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return f"{key + ': ' if key else ''}{told(faults[0])}{more}"
+
+
 def _said(schema: type[BaseModel], fault: Any, options: Sequence[str]) -> str:
     key = fault["loc"]
     if fault["type"] == "extra_forbidden":

@@ -7,11 +7,12 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from edgeprune.errors import DataError, EdgepruneError, RunLockedError
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 
 _FULL = 1 << 20  # bytes
+SEAL = "digest"  # the key of a sealed record that holds it
 _NO_SPACE = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "os error 28", "StorageFull", "iostream error")
 
 
@@ -74,13 +76,47 @@ def write_json(path: Path, obj: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON; a missing or truncated file is named in one line."""
+    """Read JSON; what is missing, truncated, no JSON, or holds NaN is named in one line."""
     try:
-        return json.loads(Path(path).read_text())
+        return parse_json(Path(path).read_bytes())
     except FileNotFoundError as error:
         raise EdgepruneError(f"{path}: no such file") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise EdgepruneError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
         raise EdgepruneError(f"{path}: not whole JSON ({error}); delete it and run again") from error
+
+
+def parse_json(text: bytes) -> Any:
+    """Parse JSON as the standard has it: UTF-8, and no NaN or Infinity.
+
+    Raises:
+        ValueError: it is not that, or nested deeper than anything that is written here.
+    """
+
+    def finite(digits: str) -> float:
+        if not math.isfinite(number := float(digits)):
+            raise ValueError(f"{digits[:20]} is no number of JSON's")
+        return number
+
+    try:
+        return json.loads(text.decode("utf-8"), parse_constant=finite, parse_float=finite)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def seal(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with a digest over all of it, so that `sealed` tells a changed one. It guards against accidents and careless edits."""
+    return record | {SEAL: _digest(record)}
+
+
+def sealed(record: Any) -> TypeGuard[dict[str, Any]]:
+    """Is it a record that `seal` gave, unchanged?"""
+    return isinstance(record, dict) and record.get(SEAL) == _digest({k: v for k, v in record.items() if k != SEAL})
+
+
+def _digest(record: dict[str, Any]) -> str:
+    return hash_obj(json.loads(json.dumps(record)))  # as it will be read: keys are strings, tuples are lists
 
 
 def sha256(path: Path) -> str:

@@ -1,7 +1,7 @@
 """The stages from a recipe and a target to a verified engine, in order: the table of contents of the program.
 
 Each stage reads files and writes files under `runs/<recipe>@<target>/`. The manifest keeps, for every finished stage, a
-key (hash of what went in), its files' hashes, its facts and its seconds. A stage whose key and files still fit is
+key (hash of what went in), its files' hashes, its facts and its seconds, sealed. A stage whose record and files still fit is
 skipped, so a killed run goes on behind its last whole stage, and in a stage that trains or measures at its last notes.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
@@ -24,15 +25,29 @@ from rich.console import Console
 from rich.markup import escape
 
 import edgeprune
-from edgeprune import models, progress
+from edgeprune import progress
 from edgeprune.devices import device_of
 from edgeprune.errors import BudgetError, DeviceError, EngineError
-from edgeprune.files import hash_obj, hash_tree, lock, read_json, sha256, write_json
-from edgeprune.models import code
+from edgeprune.files import hash_obj, lock, sha256, write_json
 from edgeprune.progress import doing
 from edgeprune.recipe import Recipe
 from edgeprune.runtime import BACKENDS
-from edgeprune.stages import bundle, deploy, finetune, load, precision, profile, prune, reach, report, results, verify
+from edgeprune.stages import (
+    brought,
+    bundle,
+    deploy,
+    finetune,
+    load,
+    manifest,
+    precision,
+    profile,
+    prune,
+    reach,
+    report,
+    results,
+    verify,
+)  # fmt: skip
+from edgeprune.stages.inputs import inputs
 from edgeprune.stages.run import Run
 from edgeprune.stages.variant import another_variant
 from edgeprune.target import Target
@@ -85,12 +100,14 @@ STAGES = [
 
 
 def run(
-    recipe: Recipe, target: Target, runs_dir: Path, console: Console | None = None, as_it_stands: bool = False
-) -> int:
+    recipe: Recipe, target: Target, runs_dir: Path, console: Console | None = None, as_it_stands: bool = False,
+    result: Path | None = None,
+) -> int:  # fmt: skip
     """Run every stage; returns the exit status (0 gates met, 3 a gate failed, 4 no device to measure on).
 
     Args:
         as_it_stands: the networks are those that lie there, whatever program made them; nothing is trained, cut or exported.
+        result: a result.zip that was brought from the device; it is kept in the run's folder once all of it fits.
 
     Raises:
         EdgepruneError: one clear line; finished stages stay finished.
@@ -112,16 +129,19 @@ def run(
     with lock(folder):
         if not as_it_stands and (told := another_variant(folder, recipe)):
             console.print(told, style="yellow", markup=False, highlight=False, soft_wrap=True)
-        write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
-        write_json(folder / "target.json", target.model_dump(mode="json"))
+        if result:
+            brought.check(job, result)
         key = _first_key(job, team.num_processes)
         if not as_it_stands:
             _told_early(job)
         made = len(list(takewhile(lambda s: not s.brought, STAGES))) if as_it_stands else 0
         for stage in STAGES[:made]:
             key = _standing(job, stage)
-        for stage in STAGES[made:]:
-            key = _one(job, stage, key)
+        write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
+        write_json(folder / "target.json", target.model_dump(mode="json"))
+        with brought.kept(job, result) if result else nullcontext():
+            for stage in STAGES[made:]:
+                key = _one(job, stage, key)
         return int(job.facts["report"]["exit_status"])
 
 
@@ -131,8 +151,8 @@ def _told_early(job: Run) -> None:
     Raises:
         BudgetError: it is.
     """
-    done = _manifest(job)["stages"]
-    if all(s.name in done and done[s.name]["recipe"] == hash_obj(_parts(job, s)) for s in STAGES[:3]):
+    done = {s.name: manifest.record(job.folder, s.name) for s in STAGES[:3]}
+    if all((kept := done[s.name]) and kept["recipe"] == hash_obj(_parts(job, s)) for s in STAGES[:3]):
         return
     try:
         reach.check(job)
@@ -181,10 +201,10 @@ def _standing(job: Run, stage: Stage) -> str:
     Raises:
         EngineError: it was not done by this recipe, or something of it is missing.
     """
-    home, record = job.folder / stage.name, _manifest(job)["stages"].get(stage.name)
+    home, record = job.folder / stage.name, manifest.record(job.folder, stage.name)
     results.bring_back(home)
     if record is None:
-        wrong = "has not been done"
+        wrong = manifest.changed(job.folder, stage.name) or "has not been done"
     elif damaged := results.damaged(job.folder, record["files"]):
         wrong = f"{damaged} is missing or damaged"
     elif record["recipe"] != hash_obj(_parts(job, stage)):
@@ -200,13 +220,13 @@ def outside(recipe: Recipe, target: Target) -> list[Any]:
     its backend's version, the checkpoint, the data, the network's code."""
     on = device_of(target)
     asked = [on.version(), on.identity()] if on.why_not() is None else None
-    return [edgeprune.__version__, target.model_dump(mode="json", exclude=_WAY_THERE), asked, _inputs(recipe)]
+    return [edgeprune.__version__, target.model_dump(mode="json", exclude=_WAY_THERE), asked, inputs(recipe)]
 
 
 def _first_key(job: Run, processes: int) -> str:
     """Hash of all that every stage hangs on. (Not the target: the dense network is the same for all.)"""
     with doing("hashing the checkpoint and the data", job.console):
-        return hash_obj([edgeprune.__version__, _inputs(job.recipe), processes])
+        return hash_obj([edgeprune.__version__, inputs(job.recipe), processes])
 
 
 def _stage_key(job: Run, stage: Stage, key: str) -> str:
@@ -230,35 +250,16 @@ def _asking_key(job: Run, stage: Stage, key: str) -> str:
     if on.why_not() is None:
         job.kept["asked"] = [job.target.host, on.version(), on.identity()]
         return hash_obj([key, job.kept["asked"]])
-    record = _manifest(job)["stages"].get(stage.name, {})
+    record = manifest.record(job.folder, stage.name) or {}
     asked = record.get("asked")
     job.kept["asked"] = asked if asked and record["key"] == hash_obj([key, asked]) else None
     return hash_obj([key, job.kept["asked"]])
-
-
-def _manifest(job: Run) -> dict[str, Any]:
-    path = job.folder / "manifest.json"
-    return read_json(path) if path.exists() else {"schema": 1, "stages": {}}
 
 
 def _follow(job: Run, stage: Stage) -> None:
     """A helping process: take part in the main one's training, or take over what it found done before."""
     known, job.key = broadcast_object_list([None, ""])
     job.facts[stage.name] = stage.work(job) if known is None else known
-
-
-def _inputs(recipe: Recipe) -> list[Any]:
-    """What lies outside the recipe: the checkpoint's content, the data's files, the code of the user's network."""
-    model, found = recipe.model, []
-    for path in (model.checkpoint, model.backbone_checkpoint):
-        if path:
-            found.append(sha256(Path(path).expanduser()))
-    if recipe.data.root:
-        found.append(hash_tree(Path(recipe.data.root).expanduser()))
-    if model.factory:
-        models.on_path()
-        found.append([sha256(p) for p in code.files(model.factory.partition(":")[0])])
-    return found
 
 
 def _plain(part: Any) -> Any:
@@ -273,9 +274,10 @@ def _plain(part: Any) -> Any:
 def _do(job: Run, stage: Stage, key: str) -> dict[str, str]:
     """Do a stage, or find that it was done; gives its files' hashes."""
     job.key = key
-    manifest, home = _manifest(job), job.folder / stage.name
+    home, record = job.folder / stage.name, manifest.record(job.folder, stage.name)
     results.bring_back(home)  # of a stage that was killed
-    record = manifest["stages"].get(stage.name)
+    if why := None if stage.always else manifest.changed(job.folder, stage.name):
+        job.console.print(f"[yellow]{escape(why)}; it is done again[/yellow]")
     if record and record["key"] == key and not stage.always:
         damaged = results.damaged(job.folder, record["files"])
         if damaged is None:
@@ -300,11 +302,10 @@ def _do(job: Run, stage: Stage, key: str) -> dict[str, str]:
         files[str(Path(facts["archive"]).relative_to(job.folder))] = sha256(facts["archive"])
     job.timings.append(_timing(job, stage.name, seconds, False))
     versions = {name: version(name) for name in stage.packages}
-    manifest["stages"][stage.name] = {
+    manifest.keep(job.folder, stage.name, {
         "key": key, "recipe": hash_obj(_parts(job, stage)), "seconds": seconds, "versions": versions, "facts": facts, "files": files,
         **({"asked": job.kept["asked"]} if stage.asks else {}),
-    }  # fmt: skip
-    write_json(job.folder / "manifest.json", manifest)
+    })  # fmt: skip
     (home / "checkpoint.pt").unlink(missing_ok=True)  # it has served; the weights are there
     return files
 

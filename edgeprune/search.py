@@ -28,7 +28,7 @@ from edgeprune.compatible import check_pair, with_method
 from edgeprune.deploy import front
 from edgeprune.documents import hint, shown, told
 from edgeprune.errors import DeviceError, RecipeError, RunLockedError, first_line, in_a_line
-from edgeprune.files import hash_obj, lock, read_json, write_atomic, write_json
+from edgeprune.files import SEAL, hash_obj, lock, read_json, seal, sealed, write_atomic, write_json
 from edgeprune.recipe import Budget, Recipe
 from edgeprune.target import Target
 
@@ -147,12 +147,12 @@ def _enqueue(study: optuna.Study, keys: dict[str, str], runs_dir: Path, target: 
         for t in study.get_trials(deepcopy=False):
             if (
                 t.state == TrialState.WAITING
-                or (t.state == TrialState.COMPLETE and t.user_attrs["row"]["status"] != DeviceError.exit_status)
+                or ((row := _row(t)) is not None and row["status"] != DeviceError.exit_status)
                 or (t.state == TrialState.RUNNING and _held(runs_dir, t, target))
             ):
-                have[t.user_attrs["point"]] = t.user_attrs.get("key", "")
+                have[t.user_attrs.get("point", "")] = t.user_attrs.get("key", "")
             elif t.state == TrialState.RUNNING:
-                console.print(f"{t.user_attrs['point']} was left by a process that is gone; it is taken up again")
+                console.print(f"{t.user_attrs.get('point')} was left by a process that is gone; it is taken up again")
                 study.tell(t.number, state=TrialState.FAIL)
         for name, key in keys.items():
             if have.get(name) != key:
@@ -177,7 +177,7 @@ def _held(runs_dir: Path, trial: FrozenTrial, target: Target) -> bool:
     if trial.user_attrs.get("machine", platform.node()) != platform.node():
         return True
     try:
-        with lock(runs_dir / f"{trial.user_attrs['point']}@{target.name}"):
+        with lock(runs_dir / f"{trial.user_attrs.get('point')}@{target.name}"):
             return False
     except RunLockedError:
         return True
@@ -186,7 +186,9 @@ def _held(runs_dir: Path, trial: FrozenTrial, target: Target) -> bool:
 def _next(study: optuna.Study, wanted: dict[str, Recipe]) -> optuna.Trial | None:
     """A waiting point of this search, now ours; None where none is left."""
     for t in study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-        if t.user_attrs["point"] in wanted and study._storage.set_trial_state_values(t._trial_id, TrialState.RUNNING):
+        if t.user_attrs.get("point") in wanted and study._storage.set_trial_state_values(
+            t._trial_id, TrialState.RUNNING
+        ):
             trial = optuna.Trial(study, t._trial_id)
             trial.set_user_attr("machine", platform.node())
             return trial
@@ -208,10 +210,16 @@ def _run(
     _tell(study, trial, "row", row, [row["score"], row["ms"] if row["ms"] is not None else float("inf")])
 
 
+def _row(trial: FrozenTrial) -> dict[str, Any] | None:
+    """What a finished point's run has found; None where it has not ended, or the journal does not hold it as it was written."""
+    row = trial.user_attrs.get("row") if trial.state == TrialState.COMPLETE else None
+    return {k: v for k, v in row.items() if k != SEAL} if sealed(row) else None
+
+
 def _tell(study: optuna.Study, trial: optuna.Trial, name: str, what: Any, values: list[float] | None) -> None:
     """What became of a point; without values it failed. One that somebody else has given up meanwhile stays as it is."""
     with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-        trial.set_user_attr(name, what)
+        trial.set_user_attr(name, seal(what) if isinstance(what, dict) else what)
         study.tell(trial, values, state=TrialState.FAIL if values is None else None)
 
 
@@ -222,8 +230,8 @@ def _report(study: optuna.Study, keys: dict[str, str], home: Path, console: Cons
         point = t.user_attrs.get("point")
         if point not in keys or t.user_attrs.get("key") != keys[point]:  # of an earlier search
             continue
-        if t.state == TrialState.COMPLETE:
-            found[point] = {"point": point, **t.user_attrs["row"]}
+        if row := _row(t):
+            found[point] = {"point": point, **row}
         elif t.state == TrialState.FAIL and "error" in t.user_attrs:
             failed[point] = t.user_attrs["error"]
         others += t.state == TrialState.RUNNING

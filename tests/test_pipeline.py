@@ -16,7 +16,8 @@ from edgeprune.files import read_json, write_json
 from edgeprune.models import code
 from edgeprune.pipeline import Stage
 from edgeprune.recipe import load_recipe
-from edgeprune.stages import deploy, notes, results
+from edgeprune.stages import deploy, manifest, notes, results
+from edgeprune.stages.inputs import inputs
 from edgeprune.stages.run import Run
 from edgeprune.target import load_target
 
@@ -112,6 +113,32 @@ def test_a_result_is_judged_on_the_networks_that_lie_there_and_nothing_is_traine
     assert done() == EVERYTHING
 
 
+@pytest.mark.parametrize("stage", ["profile", "compile"])
+@pytest.mark.parametrize("part", ["facts", "key", "files", "seconds", "versions"])
+def test_a_changed_record_is_done_again(done, tmp_path, stage, part):
+    """Its facts go into the report and the exit status, as its files do."""
+    done()
+    path = tmp_path / "quickstart@jetson" / "manifest.json"
+    whole = read_json(path)
+    record = whole["stages"][stage]
+    record[part] = {
+        "facts": {"head": "best", "passed": True},
+        "key": "0",
+        "files": {},
+        "seconds": 1.0,
+        "versions": {"x": "1"},
+    }[part]
+    write_json(path, whole)
+    assert (
+        "record of stage" in str(manifest.changed(path.parent, stage)) and manifest.record(path.parent, stage) is None
+    )
+    if stage == "profile":  # of those that are taken as they stand
+        with pytest.raises(EngineError, match="stage profile: .*was changed.*edgeprune run makes it again"):
+            done(as_it_stands=True)
+    assert done() == [stage]
+    assert manifest.changed(path.parent, stage) is None and done() == []
+
+
 def test_another_device_keeps_the_dense_network(done):
     done()
     assert done(channel_step=64) == EVERYTHING[1:]
@@ -152,7 +179,7 @@ def test_a_stage_that_fails_loses_nothing(done, monkeypatch, tmp_path):
     """Data that is not mounted: the dense network that took hours is still there when it is."""
     done()
     run, weights = tmp_path / "quickstart@jetson", tmp_path / "quickstart@jetson/load/result.json"
-    monkeypatch.setattr(pipeline, "_inputs", lambda recipe: ["other data"])
+    monkeypatch.setattr(pipeline, "inputs", lambda recipe: ["other data"])
     working, work = list(pipeline.STAGES), pipeline.STAGES[0].work
 
     def fails(run):
@@ -166,7 +193,7 @@ def test_a_stage_that_fails_loses_nothing(done, monkeypatch, tmp_path):
     assert read_json(weights) == {"of": "load"}
     assert not (run / "report.json").exists()  # it told of another recipe
     monkeypatch.setattr(pipeline, "STAGES", [Stage("load", work), *working[1:]])
-    monkeypatch.setattr(pipeline, "_inputs", lambda recipe: [])
+    monkeypatch.setattr(pipeline, "inputs", lambda recipe: [])
     assert done() == []
 
 
@@ -219,7 +246,7 @@ def test_notes_of_a_killed_stage_are_still_there_and_others_are_not(done, board,
     def dear(run):
         seen.append(sorted(p.name for p in home.glob("*.json")))
         key = notes.key_of(run, SimpleNamespace(net=nn.Conv2d(1, 1, 1), scores={}), "about")
-        write_json(home / "recovery.json", {"key": key, "loss": {"a": 1.0}})
+        notes.keep(home / "recovery.json", {"key": key, "loss": {"a": 1.0}})
         write_json(home / "latency.json", {"engines": []})
         if len(seen) < 2:
             raise DeviceError("the power went")
@@ -242,6 +269,10 @@ def test_damaged_notes_are_no_notes(tmp_path):
         assert not notes.belong(tmp_path / "x.json", "this")
     (tmp_path / "x.json").write_text(json.dumps({"key": "this one"}))
     assert notes.belong(tmp_path / "x.json", "this")
+    notes.keep(tmp_path / "x.json", {"key": "this one", "loss": 0.25})
+    assert notes.told(tmp_path / "x.json", "this one")["loss"] == 0.25
+    (tmp_path / "x.json").write_text((tmp_path / "x.json").read_text().replace("0.25", "0.35"))
+    assert notes.told(tmp_path / "x.json", "this one") == {}
 
 
 @pytest.mark.parametrize("form", ["package", "namespace", "module"])
@@ -258,11 +289,11 @@ def test_a_change_in_a_users_code_is_seen(tmp_path, monkeypatch, form):
     monkeypatch.syspath_prepend(str(tmp_path))
     factory = "single_of_mine:build" if form == "module" else "nets_of_mine.net:build"
     recipe = load_recipe("quickstart", ["model.network=null", f"model.factory={factory}"])
-    before = pipeline._inputs(recipe)
-    assert pipeline._inputs(recipe) == before and len(before[0]) == (3 if form != "namespace" else 2)
+    before = inputs(recipe)
+    assert inputs(recipe) == before and len(before[0]) == (3 if form != "namespace" else 2)
     for name in ("blocks_of_mine.py", "nets_of_mine/net.py"):
         (tmp_path / name).write_text((tmp_path / name).read_text() + "# changed\n")
-        after = pipeline._inputs(recipe)
+        after = inputs(recipe)
         assert after != before
         before = after
 

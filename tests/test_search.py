@@ -2,6 +2,7 @@
 
 import json
 import platform
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -9,7 +10,7 @@ import torch
 from rich.console import Console
 
 from edgeprune import search as searching
-from edgeprune.errors import RecipeError
+from edgeprune.errors import EdgepruneError, RecipeError
 from edgeprune.recipe import load_recipe
 from edgeprune.search import points
 from edgeprune.target import load_target
@@ -115,3 +116,22 @@ def test_a_point_that_ends_in_a_surprise_does_not_take_the_others_along(study, m
     searching._run(study, put(study, wanted, made.name), made, load_target("cpu"), tmp_path, Console(quiet=True))
     assert searching._report(study, keyed(wanted), tmp_path, Console(quiet=True)) == 3
     assert "unexpected RuntimeError" in json.loads((tmp_path / "search.json").read_text())["failed"][made.name]
+
+
+def test_a_row_that_was_changed_is_run_again(study, tmp_path):
+    wanted = points(load_recipe("quickstart"), load_target("cpu"), ["macs=0.5x"], ["l1"])
+    trial = put(study, wanted, *wanted)
+    searching._tell(study, trial, "row", ROW, [0.5, 2.0])
+    (kept,) = study.get_trials(deepcopy=False)
+    assert searching._row(kept) == ROW
+    for odd in (kept.user_attrs["row"] | {"score": 0.99}, ROW, [], None, "row"):
+        assert searching._row(SimpleNamespace(state=kept.state, user_attrs={"row": odd})) is None
+
+
+@pytest.mark.parametrize("content", ["{", "[]\n", '{"op_code": 99}\n', "\x00\xff\n"])
+def test_a_journal_that_is_none_is_one_line(tmp_path, content):
+    path = tmp_path / "journal.log"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(EdgepruneError, match="cannot be opened") as told:
+        searching._study(str(path), tmp_path, "quickstart@cpu")
+    assert "\n" not in str(told.value)

@@ -13,19 +13,24 @@ the device has cooled down. Each ends itself after its time limit, and keeps its
 answer that a broken connection lost is given again.
 """
 
+import sys
+
+if __name__ == "__main__":  # before any other import: what lies here may have the name of any of Python's own modules
+    with open((__file__.rpartition("/")[0] or ".") + "/isolate.py", "rb") as isolate:
+        exec(compile(isolate.read(), isolate.name, "exec"), {"__file__": isolate.name, "__name__": "isolate"})
+
 import argparse
 import contextlib
 import json
 import os
 import shutil
 import signal
-import sys
 import time
 
+import board
+from lease import lease
+
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, HERE)
-import board  # noqa: E402
-from lease import lease  # noqa: E402
 
 KEPT = 30 * 24 * 3600  # seconds that files lie unused before a greeting removes them
 COOLING = 180  # seconds that a device is given to cool down

@@ -5,12 +5,17 @@ set before is stored in a file first; if this program is killed, the next start 
 restores from that file, and `python3 clocks.py restore` does it by hand.
 """
 
+import sys
+
+if __name__ == "__main__":  # before any other import: what lies here may have the name of any of Python's own modules
+    with open((__file__.rpartition("/")[0] or ".") + "/isolate.py", "rb") as isolate:
+        exec(compile(isolate.read(), isolate.name, "exec"), {"__file__": isolate.name, "__name__": "isolate"})
+
 import contextlib
 import os
 import shutil
 import signal
 import subprocess
-import sys
 
 # root writes it and its user removes it, which a shared folder such as /tmp forbids; nor must others be able to put one there
 STORE = os.environ.get("EDGEPRUNE_CLOCKS", os.path.join(os.path.expanduser("~"), ".cache", "edgeprune", "clocks"))

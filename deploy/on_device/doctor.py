@@ -5,6 +5,12 @@
 Each finding is {"level": "ok" | "note" | "missing", "what", "todo"}. Nothing is changed. Exit status: 0 nothing is missing, 1 else.
 """
 
+import sys
+
+if __name__ == "__main__":  # before any other import: what lies here may have the name of any of Python's own modules
+    with open((__file__.rpartition("/")[0] or ".") + "/isolate.py", "rb") as isolate:
+        exec(compile(isolate.read(), isolate.name, "exec"), {"__file__": isolate.name, "__name__": "isolate"})
+
 import argparse
 import importlib
 import importlib.util
@@ -12,13 +18,9 @@ import json
 import os
 import platform
 import shutil
-import sys
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, HERE)
-sys.dont_write_bytecode = True
-import board  # noqa: E402
-import jetpack  # noqa: E402
+import board
+import jetpack
 
 FREE_MB, DISK_MB = 2000, 2000  # below these, builds are known to fail or to lose tactics
 GPU_BACKENDS = ("tensorrt", "tensorrt_rtx")

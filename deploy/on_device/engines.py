@@ -8,12 +8,19 @@ graph's nodes that went into a layer of a fused engine.
 """
 
 import functools
+import os
+import sys
 
 import measuring
 import numpy as np
 import score
 from cuda_runtime import Cuda
 from trt import TensorRT, TensorRTRTX, load
+
+# nothing leaves the device: ONNX Runtime 1.29 and later report every graph unless told not to before they are imported, and
+# OpenVINO's converter unless its reporter cannot be; edgeprune/telemetry.py does the same on the host
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+sys.modules.setdefault("openvino_telemetry", None)
 
 
 class OnnxRuntime:

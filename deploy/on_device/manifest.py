@@ -63,6 +63,8 @@ def _sums(path):
     found = {}
     for number, line in enumerate(lines, 1):
         match = _LINE.fullmatch(line)
+        if not line.strip():
+            continue
         if not match:
             raise Fault(
                 "%s:%d: is no line of checksums (64 hexadecimal digits, two spaces, a name); copy the whole bundle"

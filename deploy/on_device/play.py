@@ -8,16 +8,20 @@ The engine is built the first time and taken from engines/ after that, unless an
 Exit status: 0 done, 1 an error.
 """
 
+import sys
+
+if __name__ == "__main__":  # before any other import: what lies here may have the name of any of Python's own modules
+    with open((__file__.rpartition("/")[0] or ".") + "/isolate.py", "rb") as isolate:
+        exec(compile(isolate.read(), isolate.name, "exec"), {"__file__": isolate.name, "__name__": "isolate"})
+
 import argparse
 import json
 import os
-import sys
 import time
 
+import manifest
+
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, HERE)
-sys.dont_write_bytecode = True  # a cache beside the scripts is refused, as nobody has checked it
-import manifest  # noqa: E402
 
 
 def play(folder, args):

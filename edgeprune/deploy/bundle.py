@@ -16,8 +16,9 @@ from edgeprune.files import replace_with, sha256, write_atomic, write_json
 from edgeprune.shipped import shipped
 
 SCRIPTS = (  # a list by name: installers leave compiled files beside scripts
-    "run.sh", "check.py", "doctor.py", "play.py", "frames.py", "pngs.py", "engines.py", "trt.py", "trt_build.py", "cuda_runtime.py", "layers.py",
-    "identity.py", "measuring.py", "board.py", "tegrastats.py", "clocks.py", "lease.py", "saying.py", "jetpack.py", "manifest.py", "score.py",
+    "run.sh", "isolate.py", "check.py", "doctor.py", "play.py", "frames.py", "pngs.py", "engines.py", "trt.py",
+    "trt_build.py", "cuda_runtime.py", "layers.py", "identity.py", "measuring.py", "board.py", "tegrastats.py",
+    "clocks.py", "lease.py", "saying.py", "jetpack.py", "manifest.py", "score.py",
 )  # fmt: skip
 _README = """\
 {recipe}@{target}: an engine to build, measure and check on the device itself.

@@ -21,7 +21,8 @@ from edgeprune.progress import doing
 from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
 
 _CODE = (  # onnxsim imports torch if it is there, which takes longer than most graphs do, and makes no use of it here
-    "import sys; sys.modules['torch'] = None; import onnx, onnxsim\n"
+    "import sys; sys.path[:] = filter(None, sys.path)\n"  # not beside whatever lies in the working folder
+    "sys.modules['torch'] = None; import onnx, onnxsim\n"
     "m, ok = onnxsim.simplify(sys.argv[1], check_n=0); assert ok; onnx.save(m, sys.argv[2])"
 )
 _TOLERANCE = 1e-3  # of the logits' spread

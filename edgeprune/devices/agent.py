@@ -16,9 +16,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from edgeprune.devices.pairs import Pairs, meanwhile, watched
+from edgeprune.devices.pairs import Pairs, meanwhile, sound, watched
 from edgeprune.errors import DeviceError, EngineError
-from edgeprune.files import hash_obj
+from edgeprune.files import hash_obj, parse_json
 from edgeprune.progress import doing, passed_on
 from edgeprune.runtime import openvino
 from edgeprune.runtime.engine import Layer, built_of, flagged, typed
@@ -26,8 +26,8 @@ from edgeprune.runtime.joining import joined
 from edgeprune.target import Target
 
 SCRIPTS = (
-    "agent.py", "engines.py", "trt.py", "trt_build.py", "cuda_runtime.py", "layers.py", "identity.py", "measuring.py", "score.py", "board.py",
-    "tegrastats.py", "lease.py", "doctor.py", "jetpack.py",
+    "agent.py", "isolate.py", "engines.py", "trt.py", "trt_build.py", "cuda_runtime.py", "layers.py", "identity.py",
+    "measuring.py", "score.py", "board.py", "tegrastats.py", "lease.py", "doctor.py", "jetpack.py",
 )  # fmt: skip
 
 TIMED = ("layers", "pairs", "measure")  # jobs before which the agent lets the device cool down
@@ -163,9 +163,7 @@ class Agent:
             other_precision=b.asked, seconds=self.target.run_seconds,
         )  # fmt: skip
         warm = [(int(n), bool(steady)) for n, steady in found["warm"]]
-        return watched(
-            Pairs(np.array(found["a"]), np.array(found["b"]), warm, *meanwhile(found["during"])), self.link.name
-        )
+        return watched(Pairs(*sound(found["a"], found["b"]), warm, *meanwhile(found["during"])), self.link.name)
 
     def doctor(self) -> list[dict[str, str]]:
         """What is missing there, in plain words: [{"level", "what", "todo"}]; only Python is needed for that."""
@@ -203,6 +201,21 @@ class Agent:
         }
         with doing(f"{name} on {self.link.name}"):
             return self.link.job(name, common | told, seconds, keep)
+
+
+def answered(text: bytes, name: str) -> dict[str, Any]:
+    """The answer of an agent's job.
+
+    Raises:
+        EngineError: it is none.
+    """
+    try:
+        found = parse_json(text)
+    except ValueError as error:
+        raise EngineError(f"{name}: the agent's answer is not whole JSON ({error}); is the disk full there?") from error
+    if not isinstance(found, dict):
+        raise EngineError(f"{name}: the agent's answer is a {type(found).__name__}, and not what a job answers")
+    return found
 
 
 def patience(told: dict[str, Any], seconds: int) -> int:

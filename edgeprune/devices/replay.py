@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,73 +15,62 @@ from typing import Any
 import numpy as np
 
 from edgeprune.devices.pairs import Pairs, meanwhile, watched
-from edgeprune.errors import EngineError
+from edgeprune.devices.result import SCHEMA, parse
+from edgeprune.errors import EngineError, first_line
 from edgeprune.files import sha256
 from edgeprune.runtime.engine import Layer, flagged, typed
 from edgeprune.runtime.joining import joined
 from edgeprune.target import Target, another_module
 
-SCHEMA = 3
 # task -> type and axes of its answers
 _ANSWERS = {"segmentation": (np.uint8, 3), "classification": (np.float32, 2), "detection": (np.float32, 3)}
-_PARTS = {
-    "target", "task", "backend", "graphs", "engines", "device", "during", "precision_asked", "precision_found",
-    "dense_precision_found", "ran_on", "image_sums", "latency", "dense_latency", "boundaries", "layers",
-}  # fmt: skip
-_KINDS = {"ran_on": dict, "graphs": dict, "engines": dict, "device": dict, "during": dict, "boundaries": dict, "latency": dict, "dense_latency": dict,
-          "image_sums": list}  # fmt: skip
 # bytes of the unpacked answers, and of result.json; a zip can claim any size
 _LARGEST, _LARGEST_TEXT = 1 << 31, 1 << 26
-_BROKEN = (
-    KeyError,
-    ValueError,
-    OSError,
-    zipfile.BadZipFile,
-    EOFError,
-    RecursionError,
-    MemoryError,
-)  # a header can claim any shape
-
-
-def result(path: Path) -> dict[str, Any]:
-    """The result.json of a result.zip, its parts of the right kinds.
-
-    Raises:
-        EngineError: it is missing, damaged, or no result.
-    """
-    try:
-        with zipfile.ZipFile(path) as whole:
-            if whole.getinfo("result.json").file_size > _LARGEST_TEXT:
-                raise EngineError(f"{path}: its parts are larger than any result")
-            told = json.loads(whole.read("result.json"))
-    except FileNotFoundError as error:
-        raise EngineError(f"{path}: no such file") from error
-    except _BROKEN as error:
-        raise EngineError(f"{path}: no whole result.zip ({error}); copy it again from the device") from error
-    whole = isinstance(told, dict) and told.get("schema") == SCHEMA and told.keys() >= _PARTS
-    if not whole or not all(isinstance(told[name], kind) for name, kind in _KINDS.items()):
-        raise EngineError(f"{path}: not a result of this program's bundles (schema {SCHEMA}); run the bundle again")
-    return told
 
 
 def read(path: Path) -> tuple[dict[str, Any], np.ndarray]:
-    """(result.json, (N, ...) answers: uint8 masks, float32 logits or raw heads) of a result.zip.
+    """(result.json, (N, ...) answers: uint8 masks, float32 logits or raw heads) of a result.zip, wholly checked.
 
     Raises:
         EngineError: it is missing, damaged, or no result.
     """
-    told = result(path)
+    text, array = _unpacked(path)
+    try:
+        told = parse(text)
+    except ValueError as error:
+        raise EngineError(
+            f"{path}: not a result of this program's bundles (schema {SCHEMA}): {error}; run the bundle again"
+        ) from error
+    try:
+        answers = np.load(io.BytesIO(array), allow_pickle=False)
+    except Exception as error:  # a header can claim any shape and type, and numpy's errors have no common class
+        raise EngineError(
+            f"{path}: no whole result.zip ({first_line(error)}); copy it again from the device"
+        ) from error
+    fits = isinstance(answers, np.ndarray) and _ANSWERS[told["task"]] == (answers.dtype.type, answers.ndim)
+    if not fits or len(answers) != len(told["image_sums"]):
+        raise EngineError(f"{path}: its answers do not belong to its result; run the bundle again")
+    if not np.isfinite(answers).all():
+        raise EngineError(f"{path}: its answers are not all finite numbers; run the bundle again")
+    return told, answers
+
+
+def _unpacked(path: Path) -> tuple[bytes, bytes]:
+    """result.json and answers.npy."""
     try:
         with zipfile.ZipFile(path) as whole:
-            if whole.getinfo("answers.npy").file_size > _LARGEST:
+            sizes = [whole.getinfo(name).file_size for name in ("result.json", "answers.npy")]
+            if sizes[0] > _LARGEST_TEXT or sizes[1] > _LARGEST:
                 raise EngineError(f"{path}: its parts are larger than any result")
-            answers = np.load(io.BytesIO(whole.read("answers.npy")), allow_pickle=False)
-    except _BROKEN as error:
-        raise EngineError(f"{path}: no whole result.zip ({error}); copy it again from the device") from error
-    kind = (answers.dtype.type, answers.ndim)
-    if _ANSWERS.get(str(told.get("task"))) != kind or len(answers) != len(told["image_sums"]):
-        raise EngineError(f"{path}: its answers do not belong to its result; run the bundle again")
-    return told, answers
+            return whole.read("result.json"), whole.read("answers.npy")
+    except EngineError:
+        raise
+    except FileNotFoundError as error:
+        raise EngineError(f"{path}: no such file") from error
+    except Exception as error:  # zipfile gives what zlib, struct and the file system raise, and errors of its own
+        raise EngineError(
+            f"{path}: no whole result.zip ({first_line(error)}); copy it again from the device"
+        ) from error
 
 
 class ReplayedEngine:
@@ -93,7 +81,7 @@ class ReplayedEngine:
         self._of, self.role, self.path = of, role, path
         self.backend = told["backend"]
         self.precision = told["precision_found" if role == "pruned" else "dense_precision_found"]
-        board = told["device"]["board"] or told["device"]["cpu"]
+        board = told["device"]["board"] or told["device"]["cpu"] or "a machine that does not say what it is"
         self.device = f"{told['ran_on'].get('device')} of {board}, brought back"
 
     def predict(self, images: np.ndarray) -> np.ndarray:
@@ -153,6 +141,17 @@ class Replay:
             ways = [path, typed(path, precision), flagged(path, precision)]
             if (built := self._key(role).get("onnx")) and built not in [sha256(way) for way in ways if way]:
                 return f"its {role} network has other types inside; make, copy and run the bundle again"
+        shape = _shape(graphs["pruned"]) if "pruned" in graphs else (0,)
+        if all(shape) and shape != (found := (1, *self.answers.shape[1:])):
+            return f"its answers are of shape {found}, and its network gives {shape}; run the bundle again"
+        return None
+
+    def strange(self, images: Iterable[np.ndarray], classes: int) -> str | None:
+        """Why its answers are not of these (H, W, 3) images and so many classes; None where they are."""
+        if any(_digest(image) not in self._at for image in images):
+            return "an image of this run is not in it; the data has changed, make the bundle again"
+        if self.told["task"] == "segmentation" and (highest := int(self.answers.max())) >= classes:
+            return f"its masks hold class {highest}, and there are classes 0 to {classes - 1}; run the bundle again"
         return None
 
     def _key(self, role: str) -> dict[str, Any]:
@@ -203,9 +202,21 @@ class Replay:
 
     def answer(self, image: np.ndarray) -> np.ndarray:
         """The answer to one (H, W, 3) image."""
-        digest = hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
+        digest = _digest(image)
         if digest not in self._at:
             raise EngineError(
                 f"{self.path}: an image of this run is not in it; the data has changed, make the bundle again"
             )
         return self.answers[self._at[digest]]
+
+
+def _digest(image: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
+
+
+def _shape(graph: Path) -> tuple[int, ...]:
+    """Of a graph's first output; 0 where an axis has no fixed size."""
+    import onnx
+
+    first = onnx.load(str(graph), load_external_data=False).graph.output[0]
+    return tuple(d.dim_value for d in first.type.tensor_type.shape.dim)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.errors import EdgepruneError
-from edgeprune.files import hash_obj
+from edgeprune.files import hash_obj, parse_json
 from edgeprune.profile.probes import Key
 from edgeprune.runtime.signature import Signature
 
@@ -33,6 +33,11 @@ CREATE TABLE IF NOT EXISTS engines (
     ms REAL NOT NULL, dense_ms REAL NOT NULL, predicted_ms REAL, taken REAL NOT NULL,
     PRIMARY KEY (device, backend, precision, network, widths)) WITHOUT ROWID;
 """
+# of operators' rows: SQLite keeps text and anything else in any column, and a row that is not sound is measured again
+_SOUND = (
+    "typeof(ms) = 'real' AND ms >= 0 AND ms < 1e7 AND typeof(inputs) = 'integer' AND inputs >= 0 "
+    "AND typeof(outputs) = 'integer' AND outputs >= 0"
+)
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,8 @@ class Table:
         found: dict[Key, float] = {}
         for s in signatures:
             rows = self._rows(
-                "SELECT inputs, outputs, ms FROM operators WHERE device=? AND backend=? AND precision=? AND signature=?",
+                "SELECT inputs, outputs, ms FROM operators WHERE device=? AND backend=? AND precision=? AND signature=?"
+                f" AND {_SOUND}",
                 where.device, where.backend, where.precision, s.key,
             )  # fmt: skip
             found |= {Key(s, inputs, outputs): ms for inputs, outputs, ms in rows}
@@ -153,22 +159,34 @@ class Table:
         names = ("backend", "precision", "network", "ms", "dense_ms", "predicted_ms", "fingerprint")
         rows = self._rows(
             f"SELECT {', '.join('e.' + n for n in names[:-1])}, d.fingerprint FROM engines e "
-            "LEFT JOIN devices d ON d.device = e.device ORDER BY e.taken"
+            "LEFT JOIN devices d ON d.device = e.device WHERE typeof(ms) = 'real' AND ms > 0 AND ms < 1e7 "
+            "AND typeof(dense_ms) = 'real' AND dense_ms > 0 AND dense_ms < 1e7 "
+            "AND (predicted_ms IS NULL OR typeof(predicted_ms) = 'real' AND abs(predicted_ms) < 1e7) ORDER BY e.taken"
         )
-        return [dict(zip(names, (*r[:-1], json.loads(r[-1] or "{}")), strict=True)) for r in rows]
+        return [dict(zip(names, (*r[:-1], _fingerprint(r[-1])), strict=True)) for r in rows]
 
     def known(self) -> list[dict[str, Any]]:
         """What is in the file: one row a device, backend, precision and signature, with its number of measurements."""
         rows = self._rows(
             "SELECT d.fingerprint, o.backend, o.precision, o.signature, COUNT(*), o.device FROM operators o "
-            "JOIN devices d ON d.device = o.device GROUP BY o.device, o.backend, o.precision, o.signature"
+            f"JOIN devices d ON d.device = o.device WHERE {_SOUND} GROUP BY o.device, o.backend, o.precision, o.signature"
         )
         names = ("fingerprint", "backend", "precision", "signature", "count", "device")
-        return [dict(zip(names, (json.loads(r[0]), *r[1:]), strict=True)) for r in rows]
+        return [dict(zip(names, (_fingerprint(r[0]), *r[1:]), strict=True)) for r in rows]
 
     def curve(self, row: dict[str, Any]) -> list[tuple[int, int, float]]:
         """(inputs, outputs, ms) of one row of `known`."""
         return self._rows(
-            "SELECT inputs, outputs, ms FROM operators WHERE device=? AND backend=? AND precision=? AND signature=?",
+            "SELECT inputs, outputs, ms FROM operators WHERE device=? AND backend=? AND precision=? AND signature=?"
+            f" AND {_SOUND}",
             row["device"], row["backend"], row["precision"], row["signature"],
         )  # fmt: skip
+
+
+def _fingerprint(text: Any) -> dict[str, Any]:
+    """What a device said of itself; {} where the row does not hold that."""
+    try:
+        found = parse_json(str(text).encode())
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

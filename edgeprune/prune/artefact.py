@@ -66,7 +66,7 @@ def load_pruned(folder: str | Path, factory: str | None = None) -> nn.Module:
             raise KeyError("output")
         dense = models.build(network.get("network"), network.get("args", {}), named, network["classes"], output)
         return restore(dense, plan, home / "weights.safetensors")
-    except (IndexError, KeyError, AttributeError, RuntimeError, TypeError) as error:  # a plan that was changed by hand
+    except (IndexError, KeyError, AttributeError, RuntimeError, TypeError, ValueError) as error:  # changed by hand
         raise SurgeryError(
             f"{home / 'plan.json'}: does not fit its network ({type(error).__name__}: {first_line(error)}); make it again"
         ) from error

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import nn
 
+from edgeprune.documents import first_fault
 from edgeprune.errors import SurgeryError
 from edgeprune.files import read_json, write_json
 from edgeprune.models.state import tensors_of
@@ -17,6 +20,15 @@ from edgeprune.prune.blocks import may_vanish
 from edgeprune.prune.channels import ChannelGraph
 
 SCHEMA = 1
+
+
+def _ascending(kept: list[int]) -> list[int]:
+    if any(b <= a for a, b in pairwise(kept)):
+        raise ValueError("must be in ascending order, each once")
+    return kept
+
+
+Kept = Annotated[list[Annotated[int, Field(ge=0)]], AfterValidator(_ascending)]
 
 
 @dataclass(frozen=True)
@@ -118,17 +130,56 @@ def save_plan(path: Path, plan: Plan, network: dict[str, Any]) -> None:
     )
 
 
+class _Group(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    channels: Annotated[int, Field(ge=1)]
+    keep: Kept
+
+    @model_validator(mode="after")
+    def among_its_channels(self) -> _Group:
+        if self.keep and self.keep[-1] >= self.channels:
+            raise ValueError(f"keep names channel {self.keep[-1]} of {self.channels}")
+        return self
+
+
+class _Network(BaseModel):
+    """`models.build`'s arguments."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    network: str | None = None
+    factory: str | None = None
+    args: dict[str, Any] = {}
+    classes: Annotated[int, Field(ge=1, le=65_536)] = 1
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    version: Annotated[Literal[1], Field(alias="schema")]
+    network: _Network
+    source: str
+    groups: dict[str, _Group]
+    tensors: dict[str, dict[Annotated[str, Field(pattern=r"^[0-9]$")], Kept]]
+
+
 def read_plan(path: Path) -> tuple[Plan, dict[str, Any]]:
-    """The plan and the network's description."""
+    """The plan and the network's description.
+
+    Raises:
+        SurgeryError: it is not a plan; says what of it is not.
+    """
     doc = read_json(path)
     try:
-        groups = doc["groups"]
-        plan = Plan(
-            {n: list(g["keep"]) for n, g in groups.items()},
-            {n: int(g["channels"]) for n, g in groups.items()},
-            {t: {int(a): list(k) for a, k in axes.items()} for t, axes in doc["tensors"].items()},
-            str(doc["source"]),
-        )
-        return plan, dict(doc["network"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise SurgeryError(f"{path}: not a plan of schema {SCHEMA} ({error}); make it again") from error
+        told = _Document.model_validate(doc)
+    except ValidationError as error:
+        raise SurgeryError(f"{path}: not a plan of schema {SCHEMA} ({first_fault(error)}); make it again") from error
+    groups = told.groups
+    plan = Plan(
+        {n: g.keep for n, g in groups.items()},
+        {n: g.channels for n, g in groups.items()},
+        {t: {int(a): k for a, k in axes.items()} for t, axes in told.tensors.items()},
+        told.source,
+    )
+    return plan, dict(doc["network"])

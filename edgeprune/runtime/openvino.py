@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -17,10 +16,6 @@ from edgeprune.runtime.engine import Layer, enough, middle, noise, one_by_one
 from edgeprune.runtime.quiet import undisturbed, waited
 
 _FLOATS = {"f32": "f32", "f16": "f16", "bf16": "bf16", "int8": "f32"}  # what int8 graphs use between quantised layers
-
-# OpenVINO's converter and NNCF tell Intel by way of Google what graphs they are given, without asking; both keep quiet where
-# this package cannot be imported
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 @cache

@@ -147,7 +147,8 @@ class RtxEngine:
 
     def __init__(self, built: Built, onnx: Path) -> None:
         self.path, self.backend, self.precision = built.path, built.backend, built.precision
-        if read_json(built.path.with_name("engine.json"))["key"] != _key(onnx, built.device, built.path):
+        about = read_json(built.path.with_name("engine.json"))
+        if not isinstance(about, dict) or about.get("key") != _key(onnx, built.device, built.path):
             raise EngineError(
                 f"{built.path} was changed, or built of another graph, for another GPU, by another version"
             )

@@ -11,7 +11,6 @@ import numpy as np
 from accelerate import PartialState
 
 from edgeprune.errors import BudgetError
-from edgeprune.files import write_json
 from edgeprune.prune import cost
 from edgeprune.prune.allocate import allocate as by_rank
 from edgeprune.prune.cost import Term, Widths, total
@@ -93,7 +92,7 @@ def settle(
     loss = recovery.contest(run, cutter.to(PartialState().device), contestants, steps)
     best = _winner(loss, contestants)
     run.kept["contest"] = {"steps": steps, "winner": best, "loss": loss}
-    write_json(path, {"key": key, "contest": run.kept["contest"], "widths": contestants[best]})
+    notes.keep(path, {"key": key, "contest": run.kept["contest"], "widths": contestants[best]})
     run.console.print(
         f"contest of {len(loss)} ways to share the budget out, {steps} steps each: {best} wins ("
         + ", ".join(f"{n} {v:.4f}" for n, v in sorted(loss.items(), key=lambda item: item[1]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from edgeprune.files import write_json
 from edgeprune.profile.predict import Predictor
 from edgeprune.prune.cost import Widths
 from edgeprune.prune.cutter import Cutter
@@ -76,4 +75,4 @@ class History:
 
     def _write(self, tried: list[Tried], chosen: Tried | None, more: dict[str, Any]) -> None:
         rows = [asdict(t) | {"met": t.met, "used": t.used, "chosen": t is chosen} for t in tried]
-        write_json(self._path, {"limit": self._limit, "engines": rows} | more)
+        notes.keep(self._path, {"limit": self._limit, "engines": rows} | more)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.errors import EdgepruneError
-from edgeprune.files import hash_obj, read_json
+from edgeprune.files import hash_obj, read_json, seal, sealed, write_json
 from edgeprune.prune.cutter import Cutter
 from edgeprune.stages.run import Run
 from edgeprune.train.loop import fingerprint
@@ -39,10 +39,15 @@ def belong(path: Path, stage_key: str) -> bool:
     return isinstance(key, str) and key.split(" ")[0] == stage_key
 
 
+def keep(path: Path, content: dict[str, Any]) -> None:
+    """Write notes, sealed: a changed digit in them would be taken for a measurement."""
+    write_json(path, seal(content))
+
+
 def told(path: Path, key: str) -> dict[str, Any]:
-    """The notes in a file if they carry `key`; {} where they are of something else, damaged or not there."""
+    """The notes in a file if they carry `key`; {} where they are of something else, damaged, changed or not there."""
     try:
         content = read_json(path)
     except EdgepruneError:
         return {}
-    return content if isinstance(content, dict) and content.get("key") == key else {}
+    return content if sealed(content) and content.get("key") == key else {}

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from torch import nn
 
-from edgeprune.files import write_json
 from edgeprune.progress import Progress
 from edgeprune.prune import worth
 from edgeprune.prune.blocks import Blocks
@@ -181,4 +180,4 @@ class _Notes:
 
     def tell(self, widths: dict[str, Widths] | None) -> None:
         """Write the notes, with what else there is to say."""
-        write_json(self._path, {"key": self._key, "loss": self.loss, **({"widths": widths} if widths else {})})
+        notes.keep(self._path, {"key": self._key, "loss": self.loss, **({"widths": widths} if widths else {})})

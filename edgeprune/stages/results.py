@@ -6,14 +6,14 @@ that is not mounted, a disk that is full) leaves what was there, so that nothing
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from edgeprune.files import sha256, write_json
+from edgeprune.errors import EdgepruneError
+from edgeprune.files import read_json, seal, sealed, sha256, write_json
 from edgeprune.stages import notes
 
 _ASIDE, _BEGAN = ".aside", ".began"  # in a stage's folder
@@ -64,12 +64,11 @@ def bring_back(home: Path) -> None:
 
 def spent_before(home: Path, key: str) -> float:
     """Seconds that killed attempts at the very same stage took, up to the last file that each left; starts a new attempt."""
-    told = {"key": "", "began": 0.0, "before": 0.0}
-    with suppress(OSError, ValueError):
-        told = json.loads((home / _BEGAN).read_text())
-    before = 0.0
-    if told.get("key") == key:
+    before, told = 0.0, None
+    with suppress(EdgepruneError):
+        told = read_json(home / _BEGAN)
+    if sealed(told) and told["key"] == key:
         left = [p.stat().st_mtime for p in home.rglob("*") if p.is_file() and p.name != _BEGAN]
         before = told["before"] + max(0.0, max(left, default=0.0) - told["began"])
-    write_json(home / _BEGAN, {"key": key, "began": time.time(), "before": before})
+    write_json(home / _BEGAN, seal({"key": key, "began": time.time(), "before": before}))
     return before

@@ -1,15 +1,14 @@
 """What the host makes of an agent's answers, with a link that answers at once."""
 
-import json
-import zipfile
-
 import numpy as np
 import pytest
 
 from edgeprune.devices import Agent, Replay, agent
 from edgeprune.target import Target
+from tests.devices import brought
 
 THROTTLED = ["oc3: 2 over-current or under-voltage events"]
+
 TARGET = {"name": "board", "title": "board", "backend": "tensorrt", "precision": "f32", "precisions": ["f32"]}
 
 
@@ -50,17 +49,8 @@ def test_a_device_that_was_slowed_down_says_so_with_its_pairs(capsys, throttled)
 
 
 def test_a_result_that_was_brought_says_so_too(tmp_path, capsys):
-    row = {"times_ms": [2.0, 2.0], "warmup": 12, "steady": True}
-    told = dict.fromkeys(("graphs", "engines", "device", "boundaries"), {}) | {
-        "schema": 3, "ran_on": {"device": "GPU", "dla": None, "threads": 0}, "target": "board", "task": "segmentation", "backend": "tensorrt 10.3.0", "image_sums": [], "layers": None,
-        "precision_asked": "f32", "precision_found": "f32", "dense_precision_found": "f32", "latency": row, "dense_latency": row,
-        "during": {"throttled": THROTTLED, "disturbed": 0},
-    }  # fmt: skip
-    told["device"] = {"board": "a board"}
-    with zipfile.ZipFile(tmp_path / "result.zip", "w") as whole:
-        whole.writestr("result.json", json.dumps(told))
-        with whole.open("answers.npy", "w") as answers:
-            np.save(answers, np.zeros((0, 2, 2), np.uint8))
+    told = brought.whole()
+    brought.write(tmp_path / "result.zip", told | {"during": told["during"] | {"throttled": THROTTLED}})
     replay = Replay(Target.model_validate(TARGET), tmp_path / "result.zip")
     engines = [replay.build(tmp_path / f"{role}.onnx", tmp_path, "f32") for role in ("dense", "pruned")]
     pairs = replay.pairs(*engines, np.zeros((1, 2, 2, 3), np.uint8), 2)

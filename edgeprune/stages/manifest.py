@@ -1,0 +1,52 @@
+"""`manifest.json` of a run's folder: what each finished stage was made of, and what it found.
+
+Every record is sealed over all of it, so its facts are as safe from a changed digit as its files are by their hashes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgeprune.errors import EdgepruneError
+from edgeprune.files import read_json, seal, sealed, write_json
+
+NAME, SCHEMA = "manifest.json", 2  # 1 had no seals
+
+
+def records(folder: Path) -> dict[str, Any]:
+    """Stage -> its record as it stands, changed or not.
+
+    Raises:
+        EdgepruneError: the file is no manifest.
+    """
+    path = folder / NAME
+    if not path.exists():
+        return {}
+    content = read_json(path)
+    stages = content.get("stages") if isinstance(content, dict) else None
+    if not isinstance(stages, dict):
+        raise EdgepruneError(
+            f"{path}: holds no stages of a run; delete it and run again: every stage is then done again"
+        )
+    return stages
+
+
+def record(folder: Path, stage: str) -> dict[str, Any] | None:
+    """{"key", "recipe", "seconds", "versions", "facts", "files", "asked"?} of a finished stage; None where there is none, or not as it
+    was written."""
+    found = records(folder).get(stage)
+    return found if sealed(found) else None
+
+
+def changed(folder: Path, stage: str) -> str | None:
+    """Why the record that stands there is not believed; None where it is, or there is none."""
+    found = records(folder).get(stage)
+    if found is None or sealed(found):
+        return None
+    return f"{folder / NAME}: the record of stage {stage} was changed, or written by an earlier version"
+
+
+def keep(folder: Path, stage: str, found: dict[str, Any]) -> None:
+    """Write a stage's record; the others stay as they are."""
+    write_json(folder / NAME, {"schema": SCHEMA, "stages": records(folder) | {stage: seal(found)}})
