@@ -16,12 +16,10 @@ from edgeprune import interrupt, progress
 from edgeprune.documents import M, first_fault
 from edgeprune.errors import DeviceError, EngineError, UsageError
 from edgeprune.files import read_json
+from edgeprune.options import HostOpt
 from edgeprune.shipped import shipped
 from edgeprune.target import Target, load_target
 
-HostOpt = Annotated[
-    str | None, typer.Option("--host", help="ssh address of the device (user@board); default: the target's own")
-]
 SignersOpt = Annotated[
     Path | None, typer.Option(help="file of allowed signers; a bundle that none of them signed is refused")
 ]

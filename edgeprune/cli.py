@@ -13,9 +13,9 @@ from rich.table import Table
 
 import edgeprune
 from edgeprune import boards, datasets, interrupt, planning, progress
-from edgeprune.boards import HostOpt
 from edgeprune.documents import shown
 from edgeprune.errors import EdgepruneError, UsageError, first_line
+from edgeprune.options import HostOpt, RecipeArg, RunsOpt, SetOpt, TargetOpt
 from edgeprune.recipe import Recipe, check_files, load_recipe
 from edgeprune.shipped import shipped
 from edgeprune.target import Target, load_target
@@ -27,10 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-RecipeArg = Annotated[str, typer.Argument(help="a shipped recipe's name, or the path of a .yaml file")]
-TargetOpt = Annotated[str, typer.Option("--target", "-t", help="a shipped target's name, or the path of a .yaml file")]
-SetOpt = Annotated[list[str], typer.Option("--set", "-s", help="change a key: --set budget.macs=0.3x; may stand often")]
-RunsOpt = Annotated[Path, typer.Option(help="where the runs' folders lie")]
 
 
 @app.command()
@@ -152,55 +148,6 @@ def _seeds(text: str) -> list[int]:
 
 
 @app.command()
-def profile(
-    target: TargetOpt = "cpu",
-    recipe: Annotated[
-        str | None, typer.Option("--recipe", "-r", help="measure what this recipe's network needs")
-    ] = None,
-    set: SetOpt = [],  # noqa: B006
-    host: HostOpt = None,
-    table: Annotated[
-        Path | None, typer.Option(help="the table's file; default: latency.sqlite in the user's cache")
-    ] = None,
-    show: Annotated[bool, typer.Option("--show", help="write the staircases of the table to a page")] = False,
-    out: Annotated[Path, typer.Option(help="the page that --show writes")] = Path("latency-table.html"),
-) -> None:
-    """Measure the operators of a network on the device, into the table that all latency budgets use.
-
-    Runs do this by themselves; here it can be done beforehand. What is in the table is not measured again.
-
-    edgeprune profile --recipe quickstart --target cpu
-    edgeprune profile --show
-    """
-    if table is not None:
-        os.environ["EDGEPRUNE_TABLE"] = str(table)
-    if recipe is None and not show:
-        raise UsageError("profile: give --recipe (whose network to measure), or --show (what has been measured)")
-    if recipe is not None:
-        parsed, device = _checked(recipe, target, set, host, trains_here=False)
-        from edgeprune.stages import profile as profiling
-        from edgeprune.stages.run import Run
-
-        interrupt.raise_again()
-        profiling.fill(Run(parsed, device, Path("."), progress.console()))
-    if show:
-        from edgeprune.deploy import staircases
-        from edgeprune.files import write_atomic
-        from edgeprune.profile.table import Table as LatencyTable
-
-        kept = LatencyTable()
-        rows = kept.known()
-        if not rows:
-            raise UsageError(
-                f"profile --show: {kept.path} is empty; measure first: edgeprune profile --recipe quickstart"
-            )
-        curves = [kept.curve(row) for row in rows]
-        write_atomic(out, staircases.page(str(kept.path), rows, curves, kept.engines()))
-        said = f"{sum(row['count'] for row in rows)} operators of {len(rows)} signatures: {out}"
-        progress.console().print(said, markup=False, soft_wrap=True)
-
-
-@app.command()
 def check(recipe: RecipeArg, target: TargetOpt = "cpu", set: SetOpt = []) -> None:  # noqa: B006
     """Check a recipe against a target without running anything, and print it with all defaults."""
     import yaml
@@ -265,13 +212,13 @@ def _checked(
     return parsed, device
 
 
-def _to_plan(recipe: str, target: str, settings: list[str], host: str | None) -> tuple[Recipe, Target]:
+def _to_measure(recipe: str, target: str, settings: list[str], host: str | None) -> tuple[Recipe, Target]:
     found = _checked(recipe, target, settings, host, trains_here=False)
     interrupt.raise_again()
     return found
 
 
-planning.add_to(app, _to_plan)
+planning.add_to(app, _to_measure)
 
 
 def one_line(error: Exception) -> str:

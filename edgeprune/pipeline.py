@@ -26,7 +26,6 @@ from rich.markup import escape
 
 import edgeprune
 from edgeprune import progress
-from edgeprune.devices import device_of
 from edgeprune.errors import BudgetError, DeviceError, EngineError
 from edgeprune.files import hash_obj, lock, sha256, write_json
 from edgeprune.progress import doing
@@ -47,16 +46,11 @@ from edgeprune.stages import (
     results,
     verify,
 )  # fmt: skip
-from edgeprune.stages.inputs import inputs
+from edgeprune.stages.inputs import inputs, of_target, plain
 from edgeprune.stages.run import Run
 from edgeprune.stages.variant import another_variant
 from edgeprune.target import Target
 from edgeprune.tasks import METRICS
-
-# of a target: not what the device is
-_WAY_THERE = {"host", "ssh", "python", "build_seconds", "run_seconds", "cool_below_c"}
-
-_NO_MATTER = {"workers", "checkpoint_every", "val_every"}  # of a recipe: how it is run, and how closely watched
 
 
 @dataclass(frozen=True)
@@ -215,14 +209,6 @@ def _standing(job: Run, stage: Stage) -> str:
     raise EngineError(f"{job.folder}: stage {stage.name}: {wrong}; edgeprune run makes it again, and a new bundle")
 
 
-def outside(recipe: Recipe, target: Target) -> list[Any]:
-    """What a run hangs on besides its recipe: the program, the target, the device as it is now (None where it is out of reach) and
-    its backend's version, the checkpoint, the data, the network's code."""
-    on = device_of(target)
-    asked = [on.version(), on.identity()] if on.why_not() is None else None
-    return [edgeprune.__version__, target.model_dump(mode="json", exclude=_WAY_THERE), asked, inputs(recipe)]
-
-
 def _first_key(job: Run, processes: int) -> str:
     """Hash of all that every stage hangs on. (Not the target: the dense network is the same for all.)"""
     with doing("hashing the checkpoint and the data", job.console):
@@ -234,13 +220,13 @@ def _stage_key(job: Run, stage: Stage, key: str) -> str:
     if stage.brought and (job.folder / stage.brought).exists():
         parts[stage.brought] = sha256(job.folder / stage.brought)
     if stage.asks:
-        parts["target"] = job.target.model_dump(mode="json", exclude=_WAY_THERE)
+        parts["target"] = of_target(job.target)
     return hash_obj([key, stage.name, parts, {name: version(name) for name in stage.packages}])
 
 
 def _parts(job: Run, stage: Stage) -> dict[str, Any]:
     """The keys of the recipe that a stage hangs on."""
-    return {name: _plain(attrgetter(name)(job.recipe)) for name in (*stage.depends, *stage.also(job.recipe))}
+    return {name: plain(attrgetter(name)(job.recipe)) for name in (*stage.depends, *stage.also(job.recipe))}
 
 
 def _asking_key(job: Run, stage: Stage, key: str) -> str:
@@ -260,15 +246,6 @@ def _follow(job: Run, stage: Stage) -> None:
     """A helping process: take part in the main one's training, or take over what it found done before."""
     known, job.key = broadcast_object_list([None, ""])
     job.facts[stage.name] = stage.work(job) if known is None else known
-
-
-def _plain(part: Any) -> Any:
-    """As JSON, without the keys that no result hangs on."""
-    if hasattr(part, "model_dump"):
-        part = part.model_dump(mode="json")
-    if isinstance(part, list):
-        return [_plain(p) for p in part]
-    return {k: _plain(v) for k, v in part.items() if k not in _NO_MATTER} if isinstance(part, dict) else part
 
 
 def _do(job: Run, stage: Stage, key: str) -> dict[str, str]:

@@ -1,7 +1,8 @@
-"""The command `plan`: what a recipe can cut and which budgets are in reach, before anything is trained."""
+"""The commands `plan` and `profile`: what a device takes for a network, before anything is trained."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from edgeprune import progress
-from edgeprune.boards import HostOpt
-from edgeprune.errors import RecipeError
+from edgeprune.errors import RecipeError, UsageError
+from edgeprune.options import HostOpt, RecipeArg, SetOpt, TargetOpt
 from edgeprune.recipe import Recipe
 from edgeprune.recipe.units import amount
 from edgeprune.target import Target
@@ -19,15 +20,13 @@ Checked = Callable[[str, str, list[str], str | None], tuple[Recipe, Target]]
 
 
 def add_to(app: typer.Typer, checked: Checked) -> None:
-    """Make it a command of the program; `checked` reads a recipe and a target and refuses what does not fit."""
+    """Make them commands of the program; `checked` reads a recipe and a target and refuses what does not fit."""
 
     @app.command()
     def plan(
-        recipe: Annotated[str, typer.Argument(help="a shipped recipe's name, or the path of a .yaml file")],
-        target: Annotated[
-            str, typer.Option("--target", "-t", help="a shipped target's name, or the path of a .yaml file")
-        ] = "cpu",
-        set: Annotated[list[str], typer.Option("--set", "-s", help="change a key; may stand often")] = [],  # noqa: B006
+        recipe: RecipeArg,
+        target: TargetOpt = "cpu",
+        set: SetOpt = [],  # noqa: B006
         host: HostOpt = None,
     ) -> None:
         """Say what can be cut, what the dense engine takes, and which budgets are in reach. Takes seconds.
@@ -41,6 +40,36 @@ def add_to(app: typer.Typer, checked: Checked) -> None:
         edgeprune plan deeplabv3_sirfp --target jetson --host user@board --set data.root=/data/cityscapes
         """
         show(*checked(recipe, target, set, host))
+
+    @app.command()
+    def profile(
+        target: TargetOpt = "cpu",
+        recipe: Annotated[
+            str | None, typer.Option("--recipe", "-r", help="measure what this recipe's network needs")
+        ] = None,
+        set: SetOpt = [],  # noqa: B006
+        host: HostOpt = None,
+        table: Annotated[
+            Path | None, typer.Option(help="the table's file; default: latency.sqlite in the user's cache")
+        ] = None,
+        show: Annotated[bool, typer.Option("--show", help="write the staircases of the table to a page")] = False,
+        out: Annotated[Path, typer.Option(help="the page that --show writes")] = Path("latency-table.html"),
+    ) -> None:
+        """Measure the operators of a network on the device, into the table that all latency budgets use.
+
+        Runs do this by themselves; here it can be done beforehand. What is in the table is not measured again.
+
+        edgeprune profile --recipe quickstart --target cpu
+        edgeprune profile --show
+        """
+        if table is not None:
+            os.environ["EDGEPRUNE_TABLE"] = str(table)
+        if recipe is None and not show:
+            raise UsageError("profile: give --recipe (whose network to measure), or --show (what has been measured)")
+        if recipe is not None:
+            _fill(*checked(recipe, target, set, host))
+        if show:
+            _page(out)
 
 
 def show(recipe: Recipe, target: Target) -> None:
@@ -109,3 +138,30 @@ def _row(found: Any) -> str:
         line = f"{name}: {whole} dense, {least} at the narrowest"
     line += f" ({found.least / found.dense:.2f}x)"
     return line + (f", {amount(kind, found.bare)} without any block that may vanish" if found.bare is not None else "")
+
+
+def _fill(recipe: Recipe, target: Target) -> None:
+    from edgeprune.stages import profile
+    from edgeprune.stages.run import Run
+
+    profile.fill(Run(recipe, target, Path("."), progress.console()))
+
+
+def _page(out: Path) -> None:
+    """Write the page of the table's staircases.
+
+    Raises:
+        UsageError: the table is empty.
+    """
+    from edgeprune.deploy import staircases
+    from edgeprune.files import write_atomic
+    from edgeprune.profile.table import Table
+
+    kept = Table()
+    rows = kept.known()
+    if not rows:
+        raise UsageError(f"profile --show: {kept.path} is empty; measure first: edgeprune profile --recipe quickstart")
+    curves = [kept.curve(row) for row in rows]
+    write_atomic(out, staircases.page(str(kept.path), rows, curves, kept.engines()))
+    said = f"{sum(row['count'] for row in rows)} operators of {len(rows)} signatures: {out}"
+    progress.console().print(said, markup=False, soft_wrap=True)

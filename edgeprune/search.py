@@ -30,6 +30,7 @@ from edgeprune.documents import hint, shown, told
 from edgeprune.errors import DeviceError, RecipeError, RunLockedError, first_line, in_a_line
 from edgeprune.files import SEAL, hash_obj, lock, read_json, seal, sealed, write_atomic, write_json
 from edgeprune.recipe import Budget, Recipe
+from edgeprune.stages import inputs
 from edgeprune.target import Target
 
 
@@ -93,7 +94,7 @@ def search(
     home = runs_dir / f"{recipe.name}@{target.name}-search"
     study = _study(storage, home, f"{recipe.name}@{target.name}")
     weights = _dense(recipe, target, runs_dir, console)
-    outside = pipeline.outside(recipe, target)
+    outside = inputs.outside(recipe, target)
     keys = {name: hash_obj([made.model_dump(mode="json"), outside]) for name, made in wanted.items()}
     _enqueue(study, keys, runs_dir, target, console)
     while (trial := _next(study, wanted)) is not None:

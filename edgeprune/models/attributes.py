@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from torch import nn
 
 from edgeprune.errors import ModelError
-from edgeprune.models.state import modes_kept
+from edgeprune.models.modes import modes_kept
 
 # of `nn.Module`, what PyTorch, its exporter or this package calls on a network
 _METHODS = (

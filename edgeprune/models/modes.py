@@ -9,17 +9,24 @@ from torch import nn
 
 
 @contextlib.contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """In here `net` is in evaluation mode; behind it every module is in the mode in which it was.
+def modes_kept(net: nn.Module) -> Iterator[None]:
+    """In here modes may change; afterwards every module is in its mode of before.
 
     By the network's own `train()` first, which may do more than set the mode, and then module by module: some may have been kept in
     evaluation by whoever built them.
     """
     training, modes = net.training, [(m, m.training) for m in net.modules()]
-    net.eval()
     try:
         yield
     finally:
         net.train(training)
         for module, mode in modes:
             module.training = mode
+
+
+@contextlib.contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """In here `net` is in evaluation mode; afterwards every module is in its mode of before."""
+    with modes_kept(net):
+        net.eval()
+        yield

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
+from edgeprune.models.modes import modes_kept
+
 EXTRA = "_extra_state"  # PyTorch's suffix of what `get_extra_state` gives, which need not be a tensor
 
 
@@ -39,18 +41,6 @@ def load_weights(net: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
     if odd:
         kind = "missing" if odd[0] in missing else "not of this network"
         raise RuntimeError(f"{len(odd)} tensors do not match, the first is {odd[0]} ({kind})")
-
-
-@contextlib.contextmanager
-def modes_kept(net: nn.Module) -> Iterator[None]:
-    """In here modes may change; afterwards every module is in its mode of before."""
-    modes = {module: module.training for module in net.modules()}
-    try:
-        yield
-    finally:
-        net.train(modes[net])
-        for module, mode in modes.items():
-            module.training = mode
 
 
 @contextlib.contextmanager

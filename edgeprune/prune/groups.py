@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_unflatten
 
 from edgeprune.errors import SurgeryError, first_line
 from edgeprune.models import logits_of
+from edgeprune.models.modes import evaluating
 from edgeprune.progress import doing
 from edgeprune.prune.assemble import assemble, out_axis
 from edgeprune.prune.channels import ChannelGraph, Group, Member, UnionFind
@@ -151,18 +152,14 @@ def find_groups(
         SurgeryError: the network cannot be captured.
     """
     inputs = (example,) if isinstance(example, torch.Tensor) else tuple(example)
-    modes = {name: m.training for name, m in net.named_modules()}
     try:
-        program = torch.export.export(net.eval(), inputs, strict=False)
+        with evaluating(net):
+            program = torch.export.export(net, inputs, strict=False)
     except Exception as error:
         raise SurgeryError(
             f"network {type(net).__name__}: torch.export cannot capture it ({first_line(error)[:200]}); "
             "its forward must not branch on tensor values"
         ) from error
-    finally:
-        for name, m in net.named_modules():
-            m.training = modes[name]
-
     signature = program.graph_signature
     names = {
         **signature.inputs_to_parameters,

@@ -28,8 +28,8 @@ from edgeprune.errors import SurgeryError, few, first_line
 from edgeprune.progress import doing
 from edgeprune.prune.blocks import Blocks, find_blocks
 from edgeprune.prune.channels import ChannelGraph
-from edgeprune.prune.modes import Doubled
-from edgeprune.prune.modes import EdgePads as _EdgePads
+from edgeprune.prune.exact import Doubled
+from edgeprune.prune.exact import EdgePads as _EdgePads
 from edgeprune.prune.plan import Plan, make_plan
 from edgeprune.prune.readings import UNLIKE, Example
 from edgeprune.prune.surgery import fold_constants, shrink, unread

@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from edgeprune.models.modes import evaluating
 from edgeprune.prune.channels import ChannelGraph
-from edgeprune.prune.modes import EdgePads
+from edgeprune.prune.exact import EdgePads
 
 Example = torch.Tensor | tuple[torch.Tensor, ...]  # what a network is run on
 # contrast and brightness of the noise images that constants are judged on
