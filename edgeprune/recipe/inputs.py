@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from edgeprune.recipe.base import Count, Section, Side, Size
 
-Numbers = tuple[float, float, float]  # of red, green and blue
+Numbers = Annotated[tuple[float, float, float], Field(strict=False)]  # of red, green and blue; YAML gives lists
 
 
 def _colours(value: Numbers) -> Numbers:
@@ -18,7 +18,7 @@ def _colours(value: Numbers) -> Numbers:
     return value
 
 
-Colours = Annotated[Numbers, Field(strict=False), AfterValidator(_colours)]
+Colours = Annotated[Numbers, AfterValidator(_colours)]
 DRAWN = ("streets", "objects", "street_boxes")  # data sets that are drawn at data.size
 
 
