@@ -27,7 +27,7 @@ from rich.markup import escape
 import edgeprune
 from edgeprune import progress
 from edgeprune.errors import BudgetError, DeviceError, EngineError
-from edgeprune.files import hash_obj, lock, sha256, write_json
+from edgeprune.files import hash_obj, lock, read_json, sha256, write_json
 from edgeprune.progress import doing
 from edgeprune.recipe import Recipe
 from edgeprune.runtime import BACKENDS
@@ -35,6 +35,7 @@ from edgeprune.stages import (
     brought,
     bundle,
     deploy,
+    environment,
     finetune,
     load,
     manifest,
@@ -46,7 +47,7 @@ from edgeprune.stages import (
     results,
     verify,
 )  # fmt: skip
-from edgeprune.stages.inputs import inputs, of_target, plain
+from edgeprune.stages.inputs import inputs, known_then, of_target, plain
 from edgeprune.stages.run import Run
 from edgeprune.stages.variant import another_variant
 from edgeprune.target import Target
@@ -120,19 +121,22 @@ def run(
         return 0
     if target.backend == "inductor" and (missing := BACKENDS["inductor"].why_not(target.device)):
         raise DeviceError(f"{target.name}: {missing}; its engines are code, compiled and run on one machine")
+    if not as_it_stands:
+        environment.check(job)
     with lock(folder):
         if not as_it_stands and (told := another_variant(folder, recipe)):
             console.print(told, style="yellow", markup=False, highlight=False, soft_wrap=True)
-        if result:
-            brought.check(job, result)
         key = _first_key(job, team.num_processes)
         if not as_it_stands:
             _told_early(job)
         made = len(list(takewhile(lambda s: not s.brought, STAGES))) if as_it_stands else 0
         for stage in STAGES[:made]:
             key = _standing(job, stage)
-        write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
-        write_json(folder / "target.json", target.model_dump(mode="json"))
+        if result:
+            brought.check(job, result)
+        if not as_it_stands:  # else what lies there is what the stages were done by
+            write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
+            write_json(folder / "target.json", target.model_dump(mode="json"))
         with brought.kept(job, result) if result else nullcontext():
             for stage in STAGES[made:]:
                 key = _one(job, stage, key)
@@ -195,15 +199,24 @@ def _standing(job: Run, stage: Stage) -> str:
     Raises:
         EngineError: it was not done by this recipe, or something of it is missing.
     """
-    home, record = job.folder / stage.name, manifest.record(job.folder, stage.name)
+    home, record, parts = job.folder / stage.name, manifest.record(job.folder, stage.name), _parts(job, stage)
     results.bring_back(home)
+    old = manifest.earlier(job.folder, stage.name) if record is None else None
+    if old:
+        record, parts = old, known_then(parts, read_json(job.folder / "recipe.json"))
     if record is None:
         wrong = manifest.changed(job.folder, stage.name) or "has not been done"
     elif damaged := results.damaged(job.folder, record["files"]):
         wrong = f"{damaged} is missing or damaged"
-    elif record["recipe"] != hash_obj(_parts(job, stage)):
+    elif record["recipe"] != hash_obj(parts):
         wrong = "was done with other keys of the recipe"
     else:
+        if old:
+            job.console.print(
+                f"stage {stage.name}: its record is of an earlier version, without a seal; its files are whole, its facts are taken as "
+                "they stand",
+                style="yellow", markup=False, soft_wrap=True,
+            )  # fmt: skip
         _take_over(job, stage, record)
         return hash_obj([record["key"], record["files"]])
     raise EngineError(f"{job.folder}: stage {stage.name}: {wrong}; edgeprune run makes it again, and a new bundle")

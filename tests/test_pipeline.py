@@ -11,13 +11,13 @@ from rich.console import Console
 from torch import nn
 
 from edgeprune import pipeline, progress
-from edgeprune.errors import DataError, DeviceError, EngineError
-from edgeprune.files import read_json, write_json
+from edgeprune.errors import DataError, DeviceError, EdgepruneError, EngineError
+from edgeprune.files import SEAL, hash_obj, read_json, write_json
 from edgeprune.models import code
 from edgeprune.pipeline import Stage
 from edgeprune.recipe import load_recipe
 from edgeprune.stages import deploy, manifest, notes, results
-from edgeprune.stages.inputs import inputs
+from edgeprune.stages.inputs import inputs, plain
 from edgeprune.stages.run import Run
 from edgeprune.target import load_target
 
@@ -67,11 +67,12 @@ def done(monkeypatch, board, tmp_path):
     ]  # fmt: skip
     monkeypatch.setattr(pipeline, "STAGES", stages)
 
-    def go(*settings, as_it_stands=False, **changes):
+    def go(*settings, as_it_stands=False, result=None, **changes):
         worked.clear()
+        go.console = progress.console(file=io.StringIO())
         target = load_target("jetson").model_copy(update=changes)
         recipe = load_recipe("quickstart", list(settings))
-        pipeline.run(recipe, target, tmp_path, progress.console(file=io.StringIO()), as_it_stands)
+        pipeline.run(recipe, target, tmp_path, go.console, as_it_stands, result)
         return [name for name in worked if name != "report"]
 
     return go
@@ -111,6 +112,96 @@ def test_a_result_is_judged_on_the_networks_that_lie_there_and_nothing_is_traine
     with pytest.raises(EngineError, match=r"prune/result.json is missing or damaged"):
         done(as_it_stands=True)
     assert done() == EVERYTHING
+
+
+def test_a_result_is_read_when_its_run_is_known_to_be_whole(done, monkeypatch, tmp_path):
+    """It is held against the run's own graphs: where one is missing, the result is not to blame."""
+
+    def unfit(run, path):
+        raise EngineError("the result does not fit")
+
+    monkeypatch.setattr(pipeline.brought, "check", unfit)
+    done()
+    result = tmp_path / "brought.zip"
+    result.write_bytes(b"brought")
+    with pytest.raises(EngineError, match="the result does not fit"):
+        done(as_it_stands=True, result=result)
+    for damage in (lambda path: path.write_text("{}"), lambda path: path.unlink()):
+        damage(tmp_path / "quickstart@jetson" / "prune" / "result.json")
+        with pytest.raises(EngineError, match=r"stage prune: prune/result.json is missing or damaged"):
+            done(as_it_stands=True, result=result)
+
+
+def unsealed(folder, **changes):
+    """The run as the version before seals has written it, whose recipes had no `model.output`."""
+    recipe = read_json(folder / "recipe.json")
+    del recipe["model"]["output"]
+    write_json(folder / "recipe.json", recipe)
+    stages = read_json(folder / "manifest.json")["stages"]
+    for record in stages.values():
+        del record[SEAL]
+    stages["load"] |= {"recipe": hash_obj({"model": plain(recipe["model"])})} | changes
+    write_json(folder / "manifest.json", {"schema": 1, "stages": stages})
+
+
+@pytest.fixture
+def old(done, monkeypatch, tmp_path):
+    """A finished run of that version."""
+    monkeypatch.setattr(
+        pipeline, "STAGES", [replace(s, depends=("model",)) if s.name == "load" else s for s in pipeline.STAGES]
+    )
+    done()
+    folder = tmp_path / "quickstart@jetson"
+    unsealed(folder)
+    return folder
+
+
+def test_a_run_of_the_version_before_takes_results_again_and_again(done, old):
+    """Boards were measured by its bundles; what it trained is not done again for want of a seal."""
+    for content in (b"one", b"two"):
+        (old / "result.zip").write_bytes(content)
+        assert done(as_it_stands=True) == ["compile", "verify"]
+        said = done.console.file.getvalue()
+        assert "stage load: its record is of an earlier version, without a seal" in said
+    assert done()[:4] == EVERYTHING[:4] and read_json(old / "manifest.json")["schema"] == 2, "a run does not believe it"
+
+
+def test_of_the_version_before_only_whole_records_of_whole_files_are_taken(done, old):
+    whole = read_json(old / "manifest.json")
+    for change in ({"facts": []}, {"files": {"load/result.json": 3}}, {"seconds": None}, {SEAL: "0"}):
+        record = whole["stages"]["load"] | change
+        write_json(old / "manifest.json", whole | {"stages": whole["stages"] | {"load": record}})
+        with pytest.raises(EngineError, match="stage load: .*was changed, or written by an earlier version"):
+            done(as_it_stands=True)
+    write_json(old / "manifest.json", whole | {"schema": 2})
+    with pytest.raises(EngineError, match="stage load: .*was changed"):
+        done(as_it_stands=True)
+    write_json(old / "manifest.json", whole)
+    (old / "prune" / "result.json").write_text("{}")
+    with pytest.raises(EngineError, match=r"prune/result.json is missing or damaged"):
+        done(as_it_stands=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "setting"),
+    [
+        ("EDGEPRUNE_PATIENCE", "abc", "budget.macs=0.5x"),
+        ("EDGEPRUNE_PATIENCE", "-3", "budget.latency=0.5x"),
+        ("EDGEPRUNE_LEASE", "/dev/null/lease", "budget.macs=0.5x"),
+        ("EDGEPRUNE_LEASE", "{folder}/missing/lease", "budget.macs=0.5x"),
+        ("EDGEPRUNE_TABLE", "/dev/null/table.sqlite", "budget.latency=0.5x"),
+    ],
+)
+def test_environment_variables_are_checked_before_anything_is_done(done, monkeypatch, tmp_path, name, value, setting):
+    monkeypatch.setenv(name, wrong := value.format(folder=tmp_path))
+    with pytest.raises(EdgepruneError, match=name) as refused:
+        done(setting)
+    assert wrong in str(refused.value) and not list(tmp_path.iterdir())
+
+
+def test_the_latency_table_is_not_asked_for_where_nothing_is_predicted(done, monkeypatch):
+    monkeypatch.setenv("EDGEPRUNE_TABLE", "/dev/null/table.sqlite")
+    assert done("budget.macs=0.5x") == EVERYTHING
 
 
 @pytest.mark.parametrize("stage", ["profile", "compile"])

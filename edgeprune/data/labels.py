@@ -104,7 +104,8 @@ def drawn_boxes(image: np.ndarray, label: np.ndarray, data: Dataset) -> np.ndarr
 
 
 def unfit(task: str, split: str, classes: list[str], holders: np.ndarray, count: int) -> str | None:
-    """Why nothing can be learnt from, or judged by, `count` labels; None where something can.
+    """Why nothing can be learnt from, or judged by, `count` labels; None where something can. One class of several teaches nothing, and
+    can be judged by: of a few images that is to be expected.
 
     Args:
         split: "train" and "val" are told as training and validation.
@@ -115,7 +116,7 @@ def unfit(task: str, split: str, classes: list[str], holders: np.ndarray, count:
     never = [name for name, found in zip(classes, holders, strict=True) if not found]
     if not holders.any():
         return f"data: nothing that is judged lies in {told}{', no box' if task == 'detection' else ''}{hold}"
-    if task != "detection" and len(never) == len(classes) - 1 > 0:
+    if split == "train" and task != "detection" and len(never) == len(classes) - 1 > 0:
         return f"data: all that is judged in {told} is of one class; never there: {few(never)}{hold}"
     return None
 

@@ -28,14 +28,30 @@ def _opened() -> int:
     try:
         handle = os.open(path(), os.O_RDWR | os.O_NOFOLLOW)
     except FileNotFoundError:
-        handle = os.open(path(), os.O_RDWR | os.O_NOFOLLOW | os.O_CREAT, 0o666)
+        try:
+            handle = os.open(path(), os.O_RDWR | os.O_NOFOLLOW | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise DeviceError(
+                f"{path()}: cannot be made for the lease ({error.strerror}); set EDGEPRUNE_LEASE to a file that can be written"
+            ) from error
     except OSError as error:
-        raise DeviceError(f"{path()}: cannot be opened for the lease ({error.strerror}); a link? remove it") from error
+        raise DeviceError(
+            f"{path()}: cannot be opened for the lease ({error.strerror}); a link? remove it, or set EDGEPRUNE_LEASE"
+        ) from error
     told = os.fstat(handle)
     if not stat.S_ISREG(told.st_mode) or told.st_nlink != 1:  # the folder is everybody's
         os.close(handle)
         raise DeviceError(f"{path()}: no file of its own (a link?) where the lease belongs; remove it")
     return handle
+
+
+def check() -> None:
+    """Can the file be opened, or made?
+
+    Raises:
+        DeviceError: it cannot.
+    """
+    os.close(_opened())
 
 
 def _lock(handle: int, how: int, waiting: str) -> None:

@@ -24,7 +24,7 @@ class Patience:
     def __init__(
         self, say: Callable[[str], object], seconds: float | None = None, sleep: Callable[[float], object] = time.sleep
     ) -> None:
-        self.limit = _limit() if seconds is None else seconds
+        self.limit = limit() if seconds is None else seconds
         self._say, self._sleep, self.waited, self._count = say, sleep, 0.0, 0
 
     def wait(self, why: str) -> bool:
@@ -42,7 +42,12 @@ class Patience:
         return True
 
 
-def _limit() -> float:
+def limit() -> float:
+    """Seconds that a run may wait in all.
+
+    Raises:
+        UsageError: $EDGEPRUNE_PATIENCE is no number of seconds.
+    """
     told = os.environ.get("EDGEPRUNE_PATIENCE", "")
     try:
         seconds = float(told or LIMIT)

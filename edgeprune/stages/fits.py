@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
-import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -24,6 +21,7 @@ from edgeprune.prune.channels import ChannelGraph
 from edgeprune.prune.groups import find_groups, matches
 from edgeprune.prune.proof import rehearse
 from edgeprune.stages import rehearsal
+from edgeprune.stages.draws import draws_kept
 from edgeprune.stages.first_graph import Shipping, ship
 
 _SHIPPED: dict[str, Callable[[nn.Module], Heads]] = {
@@ -80,7 +78,7 @@ def check(
             f"the network cannot be copied ({_line(error)}), which pruning has to do; torch.nn.utils.weight_norm is often the reason: "
             "use torch.nn.utils.parametrizations.weight_norm, or remove_weight_norm"
         ) from error
-    with _draws_kept():  # trainings are the same with and without all this
+    with draws_kept():  # trainings are the same with and without all this
         try:
             evaluated, trained = answers(tried, example)
         except ModelError as error:
@@ -140,18 +138,6 @@ def kept_whole(graph: ChannelGraph) -> list[str]:
         f"kept whole: {modules[0]}{f' and {len(modules) - 1} more' if modules[1:] else ''} ({reason})"
         for reason, modules in reasons.items()
     ]
-
-
-@contextlib.contextmanager
-def _draws_kept() -> Iterator[None]:
-    """Afterwards every generator goes on as if nothing had been drawn in here."""
-    python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(of_numpy)  # noqa: NPY002
 
 
 def answers(net: nn.Module, example: torch.Tensor) -> tuple[object, object]:

@@ -58,3 +58,24 @@ def plain(part: Any) -> Any:
     if isinstance(part, list):
         return [plain(p) for p in part]
     return {k: plain(v) for k, v in part.items() if k not in _NO_MATTER} if isinstance(part, dict) else part
+
+
+def known_then(parts: dict[str, Any], written: Any) -> dict[str, Any]:
+    """The parts without the keys that recipes did not have when a run's `recipe.json` was `written`.
+
+    Args:
+        parts: dotted key of the recipe -> its plain content.
+    """
+
+    def known(value: Any, then: Any) -> Any:
+        if not isinstance(value, dict) or not isinstance(then, dict):
+            return value
+        return {k: known(v, then[k]) for k, v in value.items() if k in then}
+
+    kept: dict[str, Any] = {}
+    for name, part in parts.items():
+        then = written
+        for key in name.split("."):
+            then = then.get(key) if isinstance(then, dict) else None
+        kept[name] = known(part, then)
+    return kept

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeprune.errors import EdgepruneError
-from edgeprune.files import read_json, seal, sealed, write_json
+from edgeprune.files import SEAL, read_json, seal, sealed, write_json
 
-NAME, SCHEMA = "manifest.json", 2  # 1 had no seals
+NAME, SCHEMA, UNSEALED = "manifest.json", 2, 1  # schema 1 had no seals
 
 
 def records(folder: Path) -> dict[str, Any]:
@@ -39,6 +39,17 @@ def record(folder: Path, stage: str) -> dict[str, Any] | None:
     return found if sealed(found) else None
 
 
+def earlier(folder: Path, stage: str) -> dict[str, Any] | None:
+    """A record as the version without seals wrote it; None where there is none, or it is not whole. Only its files' hashes guard it."""
+    found = records(folder).get(stage)
+    unsealed = read_json(folder / NAME).get("schema") == UNSEALED if found else False
+    if not unsealed or not isinstance(found, dict) or SEAL in found:
+        return None
+    kinds = {"key": str, "recipe": str, "seconds": float | int, "facts": dict, "files": dict}
+    whole = all(isinstance(found.get(name), kind) for name, kind in kinds.items())
+    return found if whole and all(isinstance(digest, str) for digest in found["files"].values()) else None
+
+
 def changed(folder: Path, stage: str) -> str | None:
     """Why the record that stands there is not believed; None where it is, or there is none."""
     found = records(folder).get(stage)
@@ -48,5 +59,8 @@ def changed(folder: Path, stage: str) -> str | None:
 
 
 def keep(folder: Path, stage: str, found: dict[str, Any]) -> None:
-    """Write a stage's record; the others stay as they are."""
-    write_json(folder / NAME, {"schema": SCHEMA, "stages": records(folder) | {stage: seal(found)}})
+    """Write a stage's record; the others stay as they are, and so does the schema while one of them has no seal."""
+    stages = records(folder) | {stage: seal(found)}
+    old = any(isinstance(r, dict) and SEAL not in r for r in stages.values())
+    old = old and read_json(folder / NAME).get("schema") == UNSEALED
+    write_json(folder / NAME, {"schema": UNSEALED if old else SCHEMA, "stages": stages})

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
 from edgeprune.deploy.heads import COARSE, MOST_CLASSES
@@ -41,11 +40,13 @@ from edgeprune.runtime.signature import Signature
 from edgeprune.stages import latency, load
 from edgeprune.stages.asked import budget_limit
 from edgeprune.stages.deploy import device, precision
+from edgeprune.stages.draws import draws_kept
 from edgeprune.stages.profile import ITSELF, engine_of, load_of, patience_of, profiler_of, rooflines
 from edgeprune.stages.run import Run
 
 _SURE = 0.25  # of what a busy machine takes, a quiet one takes at least
 _DOUBT = 0.2  # by how much a prediction of what was not built may be too high
+_HOPELESS = 0.05  # of what a disturbed race measured, any quiet one takes at least
 _CUT = 0.25  # of the pairs: more that other programs cut into tell of their work, too
 _SITTINGS = 3  # before a budget is refused, or taken for one of which nothing is known
 _PAIRS, _MOST, _SECONDS, _WIDTH = 10, 40, 5.0, 0.05  # of a race that tells what can be reached, and not what is
@@ -82,7 +83,7 @@ def check(run: Run) -> None:
     Raises:
         BudgetError: it cannot; with what can.
     """
-    with torch.random.fork_rng(devices=[]):  # trainings are the same with and without all this
+    with draws_kept():  # trainings are the same with and without all this
         net = load.build(run).eval()
         graph = find_groups(net, load.example(run), run.recipe.prune.never)
         found = of_budget(run, net, graph, run.recipe.budget.kind)
@@ -140,7 +141,7 @@ def _verdict(found: Reach, limit: float) -> str:
     if not found.measured:
         return "an estimate: whether the budget can be met only the device tells"
     if _below(found, limit):
-        return f"whether it can be reached is not known: {found.doubt}" if found.doubt else "out of reach"
+        return "out of reach" if _beyond(found, limit) else f"whether it can be reached is not known: {found.doubt}"
     if found.bare is None or limit >= found.least:
         return "within reach" if limit >= (found.narrowest or found.least) else "at the edge of what can be reached"
     floor = found.narrowest or found.bare
@@ -149,7 +150,9 @@ def _verdict(found: Reach, limit: float) -> str:
 
 def _beyond(found: Reach, limit: float) -> bool:
     """Is a limit certainly less than can be reached?"""
-    return found.doubt is None and _below(found, limit)
+    if found.doubt:  # only what no neighbour explains
+        found = replace(found, sure=min(found.sure, _HOPELESS))
+    return _below(found, limit)
 
 
 def _below(found: Reach, limit: float) -> bool:
@@ -191,7 +194,13 @@ def _milliseconds(run: Run, net: nn.Module, graph: ChannelGraph, kind: str) -> R
         with tempfile.TemporaryDirectory(prefix="edgeprune-reach-") as folder:
             found = _timed(run, net, graph, kind, Path(folder))
         refused = run.recipe.budget.kind == kind and _below(found, budget_limit(run.recipe.budget, found.dense))
-        if found.doubt is None or not refused or number == _SITTINGS or not patience_of(run).wait(found.doubt):
+        if (
+            found.doubt is None
+            or not refused
+            or _beyond(found, budget_limit(run.recipe.budget, found.dense))
+            or number == _SITTINGS
+            or not patience_of(run).wait(found.doubt)
+        ):
             return found
     raise AssertionError("the last sitting returns")
 

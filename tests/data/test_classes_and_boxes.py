@@ -311,17 +311,22 @@ def test_data_check_counts_images_and_boxes(cli, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("task", "holders", "said"),
+    ("task", "split", "holders", "said"),
     [
-        ("classification", [0, 4], "all that is judged in 4 validation labels is of one class; never there: a"),
-        ("detection", [0, 0], "nothing that is judged lies in 4 validation labels, no box"),
-        ("segmentation", [0, 0], "nothing that is judged lies in 4 validation labels. Labels hold class ids"),
-        ("detection", [0, 1], None),  # its other class scores nothing, and that is told
-        ("classification", [2, 2], None),
+        ("classification", "train", [0, 4], "all that is judged in 4 training labels is of one class; never there: a"),
+        ("segmentation", "train", [4, 0], "all that is judged in 4 training labels is of one class; never there: b"),
+        ("classification", "val", [0, 4], None),  # one or two images, as was asked
+        ("segmentation", "val", [4, 0], None),  # of a binary mask
+        ("segmentation", "test", [4, 0], None),
+        ("detection", "val", [0, 0], "nothing that is judged lies in 4 validation labels, no box"),
+        ("segmentation", "val", [0, 0], "nothing that is judged lies in 4 validation labels. Labels hold class ids"),
+        ("classification", "val", [0, 0], "nothing that is judged lies in 4 validation labels"),
+        ("detection", "val", [0, 1], None),  # its other class scores nothing, and that is told
+        ("classification", "train", [2, 2], None),
     ],
 )
-def test_what_a_split_must_hold_to_judge_by_it(task, holders, said):
-    found = unfit(task, "val", ["a", "b"], np.array(holders), 4)
+def test_what_a_split_must_hold(task, split, holders, said):
+    found = unfit(task, split, ["a", "b"], np.array(holders), 4)
     assert found is None if said is None else found is not None and said in found
 
 
