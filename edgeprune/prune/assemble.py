@@ -11,6 +11,7 @@ from torch import nn
 from torch.fx import Node
 
 from edgeprune.prune.channels import ChannelGraph, Group, Member, Move, Operation, Width
+from edgeprune.prune.takers import norms_behind, own_biases
 from edgeprune.prune.values import argument, shape_of
 from edgeprune.runtime.signature import Signature
 
@@ -101,7 +102,8 @@ def assemble(trace: Trace, net: nn.Module) -> ChannelGraph:
             found = trace.axes.get((name, axis))
             shape.append(int(size) if found is None else width(found))
         tensors[name] = shape
-    return ChannelGraph(groups, places_of, operations, tensors, moves, why, {c: n for c, n in trace.norms.items() if n})
+    behind, biased = norms_behind(net, trace.parameters), own_biases(net, trace.parameters)
+    return ChannelGraph(groups, places_of, operations, tensors, moves, why, behind, biased)
 
 
 def _result_shape(node: Any) -> tuple[int, ...]:

@@ -41,8 +41,6 @@ class Trace:
         self.axes: dict[tuple[str, int], np.ndarray] = {}
         self.counted: list[tuple[Node, str, int, np.ndarray, np.ndarray | None]] = []
         self.moved: list[tuple[Node, str, Value]] = []
-        self.norms: dict[str, str] = {}
-        self.normed: dict[str, str] = {}  # norm -> the first layer that it alone reads
         self.series: dict[str, str] = {}  # norm -> the norm that it follows in series
         self.shipped: set[str] = set()  # parameters and buffers that the main output hangs on
 
@@ -99,18 +97,15 @@ class Trace:
         return x.ids.ravel()
 
     def note_norm(self, node: Node) -> None:
-        """Remember a batch norm that is the only reader of a convolution's result."""
-        source = node.args[0] if node.args else None
-        if "batch_norm" not in str(node.target) or not isinstance(source, Node) or len(source.users) != 1:
+        """Remember which norm a batch norm follows in series; none where it is called several times behind others."""
+        scale = node.args[1] if "batch_norm" in str(node.target) else None
+        if not isinstance(scale, Node) or scale not in self.parameters:
             return
-        if len(source.args) > 1 and source.args[1] in self.parameters and node.args[1] in self.parameters:
-            conv, norm = (self.parameters[n].rpartition(".")[0] for n in (source.args[1], node.args[1]))
-            other, before = self.normed.setdefault(norm, conv), self._norm_before(source)
-            # a layer with two norms, or a norm of two layers
-            if self.norms.setdefault(conv, norm) != norm or other != conv:
-                self.norms[conv] = self.norms[other] = ""
-            if self.series.setdefault(norm, before) != before:  # called in a loop
-                self.series[norm] = ""
+        norm, source = self.parameters[scale].rpartition(".")[0], node.args[0]
+        alone = isinstance(source, Node) and len(source.users) == 1
+        before = self._norm_before(source) if alone else ""
+        if self.series.setdefault(norm, before) != before:
+            self.series[norm] = ""
 
     def _norm_before(self, node: Node) -> str:
         """The norm whose maps reach a depthwise convolution and nothing else; "" where there is none."""
