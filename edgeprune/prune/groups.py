@@ -102,8 +102,7 @@ class Trace:
         if not isinstance(scale, Node) or scale not in self.parameters:
             return
         norm, source = self.parameters[scale].rpartition(".")[0], node.args[0]
-        alone = isinstance(source, Node) and len(source.users) == 1
-        before = self._norm_before(source) if alone else ""
+        before = self._norm_before(source) if isinstance(source, Node) and len(source.users) == 1 else ""
         if self.series.setdefault(norm, before) != before:
             self.series[norm] = ""
 
