@@ -48,6 +48,10 @@ REFUSED = {
     "a: b: c": "not YAML",
     "--- 1\n--- 2": "not YAML",
     "*x": "not YAML",
+    r'"\UFFFFFFFF"': "not YAML",
+    r'"\U00110000"': "not YAML",
+    "%YAML 1." + "9" * 5000 + "\n--- 1": "not YAML",
+    "!!float 0x" + "f" * 290: "larger than any float",
 }
 
 

@@ -8,7 +8,7 @@ three sittings is no neighbour's work: the profile that it contradicts was distu
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,6 +31,7 @@ class Known:
         share: fast / slow as predicted or measured before; a race that is further off than `doubt` and its own interval gets two more
             sittings, and the median counts.
         rough: fast / slow that a believable race is not further from than by the factor 1 + `wild`.
+        cut: the share of pairs that other programs may have cut into, those that were left out among them.
         slow: milliseconds of the slow engine when it was profiled; now they may differ by the factor 1 + `pace`.
         decided: is what hangs on a race the same, however disturbed it may be?
     """
@@ -39,17 +40,23 @@ class Known:
     doubt: float = 0.03
     rough: float | None = None
     wild: float = WILD
+    cut: float = 1.0
     slow: float | None = None
     pace: float = PACE
     decided: Callable[[Race], bool] = lambda race: False
 
 
 class NotBelieved(EngineError):
-    """A race that was refused; `steady`: three sittings said the same, so that what it was held against is wrong."""
+    """A race that was refused.
 
-    def __init__(self, why: str, race: Race, steady: bool) -> None:
+    Attributes:
+        steady: three sittings said the same, so that what it was held against is wrong.
+        pace_alone: and that was only the pace: nothing else speaks against the race.
+    """
+
+    def __init__(self, why: str, race: Race, steady: bool, pace_alone: bool = False) -> None:
         super().__init__(why)
-        self.race, self.steady = race, steady
+        self.race, self.steady, self.pace_alone = race, steady, pace_alone
 
 
 def believed(sitting: Callable[[], Race], known: Known, patience: Patience) -> Race:
@@ -70,11 +77,14 @@ def believed(sitting: Callable[[], Race], known: Known, patience: Patience) -> R
         if why is None:
             return found
         steady = len(taken) >= 3 and _steady(taken[-3:])
+        pace_alone = steady and disturbed(found, replace(known, slow=None)) is None
         slower = known.slow is not None and float(np.median(found.slow)) > (1 + known.pace) * known.slow
         if steady and not slower:  # a neighbour that slows both engines may go on for minutes
-            raise NotBelieved(f"{why}, in three sittings", found, steady=True)
+            raise NotBelieved(f"{why}, in three sittings", found, steady, pace_alone)
         if not patience.wait(why):
-            raise NotBelieved(f"{why}; waited {patience.waited:.0f} s in vain for a quieter machine", found, steady)
+            raise NotBelieved(
+                f"{why}; waited {patience.waited:.0f} s in vain for a quieter machine", found, steady, pace_alone
+            )
 
 
 def disturbed(race: Race, known: Known) -> str | None:
@@ -84,6 +94,8 @@ def disturbed(race: Race, known: Known) -> str | None:
         return race.throttled[0]
     if race.high - race.low > WIDE * race.share:
         return f"the interval of the ratio is {(race.high - race.low) / race.share:.0%} of it wide"
+    if (cut := race.busy + race.disturbed) > known.cut * (pairs := len(race.slow) + race.disturbed):
+        return f"other programs cut into {cut} of {pairs} pairs"
     if known.slow is not None and _factor(slow, known.slow) > 1 + known.pace:
         return f"the dense engine takes {slow:.3f} ms, {known.slow:.3f} when it was profiled"
     if known.rough is not None and _factor(race.share, known.rough) > 1 + known.wild:

@@ -33,7 +33,7 @@ from edgeprune.stages import load
 from edgeprune.stages.asked import budget_limit, in_units
 from edgeprune.stages.deploy import device, precision
 from edgeprune.stages.loop import MARGIN, History, Tried
-from edgeprune.stages.profile import again, engine_of, patience_of, predictor_of, profiler_of
+from edgeprune.stages.profile import again, engine_of, patience_of, predictor_of, profiler_of, take_renewed
 from edgeprune.stages.run import Run
 
 ENGINES, LAST_RESORT = 5, 8  # as a rule; and where none of the first has met the budget
@@ -63,6 +63,7 @@ def meet(run: Run, cutter: Cutter, allocate: Allocate, scout: Allocate | None = 
         BudgetError: it cannot be reached; the message gives what can.
         NotBelieved: the machine is too busy, or contradicts a profile that was taken again.
     """
+    take_renewed(run)
     try:
         return _meet(run, cutter, allocate, scout)
     except NotBelieved as error:
@@ -221,7 +222,7 @@ def _measure(run: Run, cutter: Cutter, widths: Widths, predicted: float, number:
             if number > 1
             else None,  # the first engine shows how the device differs from its table
             doubt=CLOSE,
-            rough=None if "profiled again" in run.kept else predicted / base,
+            rough=None if run.facts["profile"].get("renewed") else predicted / base,
             slow=base,
             pace=PACE_OF_RATIOS if relative else PACE,
             decided=lambda r: widths == cutter.graph.widths() and amply(run, r, base),

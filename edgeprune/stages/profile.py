@@ -28,13 +28,13 @@ from edgeprune.profile.profiler import Profiler, spans
 from edgeprune.profile.table import Table, Where
 from edgeprune.prune.groups import ChannelGraph, find_groups
 from edgeprune.runtime import UNTIMED, Engine
-from edgeprune.stages import fits, heads, load
+from edgeprune.stages import fits, heads, load, notes
 from edgeprune.stages.asked import budget_limit
 from edgeprune.stages.deploy import build, device, precision, with_types
 from edgeprune.stages.run import Run
 
 _BUSY = 1.5  # processes a core that want to run; our own training leaves about one
-_ITSELF = 0.1  # by which an engine timed against itself may differ
+ITSELF = 0.1  # by which an engine timed against itself may differ
 _CALIBRATION = 8  # images: an INT8 engine's speed does not depend on its scales
 
 
@@ -125,13 +125,29 @@ def _heads(run: Run) -> dict[str, str]:
 def again(run: Run) -> None:
     """Measure anew what was measured at another pace of the machine: the dense engine, and the network's rows of the table.
 
-    The facts are this process's; the stage's own files and the manifest stay, so that nothing before is done again.
+    The stage's own files and its record in the manifest stay, so that nothing before is done again. The new facts are notes of the
+    pruning: `take_renewed` finds them after a kill, and what is measured after the pruning is held against the pruning's own facts.
     """
     graph = find_groups(load.dense(run), load.example(run), run.recipe.prune.never)
     profiler = profiler_of(run)
     profiler.table.forget(profiler.where, spans(graph.operations, graph.widths()))
     head = run.facts["profile"]["head"]
-    run.facts["profile"] = {**run.facts["profile"], **_measured(run, head, run.folder / "prune" / "profile")}
+    found = _measured(run, head, run.folder / "prune" / "profile")
+    run.facts["profile"] = {**run.facts["profile"], **found, "renewed": True}
+    notes.keep(_renewed(run), {"key": run.key, "facts": run.facts["profile"]})
+
+
+def take_renewed(run: Run) -> None:
+    """Take over the facts that `again` measured for this very pruning, in a process that was killed since."""
+    if told := notes.told(_renewed(run), run.key):
+        run.facts["profile"] = told["facts"]
+        run.console.print(
+            f"going on with the profile that was taken again: dense engine {told['facts']['dense_ms']:.2f} ms"
+        )
+
+
+def _renewed(run: Run) -> Path:
+    return run.folder / "prune" / "renewed.json"
 
 
 def patience_of(run: Run) -> Patience:
@@ -153,7 +169,7 @@ def _dense_ms(run: Run, dense: Engine) -> float:
         return absolute and budget.is_latency and 1.5 * float(np.median(found.slow)) <= budget_limit(budget, 0)
 
     sitting = lambda: race(lambda n: device(run).pairs(dense, dense, image, n))  # noqa: E731
-    found = believed(sitting, Known(rough=1.0, wild=_ITSELF, decided=decided), patience_of(run))
+    found = believed(sitting, Known(rough=1.0, wild=ITSELF, decided=decided), patience_of(run))
     return float(np.median(found.slow))
 
 

@@ -149,9 +149,12 @@ def _latency(run: Run) -> dict[str, Any]:
 
 
 def _believed(run: Run, sitting: Callable[[], Race], precision: str) -> Race:
-    """The race that a latency budget is judged by; after all those hours one that cannot be believed is no error but a gate that fails."""
-    base, relative = run.facts["profile"].get("dense_ms"), run.recipe.budget.kind == "latency"
-    share = _expected(run, precision)  # None: of another precision than was profiled
+    """The race that a latency budget is judged by; after all those hours one that cannot be believed is no error but a gate that fails.
+
+    Another pace than the loop's that stays the same is a note: a budget is judged by the ratio of this race, or by its milliseconds.
+    """
+    base, relative = run.facts["prune"]["budget"].get("dense"), run.recipe.budget.kind == "latency"
+    share = _expected(run, precision)  # None: of another precision than the loop's
     known = Known(
         share, latency.CLOSE, slow=base if share else None, pace=PACE_OF_RATIOS if relative else PACE,
         decided=lambda r: latency.amply(run, r, float(np.median(r.slow))),
@@ -159,7 +162,10 @@ def _believed(run: Run, sitting: Callable[[], Race], precision: str) -> Race:
     try:
         return believed(sitting, known, patience_of(run))
     except NotBelieved as error:
-        run.console.print(str(error), style="yellow", markup=False, soft_wrap=True)
+        judged = "; it is judged at the pace of today" if error.pace_alone else ""
+        run.console.print(f"{error}{judged}", style="yellow", markup=False, soft_wrap=True)
+        if error.pace_alone:
+            return error.race
         return replace(error.race, throttled=(*error.race.throttled, str(error)))
 
 

@@ -1,10 +1,12 @@
 """Races are believed, taken again when the machine is quieter, or refused with the reason; on times spoilt in every way we know."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from edgeprune.errors import UsageError
-from edgeprune.measure.belief import PACE_OF_RATIOS, Known, NotBelieved, believed
+from edgeprune.measure.belief import PACE_OF_RATIOS, Known, NotBelieved, believed, disturbed
 from edgeprune.measure.patience import Patience
 from edgeprune.measure.race import Race
 
@@ -81,6 +83,28 @@ def test_a_device_that_is_slowed_now_is_waited_for_as_long_as_may_be():
     with pytest.raises(NotBelieved) as refused:
         sit([race(slow=96, fast=48)], Known(rough=0.5, slow=48), patience)
     assert refused.value.steady and patience.waited == 300
+
+
+@pytest.mark.parametrize(
+    ("found", "known", "alone"),
+    [
+        (race(), Known(share=0.5, slow=96), True),  # profiled on battery
+        (race(slow=96, fast=48), Known(share=0.5, slow=48), True),  # measured on battery
+        (race(slow=150, fast=75), Known(share=0.5, slow=48, pace=PACE_OF_RATIOS), True),
+        (race(fast=4.4), Known(rough=0.5, slow=96), False),  # its share is no engine's, either
+        (race(spread=0.4), Known(share=0.5, slow=96), False),
+    ],
+)
+def test_a_pace_that_stays_is_told_from_what_else_speaks_against_a_race(found, known, alone):
+    with pytest.raises(NotBelieved) as refused:
+        sit([found], known, Clock())
+    assert refused.value.pace_alone == alone
+
+
+def test_pairs_that_others_cut_into_speak_against_a_race_where_that_counts():
+    cut = replace(race(), disturbed=3, busy=1)  # 4 of 12
+    assert disturbed(cut, Known()) is None and disturbed(cut, Known(cut=0.4)) is None
+    assert disturbed(cut, Known(cut=0.25)) == "other programs cut into 4 of 12 pairs"
 
 
 def test_a_ratio_survives_what_slows_both_and_milliseconds_do_not():

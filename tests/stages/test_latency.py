@@ -300,6 +300,79 @@ def test_the_engine_that_ships_is_expected_to_take_what_the_loop_measured(told, 
     assert verify._expected(run, "f32") == expected  # type: ignore[arg-type]
 
 
+def verified(run, times, monkeypatch):
+    """What the engine that ships is judged by, where the dense one and it take these milliseconds."""
+    monkeypatch.setattr(verify, "patience_of", lambda run: Patience(print, 300, sleep=lambda seconds: None))
+    pace = np.tile([1.0, 1.001], 10)
+    sitting = lambda: race(lambda n: Pairs(times[0] * pace, times[1] * pace, [(12, True)] * 2), most=1)  # noqa: E731
+    found = verify._believed(run, sitting, "f32")
+    return found.throttled, verify._budget(run, found)["met"], run.console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("budget", "times", "met"),
+    [
+        ({"latency_ms": 30}, (40, 24), True),  # planned on battery, measured on mains
+        ({"fps": 35}, (40, 26), True),
+        ({"latency_ms": 30}, (100, 40), False),  # the other way round: over the budget, and that is why
+        ({"latency": "0.6x"}, (20, 11.8), True),
+    ],
+)
+def test_a_pace_that_is_not_the_loops_fails_no_gate(monkeypatch, budget, times, met):
+    told = {"kind": next(iter(budget)), "dense": 60.0, "share": 0.6, "precision": "f32"}
+    run = SimpleNamespace(
+        recipe=SimpleNamespace(budget=Budget(**budget)), facts={"prune": {"budget": told}, "profile": {"dense_ms": 60.0}},
+        console=Console(record=True, file=io.StringIO(), width=300),
+    )  # fmt: skip
+    throttled, found, said = verified(run, times, monkeypatch)
+    assert throttled == () and found == met and "it is judged at the pace of today" in said
+
+
+def test_the_engine_that_ships_is_held_against_the_profile_that_the_loop_took_again(monkeypatch):
+    """The first one's milliseconds are another pace's; a process that was killed in between finds them in the manifest."""
+    told = {"kind": "latency_ms", "dense": 40.0, "share": 0.6, "precision": "f32"}
+    run = SimpleNamespace(
+        recipe=SimpleNamespace(budget=Budget(latency_ms=25)), console=Console(record=True, file=io.StringIO()),
+        facts={"prune": {"budget": told}, "profile": {"dense_ms": 60.0}},
+    )  # fmt: skip
+    assert verified(run, (40, 24), monkeypatch) == ((), True, "")
+
+
+def test_a_killed_loop_finds_the_profile_that_was_taken_again(monkeypatch, tmp_path):
+    """And its engines, whose notes hang on that profile."""
+
+    def measured(run, head, home):
+        return {"kind": "measured", "dense_ms": 40.0, "step": 1}
+
+    monkeypatch.setattr(profile, "_measured", measured)
+    monkeypatch.setattr(profile, "find_groups", lambda *args: SimpleNamespace(operations=[], widths=dict))
+    monkeypatch.setattr(
+        profile, "profiler_of", lambda run: SimpleNamespace(where=1, table=SimpleNamespace(forget=print))
+    )
+    for name in ("dense", "example"):
+        monkeypatch.setattr(profile.load, name, lambda run: None)
+
+    def job(key="k"):
+        facts = {"profile": {"kind": "measured", "head": "argmax", "dense_ms": 60.0, "step": 1}}
+        recipe = SimpleNamespace(prune=SimpleNamespace(never=[]), budget=Budget(latency_ms=50))
+        return SimpleNamespace(
+            recipe=recipe, folder=tmp_path, key=key, facts=facts, console=Console(quiet=True), kept={}
+        )
+
+    first, resumed, other = job(), job(), job("another")
+    profile.again(first)  # type: ignore[arg-type]
+    for run in (resumed, other):
+        profile.take_renewed(run)  # type: ignore[arg-type]
+    assert resumed.facts == first.facts and resumed.facts["profile"]["dense_ms"] == 40 and other.facts != first.facts
+    keys = [latency.History(r, Cutter(nn.Identity(), None, {}), 50.0)._key for r in (first, resumed)]  # type: ignore[arg-type]
+    assert keys[0] == keys[1]
+    path = tmp_path / "prune" / "renewed.json"
+    path.write_text(path.read_text().replace("40.0", "4.0"))
+    changed = job()
+    profile.take_renewed(changed)  # type: ignore[arg-type]
+    assert changed.facts["profile"]["dense_ms"] == 60
+
+
 def disturbed_loop(monkeypatch, tmp_path, steady, profiled=200.0):
     """A loop that meets an engine which contradicts a profile of another pace: the dense engine took 200 ms then and takes 100 now."""
     again, console = [], Console(record=True, file=io.StringIO(), width=300)
@@ -311,7 +384,9 @@ def disturbed_loop(monkeypatch, tmp_path, steady, profiled=200.0):
         return {"a": 50}, {}
 
     monkeypatch.setattr(latency, "_meet", meet)
-    run = SimpleNamespace(console=console, kept={"timed dense": 1}, facts={"profile": {"dense_ms": profiled}})
+    run = SimpleNamespace(
+        console=console, kept={"timed dense": 1}, facts={"profile": {"dense_ms": profiled}}, folder=tmp_path, key="k"
+    )
     return lambda: latency.meet(run, None, None), again, run, console  # type: ignore[arg-type]
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from edgeprune import pipeline
 from edgeprune.devices.pairs import Pairs
 from edgeprune.errors import BudgetError, OutOfReach
+from edgeprune.measure.patience import Patience
 from edgeprune.profile.context import Context
 from edgeprune.prune.groups import find_groups
 from edgeprune.recipe import Budget, load_recipe
@@ -39,6 +40,7 @@ class Machine:
 
     def __init__(self, monkeypatch, price: float = 1e-3, fixed: float = 1.0, predicted: float = 1.0) -> None:
         self.price, self.fixed, self.built, self.busy = price, fixed, [], False
+        self.spoilt = []  # for each race, what other programs do to it; the last one stays
         there = SimpleNamespace(why_not=lambda: None, layers=lambda *_: [], pairs=self.pairs)
         monkeypatch.setattr(reach, "device", lambda run: there)
         monkeypatch.setattr(reach, "load_of", lambda run: (9.0, 2) if self.busy else None)
@@ -52,7 +54,10 @@ class Machine:
         return sum(p.numel() for p in net.parameters() if p.dim() > 1)
 
     def pairs(self, a, b, image, n):
-        return Pairs(*(np.full(n, self.fixed + self.price * count) for count in (a, b)), [(12, True)] * 2)
+        slowed, more = (self.spoilt.pop(0) if len(self.spoilt) > 1 else self.spoilt[0]) if self.spoilt else (1.0, {})
+        return Pairs(
+            *(np.full(n, slowed * (self.fixed + self.price * count)) for count in (a, b)), [(12, True)] * 2, **more
+        )
 
 
 class Believes:
@@ -157,6 +162,53 @@ def test_a_busy_device_refuses_only_what_it_would_refuse_when_quiet(tmp_path, mo
     run, _ = job(tmp_path, "budget.latency_ms=0.2")
     with pytest.raises(BudgetError, match="cannot be reached by pruning"):
         reach.check(run)
+
+
+SPOILT = {
+    "other programs cut into the pairs that are there": {"busy": 9},
+    "and into pairs that were left out": {"disturbed": 30},
+    "a throttled device": {"throttled": ("the processor was too hot",)},
+}
+
+
+@pytest.mark.parametrize("how", SPOILT.values(), ids=SPOILT.keys())
+@pytest.mark.parametrize("budget", ["latency_ms=1.5", "fps=2000", "latency=0.01x"])
+def test_a_disturbed_race_refuses_nothing(tmp_path, monkeypatch, how, budget):
+    """Twice the time beside a neighbour that `load_of` does not call busy."""
+    machine = Machine(monkeypatch)
+    machine.spoilt = [(2.0, how)]
+    run, console = job(tmp_path, f"budget.{budget}", "prune.min_keep=0.5")
+    run.kept["patience"] = patience = Patience(print, 300, sleep=lambda seconds: None)
+    reach.check(run)
+    assert "whether it can be reached is not known: " in console.export_text() and patience.waited == 15
+    assert machine.built.count("dense") == 3
+
+
+def test_a_race_that_is_quiet_at_last_refuses(tmp_path, monkeypatch):
+    Machine(monkeypatch).spoilt = [(2.0, {"busy": 9}), (1.0, {})]
+    run, _ = job(tmp_path, "budget.latency_ms=0.9")
+    run.kept["patience"] = patience = Patience(print, 300, sleep=lambda seconds: None)
+    with pytest.raises(BudgetError, match="cannot be reached by pruning"):
+        reach.check(run)
+    assert patience.waited == 5
+
+
+def test_a_dense_engine_that_takes_other_times_beside_the_narrowest_refuses_nothing(tmp_path, monkeypatch):
+    machine = Machine(monkeypatch)
+    machine.spoilt = [(1.0, {}), (1.5, {})]
+    run, console = job(tmp_path, "budget.latency_ms=1.4", "prune.min_keep=0.5")
+    run.kept["patience"] = Patience(print, 0)
+    reach.check(run)
+    assert machine.built == ["dense", "narrowest"]
+    assert "is not known: the dense engine takes" in console.export_text()
+
+
+def test_nothing_is_waited_for_where_no_refusal_hangs_on_it(tmp_path, monkeypatch):
+    machine = Machine(monkeypatch)
+    machine.spoilt = [(2.0, {"busy": 9})]
+    run, console = job(tmp_path, "budget.latency=0.9x")
+    reach.check(run)
+    assert "within reach" in console.export_text() and machine.built == ["dense"]
 
 
 def test_an_estimate_refuses_nothing(tmp_path):
