@@ -25,6 +25,8 @@ import torch
 from torch import nn
 
 from edgeprune.errors import SurgeryError, few, first_line
+from edgeprune.models.difference import farthest
+from edgeprune.models.outputs import floats
 from edgeprune.progress import doing
 from edgeprune.prune.blocks import Blocks, find_blocks
 from edgeprune.prune.channels import ChannelGraph
@@ -187,6 +189,7 @@ def _randomised(net: nn.Module, seed: int) -> nn.Module:
     return copy_
 
 
+<<<<<<< HEAD
 def outputs_of(result: object) -> list[torch.Tensor]:
     """Every tensor of a network's result, in a fixed order."""
     if isinstance(result, torch.Tensor):
@@ -196,6 +199,16 @@ def outputs_of(result: object) -> list[torch.Tensor]:
     if isinstance(result, (list, tuple)):
         return [t for part in result for t in outputs_of(part)]
     return []
+=======
+def _edge_padded(net: nn.Module) -> nn.Module:
+    copy_ = copy.deepcopy(net)
+    for module in copy_.modules():
+        if isinstance(module, (nn.Conv1d, nn.Conv2d)) and module.padding_mode == "zeros" and module.padding != "valid":
+            module.padding_mode = "replicate"
+            if not isinstance(module.padding, str):
+                module._reversed_padding_repeated_twice = [p for p in reversed(module.padding) for _ in range(2)]
+    return copy_
+>>>>>>> main
 
 
 def _compare(full: nn.Module, small: nn.Module, example: object, seed: int, tolerance: float, what: str) -> float:
@@ -217,23 +230,23 @@ def _compare(full: nn.Module, small: nn.Module, example: object, seed: int, tole
 def _difference(full: nn.Module, small: nn.Module, images: Sequence[torch.Tensor], what: str) -> float:
     """The largest, of any output, relative to its largest value."""
     with torch.no_grad():
-        expected = outputs_of(full(*images))
+        expected = floats(full(*images))
         try:
-            found = outputs_of(small(*images))
+            found = floats(small(*images))
         except Exception as error:
             raise SurgeryError(
                 f"surgery proof ({what}): the pruned network does not run ({first_line(error)[:200]}); a width is probably written "
                 "in its forward"
             ) from error
-    worst = 0.0
+    if not expected or len(found) != len(expected):
+        raise SurgeryError(
+            f"surgery proof ({what}): of {len(expected)} floating-point outputs the pruned network gives {len(found)}; they cannot be "
+            "compared"
+        )
     for i, (a, b) in enumerate(zip(expected, found, strict=True)):
         if a.shape != b.shape:
             raise SurgeryError(f"surgery proof ({what}): output {i} has shape {tuple(b.shape)}, not {tuple(a.shape)}")
         if a.isnan().any():
             why = "a removed channel may be divided by 0" if what == FOLDED else "the weights may hold NaN"
             raise SurgeryError(f"surgery proof ({what}): output {i} holds NaN before anything is taken out; {why}")
-        scale = max(float(a[a.isfinite()].abs().max()) if a.isfinite().any() else 0.0, 1e-6)
-        apart = (a - b).abs().masked_fill(a == b, 0)  # -inf, as of a class that is masked out, is like itself
-        difference = float(apart.nan_to_num(nan=float("inf")).max()) / scale
-        worst = max(worst, difference)
-    return worst
+    return farthest(found, expected)

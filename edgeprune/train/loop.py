@@ -21,7 +21,7 @@ from torch import nn
 from edgeprune.devices.lease import give_way
 from edgeprune.errors import EdgepruneError
 from edgeprune.files import hash_obj, replace_with, write_json
-from edgeprune.models.state import load_weights, tensors_of, unchanged, weights_of
+from edgeprune.models.state import load_unsaved, load_weights, tensors_of, unchanged, unsaved_of, weights_of
 from edgeprune.progress import Progress
 from edgeprune.train.average import Average
 from edgeprune.train.losses import Loss
@@ -252,6 +252,7 @@ class _State:
             "key": self.key,
             "step": step,
             "net": tensors_of(self.net),
+            "unsaved": unsaved_of(self.net),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "ema": self.ema.state_dict() if self.ema is not None else None,
@@ -263,6 +264,7 @@ class _State:
     def restore(self, content: dict[str, Any]) -> None:
         """Put back what `save` kept."""
         load_weights(self.net, content["net"])
+        load_unsaved(self.net, content.get("unsaved", {}))
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
         if self.ema is not None:

@@ -5,11 +5,13 @@ import torch
 from torch import nn
 
 from edgeprune import models
+from edgeprune.models.outputs import Choice, carry
 from edgeprune.recipe import Train
 from edgeprune.train.imitate import imitate
 from edgeprune.train.loop import Hooks, train
 from edgeprune.train.losses import make_loss
 from edgeprune.train.memory import checkpointed, image_layout, why_not_nhwc
+from tests.models.several_outputs import Fields
 
 
 class Batches:
@@ -126,6 +128,12 @@ class Strided(nn.Conv2d):
         return super().forward(torch.as_strided(x, x.shape, (x[0].numel(), x[0, 0].numel(), x.shape[3], 1)))
 
 
+class StridedFields(Strided):
+    def forward(self, x):
+        y = super().forward(x)
+        return Fields(y, y)
+
+
 def test_where_nhwc_breaks_a_network_it_is_trained_in_nchw_and_that_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -145,6 +153,7 @@ def test_where_nhwc_breaks_a_network_it_is_trained_in_nchw_and_that_is_said(
 def test_other_answers_in_nhwc_are_noticed_without_an_error():
     images = torch.randn(2, 3, 16, 16)
     assert "answers differ" in str(why_not_nhwc(Strided(3, 5, 1), images))
+    assert "answers differ" in str(why_not_nhwc(StridedFields(3, 5, 1), images))
     assert why_not_nhwc(nn.Conv2d(3, 5, 3), images) is None
     assert why_not_nhwc(nn.Conv2d(4, 5, 3), images) is None, "what runs in neither layout is not NHWC's fault"
 
@@ -159,6 +168,10 @@ def test_the_trial_in_nhwc_is_seen_by_no_hook_and_moves_nothing():
         == torch.channels_last
     )
     assert not seen and torch.equal(torch.get_rng_state(), state)
+    with pytest.MonkeyPatch.context() as patch:  # the choice of what ships is no onlooker
+        patch.setattr(Choice, "__call__", lambda self, net, args, output: seen.append(output))
+        why_not_nhwc(carry(net, Choice("", "")), torch.randn(2, 3, 16, 16))
+    assert seen
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
