@@ -189,28 +189,6 @@ def _randomised(net: nn.Module, seed: int) -> nn.Module:
     return copy_
 
 
-<<<<<<< HEAD
-def outputs_of(result: object) -> list[torch.Tensor]:
-    """Every tensor of a network's result, in a fixed order."""
-    if isinstance(result, torch.Tensor):
-        return [result]
-    if isinstance(result, dict):
-        return [t for key in sorted(result, key=str) for t in outputs_of(result[key])]
-    if isinstance(result, (list, tuple)):
-        return [t for part in result for t in outputs_of(part)]
-    return []
-=======
-def _edge_padded(net: nn.Module) -> nn.Module:
-    copy_ = copy.deepcopy(net)
-    for module in copy_.modules():
-        if isinstance(module, (nn.Conv1d, nn.Conv2d)) and module.padding_mode == "zeros" and module.padding != "valid":
-            module.padding_mode = "replicate"
-            if not isinstance(module.padding, str):
-                module._reversed_padding_repeated_twice = [p for p in reversed(module.padding) for _ in range(2)]
-    return copy_
->>>>>>> main
-
-
 def _compare(full: nn.Module, small: nn.Module, example: object, seed: int, tolerance: float, what: str) -> float:
     inputs = (example,) if isinstance(example, torch.Tensor) else tuple(example)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(seed + 1)
