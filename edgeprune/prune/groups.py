@@ -161,7 +161,8 @@ def find_groups(
         **signature.inputs_to_lifted_tensor_constants,
     }
     open_regions(program.graph_module)
-    names = {node: _first_name(net, name) for node, name in names.items()}
+    first = {id(p): name for name, p in net.named_parameters()}  # of the names of a tensor that several modules hold
+    names = {node: first.get(id(_tensor(net, name)), name) for node, name in names.items()}
     nodes = list(program.graph.nodes)
     trace = Trace({n: names[n.name] for n in nodes if n.op == "placeholder" and n.name in names}, net, tied)
     for node in nodes:
@@ -186,11 +187,9 @@ def find_groups(
     return assemble(trace, net)
 
 
-def _first_name(net: nn.Module, name: str) -> str:
-    """Of the names of a tensor that several modules hold, the one that `named_parameters` gives."""
+def _tensor(net: nn.Module, name: str) -> Any:
     path, _, leaf = name.rpartition(".")
-    tensor = getattr(net.get_submodule(path), leaf, None)
-    return next((n for n, p in net.named_parameters() if p is tensor), name)
+    return getattr(net.get_submodule(path), leaf, None)
 
 
 def grouped(net: nn.Module) -> frozenset[str]:
