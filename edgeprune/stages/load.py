@@ -103,8 +103,9 @@ def _output(run: Run, spec: dict[str, Any]) -> list[str] | None:
     if spec["factory"] is None and asked is None:
         return None
     torch.manual_seed(run.recipe.seed)
-    given = fits.answers(models.build(**spec), example(run))
-    found = choose(*given, run.recipe.task, spec["classes"], asked, tuple(example(run).shape))
+    net = models.build(**spec)
+    small = fits.smaller(net, example(run))
+    found = choose(*fits.answers(net, small), run.recipe.task, spec["classes"], asked, tuple(small.shape))
     return None if found is None else [found.evaluation, found.training]
 
 
