@@ -16,7 +16,7 @@ from torch import nn
 from edgeprune.data.transforms import IMAGENET
 from edgeprune.deploy.export import Heads, Shipped
 from edgeprune.documents import hint
-from edgeprune.errors import ModelError, RecipeError, few, first_line
+from edgeprune.errors import ModelError, RecipeError, few, kind_and_line
 from edgeprune.models.attributes import check_attributes
 from edgeprune.models.outputs import carry, choose, tells
 from edgeprune.models.state import unchanged
@@ -77,7 +77,7 @@ def check(
         tried = copy.deepcopy(net)
     except Exception as error:
         raise ModelError(
-            f"the network cannot be copied ({_line(error)}), which pruning has to do; torch.nn.utils.weight_norm is often the reason: "
+            f"the network cannot be copied ({kind_and_line(error)}), which pruning has to do; torch.nn.utils.weight_norm is often the reason: "
             "use torch.nn.utils.parametrizations.weight_norm, or remove_weight_norm"
         ) from error
     with _draws_kept():  # trainings are the same with and without all this
@@ -99,7 +99,8 @@ def check(
             net, images, wanted.build or (lambda: copy.deepcopy(net)), wanted.loss, wanted.channels_last
         )
         notes = [note for step in rehearsal.STEPS if (note := step(stage))]
-        graph = find_groups(net, example, never)
+        with unchanged(net):  # evaluation and back may round what a layer merges
+            graph = find_groups(net, example, never)
         check_groups(graph, never)
         rehearse(net, graph, small)
         ship(net, small, wanted.shipped or _SHIPPED[task], wanted.shipping)
@@ -178,7 +179,7 @@ def _ran(net: nn.Module, images: torch.Tensor, how: str) -> object:
         with torch.no_grad():
             return net(images)
     except Exception as error:
-        raise ModelError(f"the network does not run{how} on {tuple(images.shape)}: {_line(error)}") from error
+        raise ModelError(f"the network does not run{how} on {tuple(images.shape)}: {kind_and_line(error)}") from error
 
 
 def _smaller(net: nn.Module, example: torch.Tensor) -> torch.Tensor:
@@ -213,7 +214,3 @@ def _takes(net: nn.Module, images: torch.Tensor) -> bool:
     except ModelError:
         return False
     return True
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {first_line(error)[:200]}"
