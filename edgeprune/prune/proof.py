@@ -38,6 +38,7 @@ from edgeprune.prune.surgery import fold_constants, shrink, unread
 
 TOLERANCE = 1e-4  # of the largest output, f32
 SILENCED, FOLDED = "channels silenced", "constants folded"
+_edge_padded = copy.deepcopy  # `EdgePads` does what it did
 NAMED = 3  # groups that are at fault, at most
 
 
@@ -124,19 +125,22 @@ class _Differs(SurgeryError):
 
 def _proof(net: nn.Module, graph: ChannelGraph, plan: Plan, example: Example, seed: int, tolerance: float) -> Proof:
     noisy = _randomised(net, seed)
+    shrunk = shrink(noisy, plan)
     try:
-        proof = _runs(noisy, graph, plan, example, seed, tolerance)
+        proof = _runs(noisy, shrunk, graph, plan, example, seed, tolerance)
     except _Differs:
         if (in_double := _doubled(noisy, graph, plan, example, seed, tolerance)) is None:
             raise
         proof = in_double
-    _trainable(shrink(noisy, plan), example)
+    _trainable(shrunk, example)
     return proof
 
 
-def _runs(noisy: nn.Module, graph: ChannelGraph, plan: Plan, example: Example, seed: int, tolerance: float) -> Proof:
-    silenced = _compare(unread(noisy, graph, plan), shrink(noisy, plan), example, seed, tolerance, SILENCED)
-    small, full = fold_constants(_edge_padded(noisy), graph, plan, example)
+def _runs(
+    noisy: nn.Module, shrunk: nn.Module, graph: ChannelGraph, plan: Plan, example: Example, seed: int, tolerance: float
+) -> Proof:
+    silenced = _compare(unread(noisy, graph, plan), shrunk, example, seed, tolerance, SILENCED)
+    small, full = fold_constants(noisy, graph, plan, example)
     with _EdgePads():
         folded = _compare(full, small, example, seed, tolerance, FOLDED)
     return Proof(silenced, folded)
@@ -148,16 +152,18 @@ def _doubled(
     """The proof in double precision; None where it fails, too, or the network does not run so."""
     inputs = example.double() if isinstance(example, torch.Tensor) else tuple(x.double() for x in example)
     with suppress(Exception), Doubled():
-        return _runs(copy.deepcopy(noisy).double(), graph, plan, inputs, seed, tolerance)
+        wide = copy.deepcopy(noisy).double()
+        return _runs(wide, shrink(wide, plan), graph, plan, inputs, seed, tolerance)
     return None
 
 
 def _trainable(small: nn.Module, example: Example) -> None:
+    """Does it run in training mode, in which it is left?"""
     inputs = (example,) if isinstance(example, torch.Tensor) else example
     try:
-        taught = copy.deepcopy(small).train()
+        small.train()
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            taught(*(torch.cat([x, x]) for x in inputs))
+            small(*(torch.cat([x, x]) for x in inputs))
     except Exception as error:
         raise SurgeryError(
             f"surgery proof (training): the pruned network does not run in training mode ({first_line(error)[:200]}); what it computes there "
@@ -180,16 +186,6 @@ def _randomised(net: nn.Module, seed: int) -> nn.Module:
                 if tensor is not None:
                     drawn = torch.rand(tensor.shape, generator=generator) * (high - low) + low
                     tensor.data.copy_(drawn)
-    return copy_
-
-
-def _edge_padded(net: nn.Module) -> nn.Module:
-    copy_ = copy.deepcopy(net)
-    for module in copy_.modules():
-        if isinstance(module, (nn.Conv1d, nn.Conv2d)) and module.padding_mode == "zeros" and module.padding != "valid":
-            module.padding_mode = "replicate"
-            if not isinstance(module.padding, str):
-                module._reversed_padding_repeated_twice = [p for p in reversed(module.padding) for _ in range(2)]
     return copy_
 
 

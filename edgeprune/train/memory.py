@@ -7,6 +7,7 @@ import copy
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -16,6 +17,8 @@ from edgeprune.errors import first_line
 from edgeprune.models.difference import farthest
 from edgeprune.models.outputs import Choice, floats
 
+_tried: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # a network -> does it run in NHWC?
+_TOLD = ("can't allocate memory", "not enough memory", "ALLOC_FAILED")  # of memory that ran out, by torch
 _ALIKE = 1e-3  # of the largest output: kernels of the two layouts add up in another order
 
 
@@ -62,6 +65,9 @@ def why_not_nhwc(net: nn.Module, images: torch.Tensor) -> str | None:
 
     `view` of a map as a row fails where channels come last; what reads strides itself answers otherwise. Tried on a copy without
     hooks, so that whatever watches the network sees nothing of it; only the choice of the output that ships is kept.
+
+    Raises:
+        MemoryError, torch.OutOfMemoryError, RuntimeError: memory runs out, which says nothing about either layout.
     """
     try:
         tried = copy.deepcopy(net)
@@ -74,19 +80,36 @@ def why_not_nhwc(net: nn.Module, images: torch.Tensor) -> str | None:
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
         try:
             plain = _answered(lie(tried, torch.contiguous_format), images)
-        except Exception:  # in no layout
+        except Exception as error:  # in no layout
+            _no_memory(error)
             return None
         laid = images.to(memory_format=torch.channels_last)
         try:
             found = _answered(lie(tried, torch.channels_last), laid)
             _learnt(tried, laid)
         except Exception as error:
-            with contextlib.suppress(Exception):
+            _no_memory(error)
+            try:
                 _learnt(lie(tried, torch.contiguous_format), images)
-                return f"{type(error).__name__}: {first_line(error)[:160]}"
-            return None
+            except Exception as other:
+                _no_memory(other)
+                return None
+            return f"{type(error).__name__}: {first_line(error)[:160]}"
     worst = farthest(found, plain)
     return None if worst <= _ALIKE else f"its answers differ by {worst:.0e} of the largest"
+
+
+def runs_in_nhwc(net: nn.Module, images: torch.Tensor) -> bool:
+    """Whether there is no reason against it (`why_not_nhwc`); tried once a network and kept."""
+    if net not in _tried:
+        _tried[net] = why_not_nhwc(net, images) is None
+    return _tried[net]
+
+
+def _no_memory(error: Exception) -> None:
+    """Raise it again where memory ran out; on a CPU, torch says so by a plain RuntimeError."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(s in str(error) for s in _TOLD):
+        raise error
 
 
 def _answered(net: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:

@@ -7,6 +7,7 @@ from torch import nn
 from edgeprune import models
 from edgeprune.models.outputs import Choice, carry
 from edgeprune.recipe import Train
+from edgeprune.train.imitate import imitate
 from edgeprune.train.loop import Hooks, train
 from edgeprune.train.losses import make_loss
 from edgeprune.train.memory import checkpointed, image_layout, why_not_nhwc
@@ -172,3 +173,53 @@ def test_the_trial_in_nhwc_is_seen_by_no_hook_and_moves_nothing():
         why_not_nhwc(carry(net, Choice("", "")), torch.randn(2, 3, 16, 16))
     assert seen
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+    ids=lambda e: type(e).__name__,
+)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_memory_that_runs_out_is_no_reason_against_a_layout(error: Exception, layout: torch.memory_format):
+    class Large(nn.Conv2d):
+        def forward(self, x):
+            if x.is_contiguous(memory_format=layout):
+                raise error
+            return super().forward(x)
+
+    with pytest.raises(type(error)):
+        why_not_nhwc(Large(3, 5, 3), torch.randn(2, 3, 16, 16))
+
+
+def test_a_training_starts_its_loader_once_and_sees_the_first_batch(tmp_path: Path):
+    class Counted(Batches):
+        starts = 0
+
+        def stream(self, first: int = 0, rank: int = 0, world: int = 1):
+            self.starts += 1
+            for number, batch in enumerate(super().stream()):
+                yield batch if number else (torch.full_like(batch[0], 7.0), batch[1])
+
+    batches, seen = Counted(), []
+    net = nn.Sequential(nn.Conv2d(3, 5, 1))
+    hooks = Hooks(distill=lambda *_: (lambda images, *_: seen.append(float(images.mean())) or torch.zeros(()), None))
+    cfg = Train.model_validate({"steps": 1, "batch": 4})
+    train(net, batches, cfg, tmp_path, loss=make_loss(cfg.loss, None), seed=0, title="t", hooks=hooks)
+    assert batches.starts == 1 and seen == [7.0]
+
+
+def test_a_network_is_tried_in_nhwc_once_for_all_that_imitate_it(monkeypatch: pytest.MonkeyPatch):
+    tried = []
+    monkeypatch.setattr("edgeprune.train.memory.why_not_nhwc", lambda net, images: tried.append(net) or "it says so")
+    teacher = nn.Sequential(nn.Conv2d(3, 5, 1))
+    laid = []
+    for _ in range(3):
+        student = nn.Sequential(nn.Conv2d(3, 5, 1))
+        student.register_forward_pre_hook(lambda m, args: laid.append(args[0].is_contiguous()))
+        imitate(student, teacher, Batches().stream(), 1, Train.model_validate({"steps": 1, "batch": 4}))
+    assert tried == [teacher] and laid == [True] * 3
