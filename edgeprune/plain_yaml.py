@@ -146,6 +146,21 @@ def parse(text: str) -> tuple[Any, dict[Key, int]]:
         raise YamlFault(f"not YAML: {' '.join(why.split())[:200]}", mark.line + 1 if mark else None) from error
 
 
+class _Dumper(yaml.SafeDumper):
+    yaml_implicit_resolvers = {
+        first: [
+            *_Loader.yaml_implicit_resolvers.get(first, []),
+            *yaml.SafeDumper.yaml_implicit_resolvers.get(first, []),
+        ]
+        for first in {**_Loader.yaml_implicit_resolvers, **yaml.SafeDumper.yaml_implicit_resolvers}
+    }  # quotes what either reader would take for something else than text
+
+
+def write(value: Any) -> str:
+    """YAML of plain values that `parse` reads back as they are."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
 def _lines(node: yaml.Node, key: Key, seen: list[int]) -> Iterator[tuple[Key, int]]:
     """(key, line) of all that is below a node; an alias is looked into wherever it stands."""
     seen[0] += 1

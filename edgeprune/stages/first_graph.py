@@ -28,9 +28,8 @@ from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
 from edgeprune.target import Target, load_target
 
 _ALIKE = 1e-2  # of the largest logit: GPUs round products to TF32
-_rehearsed: set[str] = (
-    set()
-)  # graphs that this process has rehearsed: comparisons and searches build the same network often
+# graphs that this process has been through: comparisons and searches build the same network often
+_rehearsed: set[str] = set()
 
 
 @dataclass(frozen=True)
