@@ -46,6 +46,8 @@ def check_arguments(
 
 def _of_lists(annotation: Any) -> Any:
     """The annotation, with tuples that YAML's lists may stand for."""
+    if get_origin(annotation) is Annotated:
+        return Annotated[(_of_lists(annotation.__origin__), *annotation.__metadata__)]
     if get_origin(annotation) is not tuple:
         return Any if annotation is inspect.Parameter.empty else annotation
     inner = tuple(a if a is ... else _of_lists(a) for a in get_args(annotation))

@@ -97,7 +97,7 @@ def _is_safetensors(path: Path, start: bytes, size: int) -> bool:
             handle.seek(8)
             header = json.loads(handle.read(length))
         end = max((t["data_offsets"][1] for name, t in header.items() if name != "__metadata__"), default=0)
-        whole = 8 + length + int(end) == size
+        whole = 8 + length + end == size  # whatever number it is
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise CheckpointError(f"{path}: is not a whole checkpoint (its header is no JSON of safetensors)") from error
     if not whole:

@@ -150,10 +150,10 @@ def _seeds(text: str) -> list[int]:
 @app.command()
 def check(recipe: RecipeArg, target: TargetOpt = "cpu", set: SetOpt = []) -> None:  # noqa: B006
     """Check a recipe against a target without running anything, and print it with all defaults."""
-    import yaml
+    from edgeprune import plain_yaml
 
     parsed, device = _checked(recipe, target, set, trains_here=False)
-    print(yaml.safe_dump(parsed.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
+    print(plain_yaml.write(parsed.model_dump(mode="json")), end="")
     progress.console().print(f"{parsed.name} is right for {device.name} ({device.title})", markup=False)
 
 

@@ -86,6 +86,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [""])[0]
 
 
+def kind_and_line(error: BaseException) -> str:
+    """Its class and the first line of its message, shortened."""
+    return f"{type(error).__name__}: {first_line(error)[:200]}"
+
+
 def few(names: Iterable[object], most: int = 6) -> str:
     """Names as a part of one line: the first ones, and how many others there are; "none" where there is none."""
     told = [str(name) for name in names]

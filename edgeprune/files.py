@@ -10,7 +10,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -21,27 +21,41 @@ if TYPE_CHECKING:
 
 
 _FULL = 1 << 20  # bytes
+_DEEPEST = 100  # levels of JSON inside each other
 SEAL = "digest"  # the key of a sealed record that holds it
 _NO_SPACE = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "os error 28", "StorageFull", "iostream error")
 
 
 def replace_with(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` make a file beside `path`, then rename it into place; nothing half-written stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        write(beside)
-        with open(beside, "rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(beside, path)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(beside)
+            with open(beside, "rb") as handle:
+                os.fsync(handle.fileno())
+            os.replace(beside, path)
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What fails of the disk or of rights while `path` is written is one line.
+
+    Raises:
+        EdgepruneError: names it.
+    """
+    try:
+        yield
     except Exception as error:
         if no_space(error, path.parent):
             raise EdgepruneError(f"disk full: cannot write {path}; free some space and run again") from error
         if isinstance(error, OSError):
             raise EdgepruneError(f"cannot write {path}: {error.strerror or error}") from error
         raise
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def no_space(error: BaseException, folder: Path) -> bool:
@@ -57,7 +71,10 @@ def no_space(error: BaseException, folder: Path) -> bool:
         if any(text in str(cause) for text in _NO_SPACE):
             return True
         cause = cause.__cause__ or cause.__context__
-    return shutil.disk_usage(folder).free < _FULL
+    try:
+        return shutil.disk_usage(folder).free < _FULL
+    except OSError:  # there is no such folder
+        return False
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -100,9 +117,24 @@ def parse_json(text: bytes) -> Any:
         return number
 
     try:
-        return json.loads(text.decode("utf-8"), parse_constant=finite, parse_float=finite)
+        value = json.loads(text.decode("utf-8"), parse_constant=finite, parse_float=finite)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+    level, depth = [value], 0
+    while level := [inner for outer in level for inner in _held(outer) if isinstance(inner, (dict, list))]:
+        depth += 1
+        if depth >= _DEEPEST:
+            raise ValueError("nested too deeply")
+    if b"\\u" in text:  # only so can JSON hold half of a pair of surrogates, which nothing can write
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("a text in it is not Unicode") from error
+    return value
+
+
+def _held(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def seal(record: dict[str, Any]) -> dict[str, Any]:
@@ -135,6 +167,9 @@ def hash_obj(obj: Any) -> str:
 
 def files_below(root: Path) -> Iterator[Path]:
     """Every file in a folder, in linked folders too (data sets are often put together of links), each folder once."""
+    os.listdir(
+        root
+    )  # a folder below that cannot be read, such as a disk's lost+found, is passed over, but not all of it
     seen = {os.path.realpath(root)}
     for folder, names, files in os.walk(root, followlinks=True):
         names[:] = sorted(
@@ -149,11 +184,14 @@ def hash_tree(root: Path, *, looked_at: int = 512) -> str:
     Not of times, so that a copy of the data is the same data. Compressed images end in a checksum (PNG) or in bits that
     depend on all before them (JPEG); reading every file would take minutes on a slow disk.
     """
-    files = sorted(files_below(root)) if root.is_dir() else [root] if root.is_file() else []
+    try:
+        files = sorted(files_below(root)) if root.is_dir() else [root] if root.is_file() else []
+        found = [(str(path.relative_to(root)), path.stat().st_size) for path in files]
+    except OSError as error:
+        raise DataError(f"data.root: {error.filename or root} cannot be read ({error.strerror})") from error
     if not files:
         raise DataError(f"data.root: {root} holds no files; is it there, and its disk mounted?")
     every = max(1, -(-len(files) // looked_at))
-    found = [(str(path.relative_to(root)), path.stat().st_size) for path in files]
     ends = hashlib.sha256()
     for path, (_, size) in zip(files[::every], found[::every], strict=True):
         with contextlib.suppress(PermissionError), open(path, "rb") as handle:  # whoever needs the file will say so
@@ -199,8 +237,9 @@ def lock(folder: Path) -> Iterator[None]:
                 f"{folder}: another run (process {handle.read().strip() or 'unknown'}) is using it; wait for it, or "
                 "choose another --runs-dir"
             ) from error
-        handle.seek(0)
-        handle.truncate()
-        handle.write(str(os.getpid()))
-        handle.flush()
+        with writing(folder / ".lock"):
+            handle.seek(0)
+            handle.truncate()
+            handle.write(str(os.getpid()))
+            handle.flush()
         yield

@@ -26,7 +26,7 @@ from rich.markup import escape
 
 import edgeprune
 from edgeprune import progress
-from edgeprune.errors import BudgetError, DeviceError, EngineError
+from edgeprune.errors import BudgetError, DeviceError, EngineError, kind_and_line
 from edgeprune.files import hash_obj, lock, read_json, sha256, write_json
 from edgeprune.progress import doing
 from edgeprune.recipe import Recipe
@@ -156,8 +156,9 @@ def _told_early(job: Run) -> None:
         reach.check(job)
     except BudgetError:
         raise
-    except Exception:  # of a network, data or a device: the stages say better what is wrong
-        job.console.print("[dim]whether the budget can be reached is not known yet[/dim]")
+    except Exception as error:  # of a network, data or a device: the stages say better what is wrong
+        why = f"whether the budget can be reached is not known yet ({kind_and_line(error)})"
+        job.console.print(why, style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 def dense(recipe: Recipe, target: Target, runs_dir: Path, console: Console) -> Path:

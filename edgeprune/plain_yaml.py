@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -61,7 +62,10 @@ def _number(loader: _Loader, node: yaml.Node) -> int | float:
     if len(text) > _LONGEST_NUMBER:
         raise YamlFault(f"a number of {len(text):,} characters", line)
     if _INT.fullmatch(text):
-        return _int(text) if kind == "int" else float(_int(text))
+        value = _int(text)
+        if kind == "float" and abs(value) > sys.float_info.max:
+            raise YamlFault(f"a number of {len(text)} digits, larger than any float", line)
+        return value if kind == "int" else float(value)
     if kind == "int" or not _FLOAT.fullmatch(text):
         raise YamlFault(f"{text[:40]!r} is not a number", line)
     value = float(text.replace(".i", "i").replace(".I", "i").replace(".n", "n").replace(".N", "n"))
@@ -117,6 +121,7 @@ def parse(text: str) -> tuple[Any, dict[Key, int]]:
     """
     if len(text) > _MOST_BYTES:
         raise YamlFault(f"{len(text):,} characters; a recipe has at most {_MOST_BYTES:,}")
+    loader = None
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -124,6 +129,13 @@ def parse(text: str) -> tuple[Any, dict[Key, int]]:
             return None, {}
         lines = dict(_lines(node, (), [0]))
         return _unshared(loader.construct_document(node)), lines
+    except (
+        ValueError,
+        OverflowError,
+        RecursionError,
+    ) as error:  # of escapes, numbers and versions beyond what Python holds
+        line = loader.line + 1 if loader else None
+        raise YamlFault(f"not YAML: {' '.join(str(error).split())[:200]}", line) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         code = error.character if isinstance(error.character, int) else ord(error.character[:1] or "\0")
@@ -132,6 +144,21 @@ def parse(text: str) -> tuple[Any, dict[Key, int]]:
         mark = getattr(error, "problem_mark", None)
         why = getattr(error, "problem", None) or str(error)
         raise YamlFault(f"not YAML: {' '.join(why.split())[:200]}", mark.line + 1 if mark else None) from error
+
+
+class _Dumper(yaml.SafeDumper):
+    yaml_implicit_resolvers = {
+        first: [
+            *_Loader.yaml_implicit_resolvers.get(first, []),
+            *yaml.SafeDumper.yaml_implicit_resolvers.get(first, []),
+        ]
+        for first in {**_Loader.yaml_implicit_resolvers, **yaml.SafeDumper.yaml_implicit_resolvers}
+    }  # quotes what either reader would take for something else than text
+
+
+def write(value: Any) -> str:
+    """YAML of plain values that `parse` reads back as they are."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def _lines(node: yaml.Node, key: Key, seen: list[int]) -> Iterator[tuple[Key, int]]:

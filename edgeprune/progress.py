@@ -129,16 +129,19 @@ class _Watch:
     def _speak(self) -> None:
         """The thread's: a line of the innermost work whenever it is due, where no bar and no spinner shows it."""
         with self._changed:
-            while self._works:
-                work = self._works[-1]
-                wait = work.due(self.heard) - time.monotonic()
-                if wait > 0:
-                    self._changed.wait(wait)
-                    continue
-                self.heard, work.soon = time.monotonic(), None
-                if not (work.bar or self._spinner):
-                    work.say()
-            self._thread = None
+            try:
+                while self._works:
+                    work = self._works[-1]
+                    wait = work.due(self.heard) - time.monotonic()
+                    if wait > 0:
+                        self._changed.wait(wait)
+                        continue
+                    self.heard, work.soon = time.monotonic(), None
+                    if not (work.bar or self._spinner):
+                        with contextlib.suppress(OSError, SystemExit):  # nobody reads any more (`… | head`); rich exits
+                            work.say()
+            finally:
+                self._thread = None
 
     def _spin(self) -> None:
         """On a terminal a spinner shows the innermost work, unless a bar moves there."""

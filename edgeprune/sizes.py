@@ -47,10 +47,8 @@ def check_sizes(recipe: Recipe, *, trains_here: bool = True) -> None:
             each += _kept(net, (high, wide)) // (1 if schedule.autocast == "none" else 2)
         what = f"training on {schedule.batch:,} images of {high}x{wide} at a time"
         _refuse(f"{name}.batch", what, schedule.batch * each, have, f"; about {have // each:,} would fit")
-    for key in ("train_short_side", "evaluate.short_side"):
-        side = (
-            recipe.data.train_short_side if key[0] == "t" else recipe.data.evaluate and recipe.data.evaluate.short_side
-        )
+    evaluated = recipe.data.evaluate and recipe.data.evaluate.short_side
+    for key, side in (("train_short_side", recipe.data.train_short_side), ("evaluate.short_side", evaluated)):
         if side is not None:
             _refuse(f"data.{key}", f"an image of {side}x{side}", side * side * 3 * _FLOAT, have)
     if recipe.data.name in DRAWN:

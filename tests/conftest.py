@@ -34,6 +34,13 @@ parse_once()
 run_short()
 
 
+@pytest.fixture(autouse=True)
+def whole_floats() -> None:
+    """Subnormal numbers are numbers, as hypothesis wants them: a run in this process turns them off."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
+
+
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Runs `edgeprune ARGS`: (exit status, standard output, standard error)."""

@@ -93,6 +93,14 @@ def test_a_file_that_was_cut_off_is_no_checkpoint(tmp_path, name, kept):
         checkpoint_format(path)
 
 
+@pytest.mark.parametrize("end", ["1e999", "Infinity", "1.5", "-1", '"8"', "null", "[8]"])
+def test_a_header_whose_offsets_are_no_length(tmp_path, end):
+    header = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,%s]}}' % end.encode()
+    (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    with pytest.raises(CheckpointError, match="is not a whole checkpoint"):
+        checkpoint_format(tmp_path / "w.safetensors")
+
+
 def test_folders(tmp_path):
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(CheckpointError, match=r"name a file in it, such as model\.safetensors"):

@@ -1,6 +1,7 @@
 """What is the same data, and what is not."""
 
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -12,8 +13,10 @@ import torch
 from PIL import Image
 
 from edgeprune import files
-from edgeprune.errors import DataError, EdgepruneError
+from edgeprune.errors import DataError, EdgepruneError, RecipeError
 from edgeprune.files import files_below, hash_tree
+from edgeprune.recipe import check_files, load_recipe
+from edgeprune.stages import results
 
 
 @pytest.fixture
@@ -133,3 +136,56 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
         files.lock(tmp_path / "file" / "run"),
     ):
         pass
+
+
+def test_a_file_below_a_file_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(EdgepruneError, match=r"^cannot write .*a\.json: (Not a directory|File exists)"):
+        files.write_json(tmp_path / "file" / "prune" / "a.json", {})
+    with pytest.raises(EdgepruneError, match=r"^cannot write .*w\.safetensors: (Not a directory|File exists)"):
+        files.save_tensors(tmp_path / "file" / "w.safetensors", {"a": torch.zeros(1)})
+
+
+def test_a_full_disk_is_told_by_the_lock_and_by_what_is_set_aside(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "old.json").write_text("{}")
+    monkeypatch.setattr(files.os, "getpid", full)
+    with pytest.raises(EdgepruneError, match=r"^disk full: cannot write .*\.lock"), files.lock(tmp_path):
+        pass
+    monkeypatch.undo()
+    monkeypatch.setattr(results.Path, "replace", full)
+    with pytest.raises(EdgepruneError, match=r"^disk full: cannot write .*old\.json"), results.set_aside(tmp_path, "k"):
+        pass
+
+
+def test_data_that_may_not_be_read_is_one_line(tmp_path, monkeypatch):
+    """Root may read everything, so the system's answer is made up."""
+
+    def denied(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    (tmp_path / "a").touch()
+    for module, name in ((files.os, "listdir"), (files.Path, "is_file"), (files.Path, "stat")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, denied)
+            patch.setattr(files.Path, "is_dir", lambda path: True)
+            with pytest.raises(DataError, match=r"^data\.root: .* cannot be read \(Permission denied\)$"):
+                hash_tree(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(files.Path, "iterdir", denied)
+        with pytest.raises(RecipeError, match=r"^data\.root: .* cannot be read \(Permission denied\)$"):
+            check_files(load_recipe("segnet_cap", [f"data.root={tmp_path}"]))
+
+
+@pytest.mark.parametrize("text", [r'"\ud800"', r'{"\udfff": 1}', r'[{"a": ["x\ud83d"]}]', "[" * 101 + "]" * 101,
+                                  '{"a":' * 101 + "1" + "}" * 101, '{"a":[' * 60 + "1" + "]}" * 60])  # fmt: skip
+def test_json_that_could_not_be_written_again_is_refused(text):
+    with pytest.raises(ValueError, match="not Unicode|nested too deeply"):
+        files.parse_json(text.encode())
+
+
+@pytest.mark.parametrize("text", [r'"\ud83d\ude00"', r'"\\ud800"', "[" * 100 + "]" * 100, '{"ü": "€"}'])
+def test_json_that_is_right(text):
+    assert files.parse_json(text.encode()) == json.loads(text)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
 
 import pytest
 
@@ -10,6 +12,7 @@ from edgeprune import sizes
 from edgeprune.arguments import check_arguments
 from edgeprune.compatible import check_pair
 from edgeprune.errors import CheckpointError, RecipeError
+from edgeprune.models import NETWORKS
 from edgeprune.recipe import check_files, drawn_instead, load_recipe
 from edgeprune.shipped import shipped
 from edgeprune.sizes import check_sizes
@@ -34,7 +37,10 @@ ARGUMENTS = {
     "model.args.self=3": "model.args.self: is not given here",
     "model.args.widht=3": "model.args.widht: streetnet takes no such argument; did you mean width?",
     "model.args.width=3.5": "model.args.width: input should be a valid integer, not 3.5",
-    "model.args.width=-3": "model.args: streetnet cannot be built of",
+    "model.args.width=-3": "model.args.width: input should be greater than or equal to 1, not -3",
+    "model.args.blocks=100000000": "model.args.blocks: input should be less than or equal to 100, not 100000000",
+    "model={network: segformer, args: {depths: [2, 2, 2, 100000000]}}": "model.args.depths[3]: input should be less than",
+    "model={network: erfnet, args: {widths: [16, 64, 100000000]}}": "model.args.widths[2]: input should be less than",
     "model={network: segnet, args: {widths: [[8, x]]}}": "model.args.widths[0][1]: input should be a valid integer, not 'x'",
     "model={network: resnet, args: {stem: cifra}}": "model.network: resnet is for task: classification",
     "model={network: deeplabv3, args: {depth: 51}}": "model.args: deeplabv3 cannot be built of",
@@ -51,6 +57,23 @@ def test_arguments_are_checked_by_signatures(setting):
         check_pair(recipe, load_target("cpu"))
         check_sizes(recipe)
     assert ARGUMENTS[setting] in str(fault.value) and "\n" not in str(fault.value)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_number_of_our_networks_has_bounds(name):
+    """Whatever is not bounded is built by the check itself, which takes hours or the machine's memory."""
+
+    def unbounded(annotation: Any) -> bool:
+        inner, bounds = annotation, ""
+        if get_origin(annotation) is Annotated:
+            inner, bounds = annotation.__origin__, str(annotation.__metadata__)
+        if get_origin(inner) is tuple:
+            of = get_args(inner)
+            return (... in of and "MaxLen" not in bounds) or any(unbounded(a) for a in of if a is not ...)
+        return inner is int and "Le(" not in bounds
+
+    taken = inspect.signature(NETWORKS[name], eval_str=True).parameters
+    assert [n for n, p in taken.items() if n != "classes" and unbounded(p.annotation)] == []
 
 
 def test_a_union_names_every_type_and_no_branch():

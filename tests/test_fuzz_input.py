@@ -38,6 +38,7 @@ ODD = (
     ".inf", "-.nan", "1e400", "-1", "0", "1e-400", "true", "null", "~", "yes", "<<", "<<: 3", "&a [*a]", "*a", "{? [1] : 2}", "[", "}",
     "0.4", "0.4x", "40%", "1.5x", "x", "1.2.3x", "- - -", "a: b: c", "\0", "\ud800", "\x85", "\u2028", "%", "@", "'", '"', "'", "|", ">-",
     "[0, 0]", "[1e9, 1]", "[2.0, 0.5]", "[[1]]", "{}", "[]", "{a: 1, a: 2}", "=", "--- 1", "...", "99999999999999999999", "nan", "inf",
+    r'"\UFFFFFFFF"', r'"\U00110000"', r'"\ud800"', "%YAML 1." + "9" * 5000, "!!float 0x" + "f" * 290, "!!int 0x" + "f" * 290,
 )  # fmt: skip
 KEYS = sorted({dotted(p) for p in _paths(Recipe)} | {dotted(p) for p in _paths(Target)})
 # without subnormal numbers, which a run in this process turns off

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
+from torch.onnx._constants import ONNX_MAX_OPSET
 
 from edgeprune.documents import mapping
 from edgeprune.errors import RecipeError, UsageError
-from edgeprune.plain_yaml import YamlFault, parse
+from edgeprune.plain_yaml import YamlFault, parse, write
 from edgeprune.recipe import load_recipe
+from edgeprune.recipe.deploying import HIGHEST_OPSET
 from edgeprune.shipped import shipped
 from edgeprune.target import load_target
 
@@ -48,6 +51,10 @@ REFUSED = {
     "a: b: c": "not YAML",
     "--- 1\n--- 2": "not YAML",
     "*x": "not YAML",
+    r'"\UFFFFFFFF"': "not YAML",
+    r'"\U00110000"': "not YAML",
+    "%YAML 1." + "9" * 5000 + "\n--- 1": "not YAML",
+    "!!float 0x" + "f" * 290: "larger than any float",
 }
 
 
@@ -72,6 +79,49 @@ def test_what_is_no_plain_value_is_refused_with_its_line(text):
 def test_plain_values(text, value):
     found, _ = parse(text)
     assert found == value and type(found) is type(value)
+
+
+TEXTS = [
+    "1e4",
+    "1e-4",
+    "0o7",
+    "0x1F",
+    "010",
+    "1:30",
+    "yes",
+    "null",
+    "~",
+    "",
+    "2026-01-01",
+    "1_000",
+    "-.inf",
+    "<<",
+    "=",
+    "a: b",
+    "#",
+    "é",
+]
+
+
+def test_what_is_written_reads_back_as_it_was():
+    """Text that either YAML reader takes for a number is quoted; numbers are not."""
+    whole = {"texts": TEXTS, "keys": dict.fromkeys(TEXTS, 1), "numbers": [1e4, 1e-5, 7, -0.5, True, None]}
+    assert parse(write(whole))[0] == whole == yaml.safe_load(write(whole))
+
+
+def test_a_recipe_that_check_prints_is_the_same_recipe(cli, tmp_path: Path):
+    recipe = ["quickstart", "--set", "name='1e4'", "--set", "title='0o7'"]
+    code, out, err = cli("check", *recipe)
+    assert code == 0, err
+    (tmp_path / "again.yaml").write_text(out)
+    assert load_recipe(str(tmp_path / "again.yaml")) == load_recipe("quickstart", ["name='1e4'", "title='0o7'"])
+
+
+@pytest.mark.parametrize("opset", [17, 24, 99999])
+def test_an_opset_that_the_exporter_has_not(opset):
+    assert HIGHEST_OPSET <= ONNX_MAX_OPSET
+    with pytest.raises(RecipeError, match=r"deploy\.opset: input should be (less|greater) than or equal to"):
+        load_recipe("quickstart", [f"deploy.opset={opset}"])
 
 
 def test_what_an_alias_stands_for_is_changed_in_one_place_only(tmp_path: Path):

@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import threading
 import time
 from pathlib import Path
 
@@ -181,3 +182,21 @@ def test_a_forked_process_speaks_for_itself(tmp_path):
                 os._exit(0)
         os.waitpid(child, 0)
     assert (tmp_path / "said").read_text().startswith("child: 0 s so far\n")
+
+
+@pytest.mark.usefixtures("hurry")
+def test_a_reader_that_has_gone_ends_neither_the_work_nor_what_is_said_of_others(said, monkeypatch):
+    """`edgeprune run … 2>&1 | head`."""
+    watch = progress._Watch()
+    monkeypatch.setattr(progress, "_WATCH", watch)
+    gone, tried = console(file=said), threading.Event()
+
+    def broken(*objects, **how):
+        tried.set()
+        raise BrokenPipeError
+
+    monkeypatch.setattr(gone, "print", broken)
+    with doing("training", gone):
+        assert tried.wait(30)
+        with doing("measuring", console(file=said)):
+            until("training, measuring: ", said)

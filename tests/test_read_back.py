@@ -54,6 +54,24 @@ def test_a_record_of_an_earlier_version_is_not_believed(home):
     assert manifest.record(home, "load") is None and manifest.changed(home, "load")
 
 
+@pytest.mark.parametrize("change", [
+    {"key": None}, {"facts": []}, {"files": {"../../x": "00"}}, {"files": {"/etc/passwd": "00"}}, {"files": {"load/../../x": "00"}},
+    {"files": {"load/a": 3}}, {"seconds": "2"}, {"versions": None},
+])  # fmt: skip
+def test_a_record_that_holds_something_else_is_not_believed_whatever_its_seal(home, change):
+    for record in (RECORD | change, {k: v for k, v in RECORD.items() if k not in change}):
+        manifest.keep(home, "load", record)
+        assert manifest.record(home, "load") is None and "was changed" in str(manifest.changed(home, "load"))
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"key": "k"}, {"key": "k", "began": "x", "before": 1.0}, {"key": "k", "began": 1.0}]
+)
+def test_a_sealed_note_of_an_attempt_without_its_times(tmp_path, content):
+    (tmp_path / ".began").write_text(json.dumps(seal(content)))
+    assert results.spent_before(tmp_path, "k") == 0.0
+
+
 @pytest.mark.parametrize(
     "content", ["{}", "[]", "null", '{"stages": []}', '{"stages": {}', "\xff", '{"stages": NaN}', "[" * 99_999]
 )

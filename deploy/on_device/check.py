@@ -244,6 +244,9 @@ def main(argv=None):
     args = parser.parse_args(argv)
     try:
         return check(HERE, args)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
     except Exception as error:
         if args.debug:
             raise

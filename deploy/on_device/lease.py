@@ -1,6 +1,7 @@
 """The device's lease: one measurement at a time, whichever program, user or connection it belongs to. stdlib only."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
@@ -16,13 +17,13 @@ SOON, OFTEN = 1, 10  # seconds
 def opened():
     """The file's descriptor. Linux lets nobody, root neither, open another user's file in /tmp as one to create."""
     try:
-        handle = os.open(LEASE, os.O_RDWR | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        handle = os.open(LEASE, os.O_RDWR | os.O_NOFOLLOW | os.O_CREAT, 0o666)
+        try:
+            handle = os.open(LEASE, os.O_RDWR | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            handle = os.open(LEASE, os.O_RDWR | os.O_NOFOLLOW | os.O_CREAT, 0o666)
     except OSError as error:
-        raise RuntimeError(
-            "%s: cannot be opened for the lease (%s); a link? remove it" % (LEASE, error.strerror)
-        ) from error
+        why = error.strerror if error.errno != errno.ELOOP else "it is a link; remove it"
+        raise RuntimeError("%s: cannot be opened for the lease: %s" % (LEASE, why)) from error
     told = os.fstat(handle)
     if not stat.S_ISREG(told.st_mode) or told.st_nlink != 1:  # the folder is everybody's
         os.close(handle)

@@ -1,4 +1,4 @@
-"""Is the bundle whole? Every file against SHA256SUMS, nothing beside them that would be run, the signature if asked.
+"""Is the bundle whole? Every file against SHA256SUMS, no other files beside them, the signature if asked.
 
 SHA256SUMS covers every file, MANIFEST.json (versions of what made it) among them; a signature signs SHA256SUMS, by OpenSSH:
 
@@ -13,6 +13,10 @@ import shutil
 import subprocess
 
 NAMESPACE = "edgeprune"
+# in every bundle
+_LEAST = ("MANIFEST.json", "about.json", "check.py", "dense.onnx", "manifest.py", "parity.npz", "pruned.onnx")
+# beside the listed files: what a run here writes, the sums, their signature
+_OWN = re.compile(r"result\..*|SHA256SUMS(\.sig)?")
 _CODE = (".py", ".pyw", ".pyc", ".pyo", ".so", ".pyd", ".dll")
 _LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
 
@@ -22,7 +26,7 @@ class Fault(Exception):
 
 
 def verify(folder, signers=None, who=None):
-    """Raises Fault where a file is missing, damaged or not known, or where signers are given and none of them signed.
+    """Raises Fault where a file is missing, damaged or not listed, or where signers are given and none of them signed.
 
     Args:
         signers: a file of allowed signers as ssh-keygen(1) has it; None: no signature is wanted.
@@ -44,6 +48,9 @@ def verify(folder, signers=None, who=None):
                 found.update(block)
         if found.hexdigest() != digest:
             raise Fault("%s is damaged (its checksum differs); copy the bundle again" % file)
+    for name in _LEAST:
+        if name not in sums:
+            raise Fault("%s: does not list %s; it was cut off or changed; copy the whole bundle" % (path, name))
     for name in sorted(os.listdir(folder)):
         file = os.path.join(folder, name)
         # caches are taken for the scripts beside them
@@ -51,8 +58,8 @@ def verify(folder, signers=None, who=None):
             raise Fault("%s is no part of the bundle, and Python would import it; remove it" % file)
         if os.path.islink(file):
             raise Fault("%s is a link; a bundle has none; remove it" % file)
-        if name not in sums and name.startswith(("dense.", "pruned.")):
-            raise Fault("%s is no part of the bundle, and would be taken for its engine; remove it" % file)
+        if name not in sums and not _OWN.fullmatch(name) and not os.path.isdir(file):
+            raise Fault("%s is no part of the bundle, and might be believed as one; remove it" % file)
     return sums
 
 
@@ -63,7 +70,7 @@ def _sums(path):
     found = {}
     for number, line in enumerate(lines, 1):
         match = _LINE.fullmatch(line)
-        if not line.strip():
+        if not line:
             continue
         if not match:
             raise Fault(

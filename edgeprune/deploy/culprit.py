@@ -48,16 +48,18 @@ def place(node: onnx.NodeProto) -> str:
     return operator + _whose(scopes) + _in_code([(f, int(n)) for f, n in _FRAME.findall(known.get(_STACK, ""))])
 
 
-def first_wrong(model: onnx.ModelProto, fine: Callable[[onnx.ModelProto], bool]) -> onnx.NodeProto | None:
-    """The first node at which a graph's prefix is not `fine`; None where only the whole graph is not.
+def first_wrong(model: onnx.ModelProto, correct: Callable[[onnx.ModelProto], bool]) -> onnx.NodeProto | None:
+    """The first node whose value is computed wrongly; None where no single value can be blamed.
 
     Found by halves, then back along what it reads, since of two branches the other may be at fault.
 
     Args:
-        fine: of a graph whose first output is the node's.
+        correct: whether a part of the graph, which ends at a node's first output, is computed correctly.
     """
     graph = model.graph
-    made = {name: i for i, node in enumerate(graph.node) for name in node.output}
+    made = {
+        name: i for i, node in enumerate(graph.node) for name in node.output if name
+    }  # "": an output that is not asked for
     told = onnx.shape_inference.infer_shapes(model).graph
     floats = {
         v.name for v in (*told.value_info, *told.output) if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
@@ -67,7 +69,7 @@ def first_wrong(model: onnx.ModelProto, fine: Callable[[onnx.ModelProto], bool])
 
     def wrong(i: int) -> bool:
         if i not in known:
-            known[i] = not fine(_until(model, graph.node[i].output[0]))
+            known[i] = not correct(_until(model, graph.node[i].output[0]))
         return known[i]
 
     low, high = 0, len(able) - 1
@@ -78,7 +80,7 @@ def first_wrong(model: onnx.ModelProto, fine: Callable[[onnx.ModelProto], bool])
         low, high = (low, middle) if wrong(able[middle]) else (middle + 1, high)
     at = able[low]
     while (
-        before := next((p for n in graph.node[at].input if (p := made.get(n)) in able and wrong(p)), None)
+        before := next((p for n in graph.node[at].input if (p := made.get(n)) in able and p < at and wrong(p)), None)
     ) is not None:
         at = before
     return graph.node[at]
@@ -90,7 +92,7 @@ def _until(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     wanted, kept = {name}, []
     for node in reversed(part.graph.node):
         if wanted & set(node.output):
-            wanted |= set(node.input)
+            wanted |= set(node.input) - {""}  # an input that is left out
             kept.append(onnx.NodeProto.FromString(node.SerializeToString()))
     del part.graph.node[:], part.graph.output[:]
     part.graph.node.extend(reversed(kept))

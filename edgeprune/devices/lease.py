@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from edgeprune.errors import DeviceError
-from edgeprune.progress import doing
+from edgeprune.progress import console, doing
 
 _HERE = threading.RLock()  # within this process
+_beside = False  # has the training gone on beside a lease that was held for too long, and still is?
 _SOON = 1.0  # seconds of waiting that are not worth a line
+_OFTEN = 0.1  # seconds between two tries
+_STANDS_STILL = 600.0  # seconds that a training waits; a measurement of our own is done in a few minutes
+_PATIENCE = 3600.0  # seconds that a measurement waits for others, several of them perhaps
 
 
 def path() -> Path:
@@ -26,17 +32,14 @@ def path() -> Path:
 def _opened() -> int:
     """The file's descriptor. Linux lets nobody, root neither, open another user's file in /tmp as one to create."""
     try:
-        handle = os.open(path(), os.O_RDWR | os.O_NOFOLLOW)
-    except FileNotFoundError:
         try:
+            handle = os.open(path(), os.O_RDWR | os.O_NOFOLLOW)
+        except FileNotFoundError:
             handle = os.open(path(), os.O_RDWR | os.O_NOFOLLOW | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise DeviceError(
-                f"{path()}: cannot be made for the lease ({error.strerror}); set EDGEPRUNE_LEASE to a file that can be written"
-            ) from error
     except OSError as error:
+        why = error.strerror if error.errno != errno.ELOOP else "it is a link; remove it"
         raise DeviceError(
-            f"{path()}: cannot be opened for the lease ({error.strerror}); a link? remove it, or set EDGEPRUNE_LEASE"
+            f"{path()}: cannot be opened for the lease, which EDGEPRUNE_LEASE may put elsewhere: {why}"
         ) from error
     told = os.fstat(handle)
     if not stat.S_ISREG(told.st_mode) or told.st_nlink != 1:  # the folder is everybody's
@@ -54,13 +57,26 @@ def check() -> None:
     os.close(_opened())
 
 
-def _lock(handle: int, how: int, waiting: str) -> None:
-    """Lock the file; who has to wait says for whom, soon and then as often as `progress.doing` does."""
+def _lock(handle: int, how: int, waiting: str, most: float) -> bool:
+    """Lock the file within `most` seconds; False where another process holds it all that time. Who has to wait says for whom, soon and
+    then as often as `progress.doing` does."""
+    if _locked(handle, how):
+        return True
+    end = time.monotonic() + most
+    with doing(lambda: f"{waiting} {_holder(handle)}, which measures on this machine", soon=_SOON):
+        while time.monotonic() < end:
+            time.sleep(_OFTEN)
+            if _locked(handle, how):
+                return True
+    return False
+
+
+def _locked(handle: int, how: int) -> bool:
     try:
         fcntl.flock(handle, how | fcntl.LOCK_NB)
     except BlockingIOError:
-        with doing(lambda: f"{waiting} {_holder(handle)}, which measures on this machine", soon=_SOON):
-            fcntl.flock(handle, how)
+        return False
+    return True
 
 
 def _holder(handle: int) -> str:
@@ -76,25 +92,39 @@ def _holder(handle: int) -> str:
 
 
 def give_way() -> None:
-    """Wait while another process measures. Trainings call it at every step: beside them, engines take other times, and small ones
-    other shares of large ones'."""
+    """Wait while another process measures, but not for one that never ends. Trainings call it at every step: beside them, engines take
+    other times, and small ones other shares of large ones'."""
+    global _beside
     with contextlib.suppress(OSError):  # nobody has measured yet; what else may be wrong with it, measuring will say
         handle = os.open(path(), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
-            _lock(handle, fcntl.LOCK_SH, "the training stands still for")
+            most = 0.0 if _beside else _STANDS_STILL
+            free = _lock(handle, fcntl.LOCK_SH, "the training stands still for", most)
+            if not free and not _beside:
+                line = f"the training goes on beside {_holder(handle)}, which has held {path()} for {_STANDS_STILL / 60:.0f} minutes"
+                console().print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+            _beside = not free
         finally:
             os.close(handle)
 
 
 @contextlib.contextmanager
 def lease() -> Iterator[None]:
-    """Wait until nobody measures, and hold the machine; the lease goes with the process, also by kill -9."""
+    """Wait until nobody measures, and hold the machine; the lease goes with the process, also by kill -9.
+
+    Raises:
+        DeviceError: another process has held it for an hour.
+    """
     with _HERE:
         handle = _opened()
         try:
             with contextlib.suppress(OSError):
                 os.fchmod(handle, 0o666)  # another user's measurement waits for this one, too
-            _lock(handle, fcntl.LOCK_EX, "waiting for")
+            if not _lock(handle, fcntl.LOCK_EX, "waiting for", _PATIENCE):
+                raise DeviceError(
+                    f"{path()}: {_holder(handle)} has held the lease for {_PATIENCE / 60:.0f} minutes; end that process, or set "
+                    "EDGEPRUNE_LEASE to another file where the two cannot disturb each other"
+                )
             os.ftruncate(handle, 0)
             os.pwrite(handle, str(os.getpid()).encode(), 0)
             yield

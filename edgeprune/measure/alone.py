@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -13,11 +14,11 @@ from edgeprune.data.transforms import Normalisation, normalised
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
-def one_by_one(net: nn.Module, by: Normalisation, answer: Callable[[torch.Tensor], torch.Tensor]) -> Predict:
+def each_alone(net: nn.Module, by: Normalisation, answer: Callable[[torch.Tensor], torch.Tensor]) -> Predict:
     """(B, H, W, 3) uint8 images to (B, ...) answers, each image by itself.
 
     What a network makes of an image may hang on those beside it (a norm without running statistics); an engine sees none beside it.
-    TF32, which cuDNN takes for f32 convolutions unless it is told not to, and a caller's autocast are off.
+    TF32, which cuDNN takes for f32 convolutions unless it is told not to, and a caller's autocast are off meanwhile.
 
     Args:
         net: it is set to evaluation.
@@ -26,8 +27,20 @@ def one_by_one(net: nn.Module, by: Normalisation, answer: Callable[[torch.Tensor
     device = next(net.eval().parameters()).device
 
     def predict(images: np.ndarray) -> np.ndarray:
-        whole = torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False)
-        with torch.no_grad(), torch.autocast(device.type, enabled=False), whole:
+        with torch.no_grad(), torch.autocast(device.type, enabled=False), _whole_f32():
             return np.concatenate([answer(normalised(i[None], by).to(device)).cpu().numpy() for i in images])
 
     return predict
+
+
+@contextlib.contextmanager
+def _whole_f32() -> Iterator[None]:
+    """In here f32 convolutions and products are not rounded to TF32 or BF16; all other switches of cuDNN stay as they are."""
+    convolutions, products = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = convolutions
+        torch.set_float32_matmul_precision(products)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgeprune.data.transforms import IMAGENET, Normalisation
-from edgeprune.measure.alone import Predict, one_by_one
+from edgeprune.measure.alone import Predict, each_alone
 from edgeprune.models import logits_of
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -49,7 +49,7 @@ def predictor(net: nn.Module, cfg: Any, size: tuple[int, int], by: Normalisation
             total += view(image, *other)
         return total.argmax(1).to(torch.uint8)
 
-    return one_by_one(net, by, answer)
+    return each_alone(net, by, answer)
 
 
 def seen_size(image: tuple[int, int], scale: float, cfg: Any, size: tuple[int, int]) -> tuple[int, int]:

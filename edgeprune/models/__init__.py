@@ -74,7 +74,7 @@ def build(
     """Build a network of `NETWORKS`, or call the user's `factory` ("package.module:function").
 
     Args:
-        output: which of its outputs ships, in evaluation and in training (`outputs.Choice`); None: it says so itself.
+        output: which of its outputs ships, in evaluation and in training (`outputs.Choice`); None: its form alone tells.
 
     Raises:
         ModelError: unknown network, factory that cannot be imported, arguments that it does not take, an attribute that hides a

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from edgeprune.models.ranges import Width
+
 
 class ConvBNReLU(nn.Module):
     """Convolution, norm, ReLU."""
@@ -165,11 +167,11 @@ class BiSeNetV2(nn.Module):
     def __init__(
         self,
         classes: int,
-        width: int = 64,
-        semantic: int = 16,
-        head: int = 1024,
+        width: Width = 64,
+        semantic: Width = 16,
+        head: Width = 1024,
         aux: bool = True,
-        aux_head: int = 128,
+        aux_head: Width = 128,
     ) -> None:
         super().__init__()
         if 8 * semantic != 2 * width:

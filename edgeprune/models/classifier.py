@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from edgeprune.models.ranges import Factor, Width
 from edgeprune.models.resnet import ResNet
 
 
@@ -24,7 +25,7 @@ class ResNetClassifier(nn.Module):
     """
 
     def __init__(
-        self, classes: int, depth: int = 18, width: int = 64, stem: Literal["imagenet", "cifar"] = "imagenet"
+        self, classes: int, depth: Factor = 18, width: Width = 64, stem: Literal["imagenet", "cifar"] = "imagenet"
     ) -> None:
         super().__init__()
         if stem not in ("imagenet", "cifar"):

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from edgeprune.models.ranges import Width
+
 
 class Block(nn.Module):
     """Two 3x3 convolutions and a shortcut; `act` False leaves the ReLU to what follows."""
@@ -149,7 +151,7 @@ class DDRNet(nn.Module):
         aux: with the auxiliary head on the high-resolution branch (training only).
     """
 
-    def __init__(self, classes: int, width: int = 32, pool: int = 128, head: int = 64, aux: bool = True) -> None:
+    def __init__(self, classes: int, width: Width = 32, pool: Width = 128, head: Width = 64, aux: bool = True) -> None:
         super().__init__()
         w, high = width, 2 * width
         self.conv1 = stem(w)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from edgeprune.models.ranges import Factor, Width
 from edgeprune.models.resnet import ResNet
 
 
@@ -58,7 +59,13 @@ class DeepLabV3(nn.Module):
     """
 
     def __init__(
-        self, classes: int, depth: int = 50, output_stride: int = 8, width: int = 64, head: int = 256, aux: bool = True
+        self,
+        classes: int,
+        depth: Factor = 50,
+        output_stride: Factor = 8,
+        width: Width = 64,
+        head: Width = 256,
+        aux: bool = True,
     ) -> None:
         super().__init__()
         rates = (12, 24, 36) if output_stride == 8 else (6, 12, 18)
@@ -79,7 +86,13 @@ class DeepLabV3Plus(nn.Module):
     """DeepLabV3 with a decoder that joins the stride-4 features (48 channels, then two 3x3 convolutions)."""
 
     def __init__(
-        self, classes: int, depth: int = 50, output_stride: int = 16, width: int = 64, head: int = 256, aux: bool = True
+        self,
+        classes: int,
+        depth: Factor = 50,
+        output_stride: Factor = 16,
+        width: Width = 64,
+        head: Width = 256,
+        aux: bool = True,
     ) -> None:
         super().__init__()
         rates = (12, 24, 36) if output_stride == 8 else (6, 12, 18)

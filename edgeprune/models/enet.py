@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from edgeprune.models.ranges import Repeats, Width
+
 
 def _act(width: int, slopes: bool) -> nn.Module:
     return nn.PReLU(width) if slopes else nn.ReLU()
@@ -117,7 +119,7 @@ class ENet(nn.Module):
         sections: how often the eight bottlenecks at stride 8 come (2: stages 2 and 3).
     """
 
-    def __init__(self, classes: int, widths: tuple[int, int, int] = (16, 64, 128), sections: int = 2) -> None:
+    def __init__(self, classes: int, widths: tuple[Width, Width, Width] = (16, 64, 128), sections: Repeats = 2) -> None:
         super().__init__()
         w1, w2, w3 = widths
         self.initial_block = Initial(w1)

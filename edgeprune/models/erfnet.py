@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from edgeprune.models.ranges import Width
+
 
 class Downsampler(nn.Module):
     """Strided convolution and pooling side by side."""
@@ -98,7 +100,7 @@ class ERFNet(nn.Module):
         widths: channels at strides 2, 4 and 8.
     """
 
-    def __init__(self, classes: int, widths: tuple[int, int, int] = (16, 64, 128)) -> None:
+    def __init__(self, classes: int, widths: tuple[Width, Width, Width] = (16, 64, 128)) -> None:
         super().__init__()
         self.encoder, self.decoder = Encoder(widths), Decoder(widths, classes)
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgeprune.models.pspnet import BINS
+from edgeprune.models.ranges import Factor, Width
 
 
 class Conv(nn.Module):
@@ -144,10 +145,10 @@ class FastSCNN(nn.Module):
     def __init__(
         self,
         classes: int,
-        shallow: tuple[int, int, int] = (32, 48, 64),
-        deep: tuple[int, int, int] = (64, 96, 128),
-        expand: int = 6,
-        head: int = 128,
+        shallow: tuple[Width, Width, Width] = (32, 48, 64),
+        deep: tuple[Width, Width, Width] = (64, 96, 128),
+        expand: Factor = 6,
+        head: Width = 128,
         aux: bool = True,
     ) -> None:
         super().__init__()

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgeprune.models.pspnet import BINS, PPM
+from edgeprune.models.ranges import Factor, Width
 from edgeprune.models.resnet import Bottleneck, bottlenecks
 
 
@@ -50,11 +51,11 @@ class ICNet(nn.Module):
     def __init__(
         self,
         classes: int,
-        depth: int = 50,
-        width: int = 32,
-        head: int = 256,
-        fusion: int = 128,
-        detail: tuple[int, int, int] = (32, 32, 64),
+        depth: Factor = 50,
+        width: Width = 32,
+        head: Width = 256,
+        fusion: Width = 128,
+        detail: tuple[Width, Width, Width] = (32, 32, 64),
         aux: bool = True,
     ) -> None:
         super().__init__()

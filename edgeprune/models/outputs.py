@@ -68,6 +68,11 @@ def tensors(output: Any, path: str = "") -> Iterator[tuple[str, torch.Tensor]]:
         yield from tensors(part, f"{path}.{name}" if path else name)
 
 
+def floats(output: Any) -> list[torch.Tensor]:
+    """The real floating-point tensors of a network's output, in order: what can be compared and differentiated."""
+    return [t for _, t in tensors(output) if t.is_floating_point()]
+
+
 def at(output: Any, path: str) -> Any:
     """What lies at a path; indices count from the end where they are negative.
 
@@ -123,10 +128,11 @@ def carry(net: nn.Module, choice: Choice | None) -> nn.Module:
 def choose(
     evaluated: Any, trained: Any, task: str, classes: int, asked: str | None = None, to: tuple[int, ...] = ()
 ) -> Choice | None:
-    """Which output ships, by what a network gave in evaluation and in training mode; None where it says so itself: one tensor, or a
-    plain dict with "out" or "logits".
+    """Which output ships, by what a network gave in evaluation and in training mode; None where its form alone tells: one tensor, or
+    a plain dict with "out" or "logits".
 
     What is asked for ships; else the only tensor that fits the task; else of several that fit the one that is named as the main one.
+    A main output that does not fit is not silently replaced by another one.
 
     Args:
         to: the shape of the images in evaluation, for the message.
@@ -162,6 +168,13 @@ def _path(output: Any, how: str, task: str, classes: int, asked: str | None) -> 
     if not fitting:
         raise ModelError(
             f"the network answers {_listed(found)} {how}; {task} of this data wants {wanted.format(classes)}"
+        )
+    main_ones = [path for path in found if path.split(".")[0] in MAIN]
+    if asked is None and main_ones and not any(path in fitting for path in main_ones):
+        ways = " or ".join(_setting(path) for path in fitting)
+        raise ModelError(
+            f"model.output: {task} of this data wants {wanted.format(classes)}, and the network's main output is "
+            f"{_listed({path: found[path] for path in main_ones})} {how}; if another one ships, say so: {ways}"
         )
     named = [path for path in fitting if all(part in MAIN for part in path.split("."))]
     for only in (list(fitting), named):

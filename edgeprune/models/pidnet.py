@@ -23,6 +23,7 @@ from edgeprune.models.ddrnet import (
     stem,
     without_trainer,
 )
+from edgeprune.models.ranges import Width
 
 
 class PAPPM(PyramidInputs):
@@ -71,7 +72,7 @@ class PIDNet(nn.Module):
         aux: with the auxiliary head on the detail branch (training only).
     """
 
-    def __init__(self, classes: int, width: int = 32, pool: int = 96, head: int = 128, aux: bool = True) -> None:
+    def __init__(self, classes: int, width: Width = 32, pool: Width = 96, head: Width = 128, aux: bool = True) -> None:
         super().__init__()
         w = width
         self.conv1 = stem(w)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from edgeprune.models.ranges import Factor, Width
 from edgeprune.models.resnet import Bottleneck, bottlenecks
 
 BINS = (1, 2, 3, 6)
@@ -47,7 +48,13 @@ class PSPNet(nn.Module):
     """
 
     def __init__(
-        self, classes: int, depth: int = 50, width: int = 64, head: int = 512, aux: bool = True, aux_head: int = 256
+        self,
+        classes: int,
+        depth: Factor = 50,
+        width: Width = 64,
+        head: Width = 512,
+        aux: bool = True,
+        aux_head: Width = 256,
     ) -> None:
         super().__init__()
         self.layer0 = nn.Sequential(

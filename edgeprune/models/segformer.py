@@ -9,10 +9,14 @@ With a tenth of those left, 0.36 of the MACs stay at 512x1024, so smaller budget
 from __future__ import annotations
 
 import re
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import nn
+
+from edgeprune.models.ranges import Factor, Repeats, Width, Widths
 
 
 def _tokens(x: torch.Tensor) -> torch.Tensor:
@@ -160,11 +164,11 @@ class SegFormer(nn.Module):
     def __init__(
         self,
         classes: int,
-        widths: tuple[int, ...] = (32, 64, 160, 256),
-        heads: tuple[int, ...] = (1, 2, 5, 8),
-        hidden: tuple[int, ...] = (128, 256, 640, 1024),
-        depths: tuple[int, ...] = (2, 2, 2, 2),
-        decoder: int = 256,
+        widths: Widths = (32, 64, 160, 256),
+        heads: Annotated[tuple[Factor, ...], Field(max_length=20)] = (1, 2, 5, 8),
+        hidden: Widths = (128, 256, 640, 1024),
+        depths: Annotated[tuple[Repeats, ...], Field(max_length=20)] = (2, 2, 2, 2),
+        decoder: Width = 256,
     ) -> None:
         super().__init__()
         self.segformer = nn.ModuleDict({"encoder": Encoder(widths, heads, hidden, depths)})

@@ -5,8 +5,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import nn
+
+from edgeprune.models.ranges import Widths
 
 WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
@@ -22,7 +27,7 @@ class SegNet(nn.Module):
         widths: channels of the encoder's convolutions, a tuple a stage; the decoder mirrors them.
     """
 
-    def __init__(self, classes: int, widths: tuple[tuple[int, ...], ...] = WIDTHS) -> None:
+    def __init__(self, classes: int, widths: Annotated[tuple[Widths, ...], Field(max_length=20)] = WIDTHS) -> None:
         super().__init__()
         self.encoder, self.decoder = nn.ModuleList(), nn.ModuleList()
         inp = 3

@@ -8,12 +8,15 @@ pyramid. Not the paper's VGG-16 network, and none of its numbers are claimed.
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import nn
 
 from edgeprune.models.boxes import grid_anchors
+from edgeprune.models.ranges import Factor, Width, Widths
 from edgeprune.models.resnet import ResNet
 
 _RARE = 0.01  # the probability of a class at the start (RetinaNet)
@@ -46,8 +49,8 @@ class SSD(nn.Module):
     """
 
     def __init__(
-        self, classes: int, depth: int = 18, width: int = 64, extra: tuple[int, ...] = (256, 128), head: int = 128,
-        ratios: tuple[float, ...] = (0.5, 1.0, 2.0), scale: float = 4.0,
+        self, classes: int, depth: Factor = 18, width: Width = 64, extra: Widths = (256, 128), head: Width = 128,
+        ratios: Annotated[tuple[float, ...], Field(max_length=20)] = (0.5, 1.0, 2.0), scale: float = 4.0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.shapes = [(float(r), 0.0) for r in ratios] + [(1.0, 0.5)]

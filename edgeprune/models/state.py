@@ -15,18 +15,38 @@ from torch import nn
 
 from edgeprune.models.modes import modes_kept
 
-EXTRA = "_extra_state"  # PyTorch's suffix of what `get_extra_state` gives, which need not be a tensor
+_EXTRA = "_extra_state"  # PyTorch's name for what `get_extra_state` gives, which need not be a tensor
 
 
 def tensors_of(net: nn.Module) -> dict[str, torch.Tensor]:
     """Name -> the parameters and buffers of `net.state_dict()` as they are now, not copied; extra state is left out."""
-    return {name: value for name, value in net.state_dict().items() if not name.endswith(EXTRA)}
+    return {name: value for name, value in net.state_dict().items() if not _is_extra(name)}
+
+
+def unsaved_of(net: nn.Module) -> dict[str, torch.Tensor]:
+    """Name -> the parameters and buffers that `net.state_dict()` leaves out (`persistent=False`), as they are now, not copied."""
+    saved = net.state_dict().keys()
+    return {
+        name: value.detach() for name, value in (*net.named_parameters(), *net.named_buffers()) if name not in saved
+    }
+
+
+def load_unsaved(net: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Read what `unsaved_of` gave, in place where the shape is the same."""
+    now = unsaved_of(net)
+    with torch.no_grad():
+        for name, value in tensors.items():
+            if name in now and now[name].shape == value.shape:
+                now[name].copy_(value)
+            else:  # made or enlarged by a forward
+                path, _, leaf = name.rpartition(".")
+                net.get_submodule(path)._buffers[leaf] = value
 
 
 def weights_of(net: nn.Module) -> dict[str, torch.Tensor]:
     """Name -> a copy of each tensor as it is in training mode: what belongs on the disk. The mode of `net` is put back."""
     with modes_kept(net):
-        return _copies(net.train())
+        return _copies(tensors_of(net.train()))
 
 
 def load_weights(net: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -37,7 +57,7 @@ def load_weights(net: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
     """
     net.train()
     missing, unexpected = net.load_state_dict(dict(tensors), strict=False)
-    odd = [name for name in (*missing, *unexpected) if not name.endswith(EXTRA)]
+    odd = [name for name in (*missing, *unexpected) if not _is_extra(name)]
     if odd:
         kind = "missing" if odd[0] in missing else "not of this network"
         raise RuntimeError(f"{len(odd)} tensors do not match, the first is {odd[0]} ({kind})")
@@ -50,7 +70,7 @@ def unchanged(net: nn.Module) -> Iterator[None]:
     What `eval()` merges and `train()` takes out again comes back rounded, and a training that was killed must end like one that
     was not.
     """
-    before = _copies(net)
+    before, unsaved = _copies(tensors_of(net)), _copies(unsaved_of(net))
     try:
         with modes_kept(net):
             yield
@@ -59,7 +79,12 @@ def unchanged(net: nn.Module) -> Iterator[None]:
             for name, value in tensors_of(net).items():
                 if name in before and not torch.equal(value, before[name]):
                     value.copy_(before[name])
+        load_unsaved(net, unsaved)
 
 
-def _copies(net: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value.detach().clone() for name, value in tensors_of(net).items()}
+def _is_extra(name: str) -> bool:
+    return name.rpartition(".")[2] == _EXTRA
+
+
+def _copies(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in tensors.items()}

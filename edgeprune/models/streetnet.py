@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from edgeprune.models.ranges import Repeats, Width
+
 
 def _conv(inp: int, out: int, kernel: int = 3, stride: int = 1, groups: int = 1, act: bool = True) -> nn.Sequential:
     layers: list[nn.Module] = [
@@ -66,7 +68,7 @@ class StreetNet(nn.Module):
         blocks: inverted blocks at stride 16.
     """
 
-    def __init__(self, classes: int, width: int = 32, blocks: int = 3) -> None:
+    def __init__(self, classes: int, width: Width = 32, blocks: Repeats = 3) -> None:
         super().__init__()
         w4, w8, w16 = width, 2 * width, 4 * width
         self.stem = nn.Sequential(_conv(3, width, stride=2), _conv(width, w4, stride=2))

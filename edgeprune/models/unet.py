@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from edgeprune.models.ranges import Widths
+
 WIDTHS = (64, 128, 256, 512, 1024)
 
 
@@ -66,7 +68,7 @@ class UNet(nn.Module):
         bilinear: resize instead of transposed convolutions; the deepest stage is then half as wide.
     """
 
-    def __init__(self, classes: int, widths: tuple[int, ...] = WIDTHS, bilinear: bool = False) -> None:
+    def __init__(self, classes: int, widths: Widths = WIDTHS, bilinear: bool = False) -> None:
         super().__init__()
         share = 2 if bilinear else 1
         outs = [*widths[:-1], widths[-1] // share]

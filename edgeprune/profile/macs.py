@@ -72,7 +72,7 @@ def _unpool(
 def count_params(net: nn.Module, size: tuple[int, int]) -> int:
     """Number of parameters that the main logits of an image of `size` (H, W) hang on: what ships, without auxiliary heads."""
     parameters = list(net.parameters())
-    frozen = [p for p in parameters if not p.requires_grad]
+    frozen = [p for p in parameters if not p.requires_grad and (p.is_floating_point() or p.is_complex())]
     for p in frozen:
         p.requires_grad_(True)
     try:

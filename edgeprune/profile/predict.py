@@ -21,7 +21,7 @@ import numpy as np
 
 from edgeprune.profile.context import Context
 from edgeprune.profile.probes import Key
-from edgeprune.profile.profiler import Operation
+from edgeprune.profile.spans import Operation
 from edgeprune.profile.staircase import Times
 from edgeprune.runtime.signature import Signature
 

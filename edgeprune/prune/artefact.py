@@ -61,10 +61,9 @@ def load_pruned(folder: str | Path, factory: str | None = None) -> nn.Module:
             f"{home / 'plan.json'}: its network is built by the code {named!r}; if you trust that, load(…, factory={named!r})"
         )
     try:
-        output = network.get("output")
-        if output is not None and not (len(output) == 2 and all(isinstance(path, str) for path in output)):
-            raise KeyError("output")
-        dense = models.build(network.get("network"), network.get("args", {}), named, network["classes"], output)
+        dense = models.build(
+            network.get("network"), network.get("args", {}), named, network["classes"], network.get("output")
+        )
         return restore(dense, plan, home / "weights.safetensors")
     except (IndexError, KeyError, AttributeError, RuntimeError, TypeError, ValueError) as error:  # changed by hand
         raise SurgeryError(

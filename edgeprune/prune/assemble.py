@@ -11,6 +11,7 @@ from torch import nn
 from torch.fx import Node
 
 from edgeprune.prune.channels import ChannelGraph, Group, Member, Move, Operation, Width
+from edgeprune.prune.takers import norms_behind, own_biases
 from edgeprune.prune.values import argument, shape_of
 from edgeprune.runtime.signature import Signature
 
@@ -32,6 +33,7 @@ def _kind(net: nn.Module, tensor: str, axis: int) -> str | None:
 
 def assemble(trace: Trace, net: nn.Module) -> ChannelGraph:
     keys = list(trace.axes)
+    kinds = [_kind(net, *key) for key in keys]
     roots = {key: trace.union.roots(ids) for key, ids in trace.axes.items()}
     homes: dict[int, list[tuple[int, int]]] = {}  # root -> (axis number, how often it stands there), in order
     for number, key in enumerate(keys):
@@ -40,7 +42,7 @@ def assemble(trace: Trace, net: nn.Module) -> ChannelGraph:
     families: dict[tuple[tuple[int, int], ...], list[int]] = {}
     why: dict[str, str] = {}
     for root, places in homes.items():
-        producers = [keys[n][0].rpartition(".")[0] for n, _ in places if _kind(net, *keys[n]) == "out"]
+        producers = [keys[n][0].rpartition(".")[0] for n, _ in places if kinds[n] == "out"]
         if root in trace.union.reason:
             for module in producers:
                 if trace.union.reason[root]:
@@ -55,7 +57,7 @@ def assemble(trace: Trace, net: nn.Module) -> ChannelGraph:
         units = sorted(units)
         members = []
         for number, _ in places:
-            kind = _kind(net, *keys[number])
+            kind = kinds[number]
             if kind is not None:
                 module = keys[number][0].rpartition(".")[0]
                 behind = trace.series.get(module, "") if kind == "norm" else ""
@@ -101,7 +103,8 @@ def assemble(trace: Trace, net: nn.Module) -> ChannelGraph:
             found = trace.axes.get((name, axis))
             shape.append(int(size) if found is None else width(found))
         tensors[name] = shape
-    return ChannelGraph(groups, places_of, operations, tensors, moves, why, {c: n for c, n in trace.norms.items() if n})
+    behind, biased = norms_behind(net, trace.parameters), own_biases(net, trace.parameters)
+    return ChannelGraph(groups, places_of, operations, tensors, moves, why, behind, biased)
 
 
 def _result_shape(node: Any) -> tuple[int, ...]:
@@ -146,8 +149,8 @@ def _index(roots: np.ndarray, units: list[int]) -> np.ndarray:
     """Positions of every unit in an axis: (units,) or (units, m)."""
     order = np.argsort(roots, kind="stable")
     ordered = roots[order]
-    rows = [order[np.searchsorted(ordered, u, "left") : np.searchsorted(ordered, u, "right")] for u in units]
-    table = np.array(rows, dtype=np.int64)
+    first, last = np.searchsorted(ordered, units, "left"), np.searchsorted(ordered, units, "right")
+    table = np.array([order[a:b] for a, b in zip(first, last, strict=True)], dtype=np.int64)
     return table[:, 0] if table.shape[1] == 1 else table
 
 

@@ -89,6 +89,7 @@ class ChannelGraph:
     moves: list[Move] = field(default_factory=list)  # what an engine runs besides convolutions
     unprunable: dict[str, str] = field(default_factory=dict)  # producing module -> why its channels are kept
     norm_behind: dict[str, str] = field(default_factory=dict)  # weighted module -> the norm that alone reads it
+    biased: frozenset[str] = frozenset()  # weighted modules all of whose calls add their bias, which nothing else reads
 
     def widths(self) -> dict[str, int]:
         """The dense widths."""

@@ -41,8 +41,6 @@ class Trace:
         self.axes: dict[tuple[str, int], np.ndarray] = {}
         self.counted: list[tuple[Node, str, int, np.ndarray, np.ndarray | None]] = []
         self.moved: list[tuple[Node, str, Value]] = []
-        self.norms: dict[str, str] = {}
-        self.normed: dict[str, str] = {}  # norm -> the first layer that it alone reads
         self.series: dict[str, str] = {}  # norm -> the norm that it follows in series
         self.shipped: set[str] = set()  # parameters and buffers that the main output hangs on
 
@@ -99,18 +97,14 @@ class Trace:
         return x.ids.ravel()
 
     def note_norm(self, node: Node) -> None:
-        """Remember a batch norm that is the only reader of a convolution's result."""
-        source = node.args[0] if node.args else None
-        if "batch_norm" not in str(node.target) or not isinstance(source, Node) or len(source.users) != 1:
+        """Remember which norm a batch norm follows in series; none where it is called several times behind others."""
+        scale = node.args[1] if "batch_norm" in str(node.target) else None
+        if not isinstance(scale, Node) or scale not in self.parameters:
             return
-        if len(source.args) > 1 and source.args[1] in self.parameters and node.args[1] in self.parameters:
-            conv, norm = (self.parameters[n].rpartition(".")[0] for n in (source.args[1], node.args[1]))
-            other, before = self.normed.setdefault(norm, conv), self._norm_before(source)
-            # a layer with two norms, or a norm of two layers
-            if self.norms.setdefault(conv, norm) != norm or other != conv:
-                self.norms[conv] = self.norms[other] = ""
-            if self.series.setdefault(norm, before) != before:  # called in a loop
-                self.series[norm] = ""
+        norm, source = self.parameters[scale].rpartition(".")[0], node.args[0]
+        before = self._norm_before(source) if isinstance(source, Node) and len(source.users) == 1 else ""
+        if self.series.setdefault(norm, before) != before:
+            self.series[norm] = ""
 
     def _norm_before(self, node: Node) -> str:
         """The norm whose maps reach a depthwise convolution and nothing else; "" where there is none."""
@@ -167,7 +161,8 @@ def find_groups(
         **signature.inputs_to_lifted_tensor_constants,
     }
     open_regions(program.graph_module)
-    names = {node: _first_name(net, name) for node, name in names.items()}
+    first = {id(p): name for name, p in net.named_parameters()}  # of the names of a tensor that several modules hold
+    names = {node: first.get(id(_tensor(net, name)), name) for node, name in names.items()}
     nodes = list(program.graph.nodes)
     trace = Trace({n: names[n.name] for n in nodes if n.op == "placeholder" and n.name in names}, net, tied)
     for node in nodes:
@@ -192,11 +187,9 @@ def find_groups(
     return assemble(trace, net)
 
 
-def _first_name(net: nn.Module, name: str) -> str:
-    """Of the names of a tensor that several modules hold, the one that `named_parameters` gives."""
+def _tensor(net: nn.Module, name: str) -> Any:
     path, _, leaf = name.rpartition(".")
-    tensor = getattr(net.get_submodule(path), leaf, None)
-    return next((n for n, p in net.named_parameters() if p is tensor), name)
+    return getattr(net.get_submodule(path), leaf, None)
 
 
 def grouped(net: nn.Module) -> frozenset[str]:

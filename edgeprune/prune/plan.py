@@ -152,6 +152,7 @@ class _Network(BaseModel):
     factory: str | None = None
     args: dict[str, Any] = {}
     classes: Annotated[int, Field(ge=1, le=65_536)] = 1
+    output: Annotated[tuple[str, str], Field(strict=False)] | None = None  # in evaluation, in training; JSON has lists
 
 
 class _Document(BaseModel):
@@ -165,7 +166,7 @@ class _Document(BaseModel):
 
 
 def read_plan(path: Path) -> tuple[Plan, dict[str, Any]]:
-    """The plan and the network's description.
+    """The plan and the network's description: what of `models.build`'s arguments was written.
 
     Raises:
         SurgeryError: it is not a plan; says what of it is not.
@@ -182,4 +183,4 @@ def read_plan(path: Path) -> tuple[Plan, dict[str, Any]]:
         {t: {int(a): k for a, k in axes.items()} for t, axes in told.tensors.items()},
         told.source,
     )
-    return plan, dict(doc["network"])
+    return plan, told.network.model_dump(exclude_unset=True)

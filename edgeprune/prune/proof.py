@@ -25,6 +25,8 @@ import torch
 from torch import nn
 
 from edgeprune.errors import SurgeryError, few, first_line
+from edgeprune.models.difference import farthest
+from edgeprune.models.outputs import floats
 from edgeprune.progress import doing
 from edgeprune.prune.blocks import Blocks, find_blocks
 from edgeprune.prune.channels import ChannelGraph
@@ -36,6 +38,7 @@ from edgeprune.prune.surgery import fold_constants, shrink, unread
 
 TOLERANCE = 1e-4  # of the largest output, f32
 SILENCED, FOLDED = "channels silenced", "constants folded"
+_edge_padded = copy.deepcopy  # `EdgePads` does what it did
 NAMED = 3  # groups that are at fault, at most
 
 
@@ -122,19 +125,22 @@ class _Differs(SurgeryError):
 
 def _proof(net: nn.Module, graph: ChannelGraph, plan: Plan, example: Example, seed: int, tolerance: float) -> Proof:
     noisy = _randomised(net, seed)
+    shrunk = shrink(noisy, plan)
     try:
-        proof = _runs(noisy, graph, plan, example, seed, tolerance)
+        proof = _runs(noisy, shrunk, graph, plan, example, seed, tolerance)
     except _Differs:
         if (in_double := _doubled(noisy, graph, plan, example, seed, tolerance)) is None:
             raise
         proof = in_double
-    _trainable(shrink(noisy, plan), example)
+    _trainable(shrunk, example)
     return proof
 
 
-def _runs(noisy: nn.Module, graph: ChannelGraph, plan: Plan, example: Example, seed: int, tolerance: float) -> Proof:
-    silenced = _compare(unread(noisy, graph, plan), shrink(noisy, plan), example, seed, tolerance, SILENCED)
-    small, full = fold_constants(_edge_padded(noisy), graph, plan, example)
+def _runs(
+    noisy: nn.Module, shrunk: nn.Module, graph: ChannelGraph, plan: Plan, example: Example, seed: int, tolerance: float
+) -> Proof:
+    silenced = _compare(unread(noisy, graph, plan), shrunk, example, seed, tolerance, SILENCED)
+    small, full = fold_constants(noisy, graph, plan, example)
     with _EdgePads():
         folded = _compare(full, small, example, seed, tolerance, FOLDED)
     return Proof(silenced, folded)
@@ -146,16 +152,18 @@ def _doubled(
     """The proof in double precision; None where it fails, too, or the network does not run so."""
     inputs = example.double() if isinstance(example, torch.Tensor) else tuple(x.double() for x in example)
     with suppress(Exception), Doubled():
-        return _runs(copy.deepcopy(noisy).double(), graph, plan, inputs, seed, tolerance)
+        wide = copy.deepcopy(noisy).double()
+        return _runs(wide, shrink(wide, plan), graph, plan, inputs, seed, tolerance)
     return None
 
 
 def _trainable(small: nn.Module, example: Example) -> None:
+    """Does it run in training mode, in which it is left?"""
     inputs = (example,) if isinstance(example, torch.Tensor) else example
     try:
-        taught = copy.deepcopy(small).train()
+        small.train()
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            taught(*(torch.cat([x, x]) for x in inputs))
+            small(*(torch.cat([x, x]) for x in inputs))
     except Exception as error:
         raise SurgeryError(
             f"surgery proof (training): the pruned network does not run in training mode ({first_line(error)[:200]}); what it computes there "
@@ -181,27 +189,6 @@ def _randomised(net: nn.Module, seed: int) -> nn.Module:
     return copy_
 
 
-def _edge_padded(net: nn.Module) -> nn.Module:
-    copy_ = copy.deepcopy(net)
-    for module in copy_.modules():
-        if isinstance(module, (nn.Conv1d, nn.Conv2d)) and module.padding_mode == "zeros" and module.padding != "valid":
-            module.padding_mode = "replicate"
-            if not isinstance(module.padding, str):
-                module._reversed_padding_repeated_twice = [p for p in reversed(module.padding) for _ in range(2)]
-    return copy_
-
-
-def outputs_of(result: object) -> list[torch.Tensor]:
-    """Every tensor of a network's result, in a fixed order."""
-    if isinstance(result, torch.Tensor):
-        return [result]
-    if isinstance(result, dict):
-        return [t for key in sorted(result, key=str) for t in outputs_of(result[key])]
-    if isinstance(result, (list, tuple)):
-        return [t for part in result for t in outputs_of(part)]
-    return []
-
-
 def _compare(full: nn.Module, small: nn.Module, example: object, seed: int, tolerance: float, what: str) -> float:
     inputs = (example,) if isinstance(example, torch.Tensor) else tuple(example)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(seed + 1)
@@ -221,23 +208,23 @@ def _compare(full: nn.Module, small: nn.Module, example: object, seed: int, tole
 def _difference(full: nn.Module, small: nn.Module, images: Sequence[torch.Tensor], what: str) -> float:
     """The largest, of any output, relative to its largest value."""
     with torch.no_grad():
-        expected = outputs_of(full(*images))
+        expected = floats(full(*images))
         try:
-            found = outputs_of(small(*images))
+            found = floats(small(*images))
         except Exception as error:
             raise SurgeryError(
                 f"surgery proof ({what}): the pruned network does not run ({first_line(error)[:200]}); a width is probably written "
                 "in its forward"
             ) from error
-    worst = 0.0
+    if not expected or len(found) != len(expected):
+        raise SurgeryError(
+            f"surgery proof ({what}): of {len(expected)} floating-point outputs the pruned network gives {len(found)}; they cannot be "
+            "compared"
+        )
     for i, (a, b) in enumerate(zip(expected, found, strict=True)):
         if a.shape != b.shape:
             raise SurgeryError(f"surgery proof ({what}): output {i} has shape {tuple(b.shape)}, not {tuple(a.shape)}")
         if a.isnan().any():
             why = "a removed channel may be divided by 0" if what == FOLDED else "the weights may hold NaN"
             raise SurgeryError(f"surgery proof ({what}): output {i} holds NaN before anything is taken out; {why}")
-        scale = max(float(a[a.isfinite()].abs().max()) if a.isfinite().any() else 0.0, 1e-6)
-        apart = (a - b).abs().masked_fill(a == b, 0)  # -inf, as of a class that is masked out, is like itself
-        difference = float(apart.nan_to_num(nan=float("inf")).max()) / scale
-        worst = max(worst, difference)
-    return worst
+    return farthest(found, expected)

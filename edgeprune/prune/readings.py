@@ -30,7 +30,6 @@ class Reading:
     value: np.ndarray  # mean of the lowest and the highest
     constant: np.ndarray  # bool: there is one value only
     own: bool  # every call is made by the layer's own forward, which would add a new bias
-    biased: bool  # every call adds the layer's bias
 
 
 def read(net: nn.Module, graph: ChannelGraph, example: Example) -> dict[str, Reading]:
@@ -62,7 +61,6 @@ class _Watch(TorchFunctionMode):
         self._low: dict[str, torch.Tensor] = {}
         self._high: dict[str, torch.Tensor] = {}
         self._own = dict.fromkeys(layers, True)
-        self._biased = dict.fromkeys(layers, True)
         self._within: list[nn.Module] = []  # layers whose forward is running
         self._hooks = [h for m in layers.values() for h in self._hooked(m)]
 
@@ -82,7 +80,6 @@ class _Watch(TorchFunctionMode):
             if (name := self._names.get(id(told["weight"]))) is not None:
                 layer = self.layers[name]
                 self._own[name] &= layer in self._within
-                self._biased[name] &= told.get("bias") is not None and told["bias"] is layer.bias
                 x = told["input"].detach()
                 channels = -1 if func is F.linear else x.ndim - told["weight"].ndim + 1
                 flat = x.movedim(channels, 0).flatten(1)
@@ -101,5 +98,5 @@ class _Watch(TorchFunctionMode):
             high = self._high[name]
             scale = torch.maximum(low.abs(), high.abs()).clamp_min(1e-3)
             value, constant = (low + high) / 2, high - low <= 1e-4 * scale
-            found[name] = Reading(value.cpu().numpy(), constant.cpu().numpy(), self._own[name], self._biased[name])
+            found[name] = Reading(value.cpu().numpy(), constant.cpu().numpy(), self._own[name])
         return found

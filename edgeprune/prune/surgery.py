@@ -11,6 +11,7 @@ convolution, or a weight of two layers) is not read any more.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -143,14 +144,15 @@ def fold_constants(net: nn.Module, graph: ChannelGraph, plan: Plan, example: Exa
     full = emptied(net, graph, plan)
     readings = read(full, graph, example)
     folded: list[tuple[str, np.ndarray]] = []
-    changed = False
+    changed, owners = False, Counter(id(p) for m in net.modules() for p in m._parameters.values())
     for member, rows in _removed(graph, plan):
         if member.kind != "in" or not len(rows):
             continue
         channels = _blocked(net, member.module, rows).reshape(len(rows), -1)
         folds = np.zeros(len(rows), dtype=bool)
         if (reading := readings.get(member.module)) is not None:
-            if _takes(full, graph, member.module, reading):
+            layer = net.get_submodule(member.module)
+            if owners[id(layer.weight)] == 1 and _takes(net, graph, member.module, reading):
                 folds = reading.constant[channels].all(axis=1)
             changed |= bool((reading.value[channels[~folds]] != 0).any())
         _ignore(full.get_submodule(member.module), rows[~folds])
@@ -173,14 +175,11 @@ def fold_constants(net: nn.Module, graph: ChannelGraph, plan: Plan, example: Exa
 
 
 def _takes(net: nn.Module, graph: ChannelGraph, name: str, reading: Reading) -> bool:
-    """Is there a place for what a constant adds to a layer's output: a bias, or a norm, that is this layer's alone?"""
+    """Is there a place for what a constant adds to a layer's output, or can a bias be made?"""
     layer = net.get_submodule(name)
-    owners = [id(p) for m in net.modules() for p in m._parameters.values() if p is not None]
-    if isinstance(layer, nn.ConvTranspose2d) or owners.count(id(layer.weight)) > 1:
-        return False  # a transposed convolution's answer to a constant is none
-    if layer.bias is not None:
-        return reading.biased and owners.count(id(layer.bias)) == 1
-    return reading.own or _norm_behind(net, graph, name) is not None
+    if isinstance(layer, nn.ConvTranspose2d):
+        return False  # its answer to a constant is none
+    return _taker(net, graph, name) is not None or (layer.bias is None and reading.own)
 
 
 def _shrink_prepared(prepared: nn.Module, plan: Plan) -> nn.Module:
@@ -196,21 +195,21 @@ def _shrink_prepared(prepared: nn.Module, plan: Plan) -> nn.Module:
 
 
 def absorb(net: nn.Module, graph: ChannelGraph, name: str, shift: torch.Tensor) -> bool:
-    """Add `shift` (out,) to what a layer emits, in its bias or in the norm that alone reads it; False where there is neither."""
-    layer = net.get_submodule(name)
-    if layer.bias is not None:
-        layer.bias += shift  # type: ignore[operator]
-    elif (mean := _norm_behind(net, graph, name)) is not None:
-        mean -= shift
-    else:
+    """Add `shift` (out,) to what a layer emits, and to nothing else: in its bias or in the norm that alone reads it; False where
+    there is neither, or it is not this layer's alone."""
+    if (taker := _taker(net, graph, name)) is None:
         return False
+    tensor, sign = taker
+    tensor += sign * shift
     return True
 
 
-def _norm_behind(net: nn.Module, graph: ChannelGraph, name: str) -> torch.Tensor | None:
-    """The running mean of the norm that alone reads a layer."""
+def _taker(net: nn.Module, graph: ChannelGraph, name: str) -> tuple[torch.Tensor, int] | None:
+    """What takes a constant that is added to a layer's output, and with which sign: its bias, or the running mean of the norm behind."""
+    if name in graph.biased:
+        return net.get_submodule(name).bias, 1  # type: ignore[return-value]
     norm = net.get_submodule(graph.norm_behind[name]) if name in graph.norm_behind else None
-    return norm.running_mean if isinstance(norm, nn.BatchNorm2d) else None
+    return (norm.running_mean, -1) if isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None else None
 
 
 def response(layer: nn.Module, constant: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from edgeprune.recipe.base import Count, NotNegative, Positive, Section, Share
 
+HIGHEST_OPSET = 23  # that torch.onnx exports
 Points = Annotated[float, Field(ge=0, le=100)]
 TASK_GATES = {  # the others are for all tasks
     "segmentation": ("miou_drop", "boundary_drop", "pixel_agreement", "min_miou"),
@@ -81,7 +82,7 @@ class Deploy(Section):
         "PyTorch's graph (not run on hardware yet)",
     )
     calibration_images: Count = Field(default=64, description="training images that INT8 is calibrated on")
-    opset: Annotated[int, Field(ge=18)] = Field(default=20, description="of the ONNX graph")
+    opset: Annotated[int, Field(ge=18, le=HIGHEST_OPSET)] = Field(default=20, description="of the ONNX graph")
     head: Literal["auto", "argmax", "chain", "coarse"] = Field(
         default="auto",
         description="segmentation, how logits become classes; auto: the fastest on the device whose masks pass the gates, argmax where the "

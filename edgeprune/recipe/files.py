@@ -34,7 +34,11 @@ def check_files(recipe: Recipe) -> None:
         folder = os.path.expanduser(root)
         if not os.path.exists(folder):
             raise RecipeError(f"data.root: {root} does not exist; {_what_to_do(recipe)}")
-        if os.path.isdir(folder) and not any(Path(folder).iterdir()):
+        try:
+            empty = os.path.isdir(folder) and not any(Path(folder).iterdir())
+        except OSError as error:
+            raise RecipeError(f"data.root: {root} cannot be read ({error.strerror})") from error
+        if empty:
             raise RecipeError(f"data.root: {root} is empty; is the disk mounted?")
     for key in ("checkpoint", "backbone_checkpoint"):
         path = getattr(recipe.model, key)

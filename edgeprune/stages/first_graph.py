@@ -22,12 +22,14 @@ from edgeprune.devices import Device, device_of
 from edgeprune.devices.local import Local
 from edgeprune.errors import EngineError, ExportError, first_line
 from edgeprune.files import hash_obj
+from edgeprune.models.difference import apart
 from edgeprune.models.state import tensors_of
 from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
 from edgeprune.target import Target, load_target
 
 _ALIKE = 1e-2  # of the largest logit: GPUs round products to TF32
-_fine: set[str] = set()  # graphs that this process has rehearsed: comparisons and searches build the same network often
+# graphs that this process has been through: comparisons and searches build the same network often
+_rehearsed: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def ship(net: nn.Module, example: torch.Tensor, shipped: Callable[[nn.Module], H
             [how.opset, how.simplify, height, width],
         ]
     )
-    if key in _fine:
+    if key in _rehearsed:
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
@@ -73,10 +75,10 @@ def ship(net: nn.Module, example: torch.Tensor, shipped: Callable[[nn.Module], H
         wanted = (answer[-1] if isinstance(answer, tuple) else answer).numpy()
         model = _logits_first(onnx.load(path))
         onnx.save(model, path)
-        apart = _apart(OnnxRuntimeEngine(path).outputs(image)[0], wanted)
-        if not apart <= _ALIKE:
+        off = _differ(OnnxRuntimeEngine(path).outputs(image)[0], wanted)
+        if not off <= _ALIKE:
             raise ExportError(
-                f"export: the ONNX graph answers otherwise than the network in PyTorch (by {apart:.0e} of the largest): forward takes "
+                f"export: the ONNX graph answers otherwise than the network in PyTorch (by {off:.0e} of the largest): forward takes "
                 "something for a constant that is none, such as a random number or what a hook has kept"
             )
         if how.simplify:
@@ -85,7 +87,7 @@ def ship(net: nn.Module, example: torch.Tensor, shipped: Callable[[nn.Module], H
         if isinstance(device, Local) and how.target.backend != "inductor" and device.why_not() is None:
             _compile(device, path, model, image, wanted)
     if key:
-        _fine.add(key)
+        _rehearsed.add(key)
 
 
 def _captured(whole: nn.Module, image: torch.Tensor) -> torch.export.ExportedProgram | None:
@@ -102,25 +104,25 @@ def _compile(device: Device, path: Path, model: onnx.ModelProto, image: np.ndarr
     """Build an engine of the graph, and find the operator where it fails or answers otherwise."""
     home, backend = path.parent / "engine", device.version()
     try:
-        apart = _apart(device.build(path, home, "f32").predict(image), wanted)
-        if apart <= _ALIKE:
+        off = _differ(device.build(path, home, "f32").predict(image), wanted)
+        if off <= _ALIKE:
             return
-        why = f"answers otherwise than PyTorch (by {apart:.0e} of the largest)"
+        why = f"answers otherwise than PyTorch (by {off:.0e} of the largest)"
     except EngineError as error:
         why = f"does not take the graph ({first_line(error)[:200]})"
 
-    def fine(part: onnx.ModelProto) -> bool:
+    def correct(part: onnx.ModelProto) -> bool:
         onnx.save(part, path)
         try:
             true = OnnxRuntimeEngine(path).outputs(image)[0]
         except Exception:  # a part that cannot be judged is not at fault
             return True
         try:
-            return _apart(device.build(path, home, "f32").predict(image), true) <= _ALIKE
+            return _differ(device.build(path, home, "f32").predict(image), true) <= _ALIKE
         except Exception:
             return False
 
-    node = culprit.first_wrong(model, fine)
+    node = culprit.first_wrong(model, correct)
     if node is None:
         raise ExportError(f"export: {backend} {why}; it would do so after training")
     raise ExportError(
@@ -137,9 +139,5 @@ def _logits_first(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _apart(found: np.ndarray, wanted: np.ndarray) -> float:
-    """The largest difference, of the largest value."""
-    if found.shape != wanted.shape:
-        return float("inf")
-    found, wanted = found.astype(np.float64), wanted.astype(np.float64)
-    return float(np.abs(found - wanted).max(initial=0.0) / max(np.abs(wanted).max(initial=0.0), 1e-6))
+def _differ(found: np.ndarray, wanted: np.ndarray) -> float:
+    return apart(torch.tensor(found), torch.tensor(wanted))

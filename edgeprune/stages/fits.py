@@ -13,7 +13,7 @@ from torch import nn
 from edgeprune.data.transforms import IMAGENET
 from edgeprune.deploy.export import Heads, Shipped
 from edgeprune.documents import hint
-from edgeprune.errors import ModelError, RecipeError, few, first_line
+from edgeprune.errors import ModelError, RecipeError, SurgeryError, few, kind_and_line
 from edgeprune.models.attributes import check_attributes
 from edgeprune.models.outputs import carry, choose, tells
 from edgeprune.models.state import unchanged
@@ -75,33 +75,43 @@ def check(
         tried = copy.deepcopy(net)
     except Exception as error:
         raise ModelError(
-            f"the network cannot be copied ({_line(error)}), which pruning has to do; torch.nn.utils.weight_norm is often the reason: "
+            f"the network cannot be copied ({kind_and_line(error)}), which pruning has to do; torch.nn.utils.weight_norm is often the reason: "
             "use torch.nn.utils.parametrizations.weight_norm, or remove_weight_norm"
         ) from error
     with draws_kept():  # trainings are the same with and without all this
+        small = smaller(tried, example)
         try:
-            evaluated, trained = answers(tried, example)
+            evaluated, trained = answers(tried, small)
         except ModelError as error:
             if _runs(net, example) and not _runs(tried, example):
                 raise rehearsal.held_by_original(
                     f"does not run where the network itself does ({error.__cause__!r})"
                 ) from error
             raise
-        choice = choose(evaluated, trained, task, len(classes), to=tuple(example.shape))
+        choice = choose(evaluated, trained, task, len(classes), to=tuple(small.shape))
         if choice is not None:  # of a network that was not built from a recipe
             plain = tells(evaluated, choice.evaluation) and tells(trained, choice.training)
             net = carry(copy.deepcopy(net) if plain else net, choice)
-        small = _smaller(tried, example)
         images = torch.randn(2, *small.shape[1:], generator=torch.Generator().manual_seed(0))
         stage = rehearsal.Stage(
             net, images, wanted.build or (lambda: copy.deepcopy(net)), wanted.loss, wanted.channels_last
         )
         notes = [note for step in rehearsal.STEPS if (note := step(stage))]
-        graph = find_groups(net, example, never)
+        with unchanged(net):  # evaluation and back may round what a layer merges
+            graph = _captured(net, example, never)
         check_groups(graph, never)
         rehearse(net, graph, small)
         ship(net, small, wanted.shipped or _SHIPPED[task], wanted.shipping)
     return notes
+
+
+def _captured(net: nn.Module, example: torch.Tensor, never: Sequence[str]) -> ChannelGraph:
+    """The channel graph at full size, at which nothing else runs the network: capturing computes shapes alone."""
+    try:
+        return find_groups(net, example, never)
+    except SurgeryError:
+        _ran(net.eval(), example, "")  # what is wrong is better said by the network itself
+        raise
 
 
 def check_groups(graph: ChannelGraph, never: Sequence[str]) -> None:
@@ -164,10 +174,10 @@ def _ran(net: nn.Module, images: torch.Tensor, how: str) -> object:
         with torch.no_grad():
             return net(images)
     except Exception as error:
-        raise ModelError(f"the network does not run{how} on {tuple(images.shape)}: {_line(error)}") from error
+        raise ModelError(f"the network does not run{how} on {tuple(images.shape)}: {kind_and_line(error)}") from error
 
 
-def _smaller(net: nn.Module, example: torch.Tensor) -> torch.Tensor:
+def smaller(net: nn.Module, example: torch.Tensor) -> torch.Tensor:
     """At most `_ENOUGH` pixels long, or halved as long as the network runs on it: which channels belong together, and which
     operators compute, is the same, and 1024x2048 takes minutes on a CPU."""
     sides = [int(n) for n in example.shape[2:]]
@@ -199,7 +209,3 @@ def _takes(net: nn.Module, images: torch.Tensor) -> bool:
     except ModelError:
         return False
     return True
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {first_line(error)[:200]}"

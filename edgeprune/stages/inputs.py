@@ -21,7 +21,7 @@ _WAY_THERE = {
     "run_seconds",
     "cool_below_c",
 }  # of a target: not what the device is
-_NO_MATTER = {"workers", "checkpoint_every", "val_every"}  # of a recipe: how it is run, and how closely watched
+NO_MATTER = {"workers", "checkpoint_every", "val_every"}  # of a recipe: how it is run, and how closely watched
 
 
 def inputs(recipe: Recipe) -> list[Any]:
@@ -57,7 +57,7 @@ def plain(part: Any) -> Any:
         part = part.model_dump(mode="json")
     if isinstance(part, list):
         return [plain(p) for p in part]
-    return {k: plain(v) for k, v in part.items() if k not in _NO_MATTER} if isinstance(part, dict) else part
+    return {k: plain(v) for k, v in part.items() if k not in NO_MATTER} if isinstance(part, dict) else part
 
 
 def known_then(parts: dict[str, Any], written: Any) -> dict[str, Any]:

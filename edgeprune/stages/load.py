@@ -22,7 +22,7 @@ from edgeprune.errors import DataError, RecipeError, few
 from edgeprune.files import load_tensors, save_tensors, write_json
 from edgeprune.measure import protocol
 from edgeprune.measure.miou import evaluate
-from edgeprune.models.outputs import choose
+from edgeprune.models.outputs import choose, logits_of
 from edgeprune.models.state import load_weights, weights_of
 from edgeprune.profile.macs import count_macs, count_params
 from edgeprune.progress import Progress, doing
@@ -94,7 +94,7 @@ def network_spec(run: Run) -> dict[str, Any]:
 
 
 def _output(run: Run, spec: dict[str, Any]) -> list[str] | None:
-    """Which output ships, in evaluation and in training; None where the network says so itself, as ours do.
+    """Which output ships, in evaluation and in training; None where its form alone tells, as with ours.
 
     Raises:
         ModelError: several may; or none does.
@@ -103,8 +103,9 @@ def _output(run: Run, spec: dict[str, Any]) -> list[str] | None:
     if spec["factory"] is None and asked is None:
         return None
     torch.manual_seed(run.recipe.seed)
-    given = fits.answers(models.build(**spec), example(run))
-    found = choose(*given, run.recipe.task, spec["classes"], asked, tuple(example(run).shape))
+    net = models.build(**spec)
+    small = fits.smaller(net, example(run))
+    found = choose(*fits.answers(net, small), run.recipe.task, spec["classes"], asked, tuple(small.shape))
     return None if found is None else [found.evaluation, found.training]
 
 
@@ -219,7 +220,8 @@ def _wanted(run: Run) -> fits.Wanted:
 
         def loss(output: Any, images: torch.Tensor) -> torch.Tensor:
             shape = images[:, 0].shape if recipe.task == "segmentation" else images.shape[:1]
-            return spared(output, (torch.arange(math.prod(shape)) % count).view(shape))
+            possible = _unmasked(logits_of(output), count)
+            return spared(output, possible[torch.arange(math.prod(shape)) % len(possible)].view(shape))
 
     return fits.Wanted(
         build=lambda: build(run),
@@ -228,6 +230,12 @@ def _wanted(run: Run) -> fits.Wanted:
         shipped=lambda net: asked.shipped(net, asked.heads[0], True),
         shipping=Shipping(run.target, recipe.deploy.opset, recipe.deploy.simplify),
     )
+
+
+def _unmasked(logits: torch.Tensor, count: int) -> torch.Tensor:
+    """The classes with finite logits (B, count, ...): one masked by -inf has an infinite loss and no label. All where none is."""
+    finite = logits.detach().isfinite().transpose(0, 1).flatten(1).all(1)
+    return finite.nonzero().flatten() if finite.any() else torch.arange(count)
 
 
 def _unlike(taught: Sequence[str], judged: Sequence[str]) -> str:

@@ -6,12 +6,13 @@ Every record is sealed over all of it, so its facts are as safe from a changed d
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from edgeprune.errors import EdgepruneError
 from edgeprune.files import SEAL, read_json, seal, sealed, write_json
 
 NAME, SCHEMA, UNSEALED = "manifest.json", 2, 1  # schema 1 had no seals
+_KEYS = {"key": str, "recipe": str, "seconds": (int, float), "versions": dict, "facts": dict, "files": dict}
 
 
 def records(folder: Path) -> dict[str, Any]:
@@ -36,7 +37,21 @@ def record(folder: Path, stage: str) -> dict[str, Any] | None:
     """{"key", "recipe", "seconds", "versions", "facts", "files", "asked"?} of a finished stage; None where there is none, or not as it
     was written."""
     found = records(folder).get(stage)
-    return found if sealed(found) else None
+    return found if _is_record(found) else None
+
+
+def _is_record(found: Any) -> TypeGuard[dict[str, Any]]:
+    """Is it as it was written, with all that a record has, and are its files the run's own?"""
+    return sealed(found) and _is_whole(found)
+
+
+def _is_whole(found: dict[str, Any]) -> bool:
+    if not all(isinstance(found.get(key), kind) for key, kind in _KEYS.items()):
+        return False
+    paths = [Path(name) for name in found["files"]]
+    return not any(p.is_absolute() or ".." in p.parts for p in paths) and all(
+        isinstance(digest, str) for digest in found["files"].values()
+    )
 
 
 def earlier(folder: Path, stage: str) -> dict[str, Any] | None:
@@ -45,15 +60,13 @@ def earlier(folder: Path, stage: str) -> dict[str, Any] | None:
     unsealed = read_json(folder / NAME).get("schema") == UNSEALED if found else False
     if not unsealed or not isinstance(found, dict) or SEAL in found:
         return None
-    kinds = {"key": str, "recipe": str, "seconds": float | int, "facts": dict, "files": dict}
-    whole = all(isinstance(found.get(name), kind) for name, kind in kinds.items())
-    return found if whole and all(isinstance(digest, str) for digest in found["files"].values()) else None
+    return found if _is_whole(found) else None
 
 
 def changed(folder: Path, stage: str) -> str | None:
     """Why the record that stands there is not believed; None where it is, or there is none."""
     found = records(folder).get(stage)
-    if found is None or sealed(found):
+    if found is None or _is_record(found):
         return None
     return f"{folder / NAME}: the record of stage {stage} was changed, or written by an earlier version"
 

@@ -24,7 +24,8 @@ from edgeprune.measure.patience import Patience
 from edgeprune.measure.race import Race, race
 from edgeprune.profile import context, roofline
 from edgeprune.profile.predict import Predictor
-from edgeprune.profile.profiler import Profiler, spans
+from edgeprune.profile.profiler import Profiler
+from edgeprune.profile.spans import spans
 from edgeprune.profile.table import Table, Where
 from edgeprune.prune.groups import ChannelGraph, find_groups
 from edgeprune.runtime import UNTIMED, Engine

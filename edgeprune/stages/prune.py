@@ -129,7 +129,7 @@ def cut_rounds(run: Run, dense: nn.Module, graph: ChannelGraph, spent: scoring.S
     terms_of = cost.COSTS[recipe.budget.kind]
     whole, step = total(terms_of(graph))(graph.widths()), recipe.prune.step or run.target.channel_step
     for number, part in enumerate(recipe.prune.rounds, start=1):
-        rest = find_groups(net, example, recipe.prune.never, grouped(dense))
+        rest = graph if number == 1 else find_groups(net, example, recipe.prune.never, grouped(dense))
         run.kept["round"] = number
         home = notes.home(run)
         args = recipe.prune.args if part.args is None else part.args

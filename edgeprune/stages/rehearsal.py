@@ -13,10 +13,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from edgeprune.errors import ModelError, first_line
+from edgeprune.errors import ModelError, kind_and_line
+from edgeprune.models.difference import apart, farthest
+from edgeprune.models.outputs import floats
 from edgeprune.models.state import load_weights, tensors_of, unchanged, weights_of
 from edgeprune.train.memory import why_not_nhwc
 
@@ -51,8 +54,9 @@ class Stage:
 
 
 def mean_square(output: Any, images: torch.Tensor) -> torch.Tensor:
-    """A loss for where none is known: of all that the network gives."""
-    return torch.stack([t.float().square().mean() for t in _floats(output)]).sum()
+    """A loss for where none is known: of all that the network gives, but for classes that it masks by -inf."""
+    values = [t.float().masked_fill(t == -torch.inf, 0.0) for t in floats(output)]
+    return torch.stack([t.square().mean() for t in values]).sum()
 
 
 def both_modes(stage: Stage) -> None:
@@ -68,7 +72,7 @@ def both_modes(stage: Stage) -> None:
             "layers and tensors the same in both modes, such as by merging them outside of train() and eval()"
         )
     for name, value in tensors_of(net.train()).items():
-        if _apart(value.float(), before[name].float()) > SAME:
+        if apart(value, before[name]) > SAME:
             raise ModelError(
                 f"model: {name} is another tensor after eval() and train() than before; what eval() merges, train() has to take out again"
             )
@@ -78,11 +82,11 @@ def the_same_twice(stage: Stage) -> None:
     """Evaluation draws nothing."""
     net, image = stage.copied().eval(), stage.images[:1]
     first = _ran(net, image)
-    if all(_differ(_ran(net, image), first) <= SAME for _ in range(_RUNS - 1)):
+    if all(farthest(_ran(net, image), first) <= SAME for _ in range(_RUNS - 1)):
         return
     traced = _traced(net, image)
     pairs = (pair for _ in range(_LOOKS) for pair in zip(traced, _traced(net, image), strict=False))
-    where = next((a[0] for a, b in pairs if _differ([a[1]], [b[1]]) > SAME), "in the network's own forward")
+    where = next((a[0] for a, b in pairs if farthest([a[1]], [b[1]]) > SAME), "in the network's own forward")
     raise ModelError(
         f"model: in evaluation mode the same image is answered differently each time; the first that differs is {where}; draw only where "
         "self.training is true (F.dropout takes training=self.training)"
@@ -99,7 +103,7 @@ def a_copy_alone(stage: Stage) -> None:
         wanted = _ran(stage.net.eval(), image)
     if held.name:
         raise held_by_original(f"computes with {held.name} of the network that it was copied from")
-    if _differ(found, wanted) > SAME:
+    if farthest(found, wanted) > SAME:
         raise held_by_original("answers otherwise than the network itself")
 
 
@@ -116,9 +120,9 @@ def one_alone(stage: Stage) -> str | None:
     net = stage.copied().eval()
     alone = _ran(net, stage.images[:1])
     together = [t[:1] for t in _ran(net, stage.images)]
-    if _differ(alone, together) <= ALIKE:
+    if farthest(alone, together) <= ALIKE:
         return None
-    norms = [n for n, m in net.named_modules() if getattr(m, "track_running_stats", True) is False]
+    norms = [n for n, m in net.named_modules() if isinstance(m, _BatchNorm) and not m.track_running_stats]
     why = f"; {norms[0]} has no running statistics" if norms else ""
     return (
         f"what the network answers to an image hangs on the others of its batch{why}; engines see one image at a time"
@@ -143,12 +147,12 @@ def a_step_and_back_from_disk(stage: Stage) -> None:
         load_weights(fresh, load(save({name: t.contiguous() for name, t in weights_of(net).items()})))
     except RuntimeError as error:
         raise ModelError(
-            f"model: the weights do not fit a network built anew ({_line(error)}); it has to be the same each time"
+            f"model: the weights do not fit a network built anew ({kind_and_line(error)}); it has to be the same each time"
         ) from error
-    apart = _differ(_ran(fresh.eval(), stage.images[:1]), wanted)
-    if not apart <= SAME:
+    off = farthest(_ran(fresh.eval(), stage.images[:1]), wanted)
+    if not off <= SAME:
         raise ModelError(
-            f"model: saved and read back, the network answers otherwise (by {apart:.0e} of the largest): it learns something that is "
+            f"model: saved and read back, the network answers otherwise (by {off:.0e} of the largest): it learns something that is "
             "neither a parameter nor a buffer of its state_dict(); register_buffer makes it one"
         )
 
@@ -173,7 +177,7 @@ def _teach(stage: Stage, net: nn.Module) -> None:
         if loss.requires_grad:
             loss.backward()
     except Exception as error:
-        raise ModelError(f"model: one step of training fails: {_line(error)}") from error
+        raise ModelError(f"model: one step of training fails: {kind_and_line(error)}") from error
     if not torch.isfinite(loss):
         raise ModelError(
             f"model: the loss of the untrained network is {float(loss.detach())}; look at its initial weights"
@@ -186,24 +190,7 @@ def _teach(stage: Stage, net: nn.Module) -> None:
 
 def _ran(net: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
     with torch.no_grad():
-        return _floats(net(images))
-
-
-def _floats(output: Any) -> list[torch.Tensor]:
-    return [t for t in tree_leaves(output) if isinstance(t, torch.Tensor) and t.is_floating_point()]
-
-
-def _differ(a: list[torch.Tensor], b: list[torch.Tensor]) -> float:
-    """The largest difference, of the largest value."""
-    if [t.shape for t in a] != [t.shape for t in b]:
-        return float("inf")
-    return max((_apart(x, y) for x, y in zip(a, b, strict=True)), default=0.0)
-
-
-def _apart(a: torch.Tensor, b: torch.Tensor) -> float:
-    if not a.numel():
-        return 0.0
-    return float((a - b).abs().max() / b.abs().max().clamp_min(1e-6))
+        return floats(net(images))
 
 
 def _perturb(net: nn.Module) -> None:
@@ -211,7 +198,8 @@ def _perturb(net: nn.Module) -> None:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in net.parameters():
-            p += 0.1 * torch.randn(p.shape, generator=generator).to(p)
+            if p.is_floating_point() or p.is_complex():
+                p += 0.1 * torch.randn(p.shape, generator=generator).to(p)
 
 
 def _names(net: nn.Module) -> set[str]:
@@ -224,7 +212,7 @@ def _traced(net: nn.Module, image: torch.Tensor) -> list[tuple[str, torch.Tensor
 
     def watch(name: str, what: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any = None) -> None:
-            values = _floats(args if output is None else output)
+            values = floats(args if output is None else output)
             seen.extend((f"what {name} ({type(module).__name__}) {what}", t.clone()) for t in values)
 
         return hook
@@ -254,7 +242,3 @@ class _Held(TorchDispatchMode):
             if not self.name and isinstance(t, torch.Tensor) and t.layout == torch.strided:
                 self.name = self.known.get(t.untyped_storage().data_ptr(), "")
         return func(*args, **(kwargs or {}))
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {first_line(error)[:200]}"

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgeprune.errors import EdgepruneError
-from edgeprune.files import read_json, seal, sealed, sha256, write_json
+from edgeprune.files import read_json, seal, sealed, sha256, write_json, writing
 from edgeprune.stages import notes
 
 _ASIDE, _BEGAN = ".aside", ".began"  # in a stage's folder
@@ -40,9 +40,7 @@ def set_aside(home: Path, key: str) -> Iterator[None]:
     """Without the results of another key while a stage works; they come back if it fails."""
     for old in of(home):
         if not notes.belong(old, key):
-            kept = home / _ASIDE / old.relative_to(home)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            old.replace(kept)
+            _move(old, home / _ASIDE / old.relative_to(home))
     try:
         yield
     except BaseException:
@@ -57,9 +55,14 @@ def bring_back(home: Path) -> None:
     for kept in sorted((home / _ASIDE).rglob("*")):
         place = home / kept.relative_to(home / _ASIDE)
         if kept.is_file() and not place.exists():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            kept.replace(place)
+            _move(kept, place)
     shutil.rmtree(home / _ASIDE, ignore_errors=True)
+
+
+def _move(old: Path, new: Path) -> None:
+    with writing(new):
+        new.parent.mkdir(parents=True, exist_ok=True)
+        old.replace(new)
 
 
 def spent_before(home: Path, key: str) -> float:
@@ -67,7 +70,7 @@ def spent_before(home: Path, key: str) -> float:
     before, told = 0.0, None
     with suppress(EdgepruneError):
         told = read_json(home / _BEGAN)
-    if sealed(told) and told["key"] == key:
+    if sealed(told) and told.get("key") == key and all(isinstance(told.get(k), float) for k in ("before", "began")):
         left = [p.stat().st_mtime for p in home.rglob("*") if p.is_file() and p.name != _BEGAN]
         before = told["before"] + max(0.0, max(left, default=0.0) - told["began"])
     write_json(home / _BEGAN, seal({"key": key, "began": time.time(), "before": before}))

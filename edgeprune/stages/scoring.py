@@ -17,6 +17,7 @@ from torch import nn
 
 from edgeprune import models
 from edgeprune.errors import EdgepruneError, RecipeError
+from edgeprune.models.modes import evaluating
 from edgeprune.progress import doing
 from edgeprune.prune import compensate
 from edgeprune.prune.channels import ChannelGraph
@@ -126,8 +127,8 @@ def _batches(run: Run) -> Any:
 
 def _watch(run: Run, net: nn.Module) -> None:
     device = PartialState().device
-    net.eval().to(device)
-    with torch.no_grad():
+    net.to(device)
+    with evaluating(net), torch.no_grad():
         for images, *_ in _batches(run):
             models.logits_of(net(images.to(device)))
     net.cpu()
@@ -153,14 +154,15 @@ def _differentiate(run: Run, net: nn.Module, criterion: Any) -> None:
     device = PartialState().device
     loss_of = load.task(run).loss(run.recipe.finetune.loss, load.dataset(run, "train"))
     before = {p: p.grad for p in net.parameters()}
-    net.eval().to(device)
+    net.to(device)
     torch.manual_seed(run.recipe.seed)  # a loss may draw
     try:
-        for images, *labels in _batches(run):
-            for p in before:
-                p.grad = None
-            loss_of(net(images.to(device)), *(t.to(device) for t in labels)).backward()
-            criterion.after_backward()
+        with evaluating(net):
+            for images, *labels in _batches(run):
+                for p in before:
+                    p.grad = None
+                loss_of(net(images.to(device)), *(t.to(device) for t in labels)).backward()
+                criterion.after_backward()
     finally:
         net.cpu()
         for p, gradient in before.items():

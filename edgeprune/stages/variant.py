@@ -11,8 +11,9 @@ from edgeprune.documents import dotted, written
 from edgeprune.errors import EdgepruneError
 from edgeprune.files import read_json
 from edgeprune.recipe import Recipe
+from edgeprune.stages.inputs import NO_MATTER
 
-_SAME = {"title", "threads", "workers", "checkpoint_every", "val_every"}  # no result hangs on them
+_SAME = {"title", "threads", *NO_MATTER}  # no result hangs on them
 _MOST = 4
 
 

@@ -15,7 +15,7 @@ from edgeprune.deploy.export import Heads
 from edgeprune.deploy.gates import Gate
 from edgeprune.deploy.parity import worst
 from edgeprune.measure import top1
-from edgeprune.measure.alone import one_by_one
+from edgeprune.measure.alone import each_alone
 from edgeprune.measure.top1 import Accuracy
 from edgeprune.models import logits_of
 from edgeprune.tasks.task import Metric, Predict, Tick
@@ -42,7 +42,7 @@ class Classification:
         return lambda output, labels: cross_entropy(logits_of(output), labels, weights)
 
     def predictor(self, net: nn.Module) -> Predict:
-        return one_by_one(net, self.by, lambda image: logits_of(net(image)).float())
+        return each_alone(net, self.by, lambda image: logits_of(net(image)).float())
 
     def shipped(self, net: nn.Module, head: str, logits: bool = False) -> Heads:
         return Heads(net, *self.by, "logits")

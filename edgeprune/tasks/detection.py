@@ -22,7 +22,7 @@ from edgeprune.deploy.gates import Gate
 from edgeprune.deploy.parity import worst
 from edgeprune.errors import ModelError
 from edgeprune.measure import ap
-from edgeprune.measure.alone import one_by_one
+from edgeprune.measure.alone import each_alone
 from edgeprune.measure.ap import Detections
 from edgeprune.models import boxes as decoding
 from edgeprune.models import logits_of
@@ -69,7 +69,7 @@ class Detection:
         return loss
 
     def predictor(self, net: nn.Module) -> Predict:
-        return one_by_one(net, self.by, lambda image: logits_of(net(image)).float())
+        return each_alone(net, self.by, lambda image: logits_of(net(image)).float())
 
     def shipped(self, net: nn.Module, head: str, logits: bool = False) -> Heads:
         return Heads(net, *self.by, "heads")

@@ -18,7 +18,7 @@ from edgeprune.deploy import parity as comparing
 from edgeprune.deploy.export import Heads, Shipped
 from edgeprune.deploy.gates import Gate
 from edgeprune.deploy.heads import COARSE, HEADS
-from edgeprune.measure.alone import one_by_one
+from edgeprune.measure.alone import each_alone
 from edgeprune.measure.bootstrap import miou_difference
 from edgeprune.measure.miou import Evaluation, chance, evaluate
 from edgeprune.models import logits_of
@@ -51,7 +51,7 @@ class Segmentation:
                 logits = F.interpolate(logits, image.shape[2:], mode="bilinear", align_corners=False)
             return logits.argmax(1).to(torch.uint8)
 
-        return one_by_one(net, self.by, answer)
+        return each_alone(net, self.by, answer)
 
     def shipped(self, net: nn.Module, head: str, logits: bool = False) -> Heads:
         return Shipped(net, *self.by, logits, head)

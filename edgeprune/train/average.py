@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgeprune.models.state import load_weights, tensors_of
+from edgeprune.models.state import load_unsaved, load_weights, tensors_of, unsaved_of
 
 
 class Average:
@@ -43,9 +43,10 @@ class Average:
 
     def state_dict(self) -> dict[str, Any]:
         """All of it."""
-        return {"count": self.count, "module": tensors_of(self.module)}
+        return {"count": self.count, "module": tensors_of(self.module), "unsaved": unsaved_of(self.module)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """What `state_dict` gave."""
         self.count = int(state["count"])
         load_weights(self.module, state["module"])
+        load_unsaved(self.module, state.get("unsaved", {}))

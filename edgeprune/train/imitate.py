@@ -17,7 +17,7 @@ from edgeprune.devices.lease import give_way
 from edgeprune.errors import EdgepruneError
 from edgeprune.models import logits_of
 from edgeprune.train.distill import logits_loss
-from edgeprune.train.memory import image_layout, lie
+from edgeprune.train.memory import image_layout, lie, runs_in_nhwc
 
 _RATE = 1e-3  # of AdamW where the schedule's optimiser is another, whose rates mean something else
 
@@ -48,7 +48,9 @@ def imitate(
     """
     device = next(teacher.parameters()).device
     first = next(batches)
-    layout = image_layout(cfg.channels_last, student.to(device), first[0][:2].to(device))
+    # the student has the teacher's operators, and many students have one teacher
+    nhwc = cfg.channels_last and runs_in_nhwc(teacher, first[0][:2].to(device))
+    layout = image_layout(nhwc, student.to(device))
     lie(student, layout).train()
     lie(teacher, layout).eval()
     peak = gentle * (cfg.lr if cfg.optimizer == "adamw" else _RATE)

@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch import nn
 from edgeprune.devices.lease import give_way
 from edgeprune.errors import EdgepruneError
 from edgeprune.files import hash_obj, replace_with, write_json
-from edgeprune.models.state import load_weights, tensors_of, unchanged, weights_of
+from edgeprune.models.state import load_unsaved, load_weights, tensors_of, unchanged, unsaved_of, weights_of
 from edgeprune.progress import Progress
 from edgeprune.train.average import Average
 from edgeprune.train.losses import Loss
@@ -81,16 +82,21 @@ def train(
     key = hash_obj(
         [cfg.model_dump(mode="json", exclude={"checkpoint_every", "val_every"}), seed, steps, context, fingerprint(net)]
     )
+    kept = _read(home / "checkpoint.pt", key)
+    step = 0 if kept is None else int(kept["step"])
+    stream = batches.stream(step * cfg.accumulate, accelerator.process_index, accelerator.num_processes)
+    first = next(stream)
+    stream = chain([first], stream)
     told: list[str] = []
-    tried = next(batches.stream(0, accelerator.process_index, accelerator.num_processes))[0][:2].to(accelerator.device)
-    layout = image_layout(cfg.channels_last, net.to(accelerator.device), tried, told.append)
+    layout = _common_layout(cfg.channels_last, net.to(accelerator.device), first[0][:2], told.append)
     wrapped, optimizer = accelerator.prepare(lie(net, layout), _optimizer(net, cfg))
     scaler = torch.amp.GradScaler(accelerator.device.type, enabled=cfg.autocast == "fp16")
     ema = None if cfg.ema is None else Average(net, cfg.ema)
     state = _State(home / "checkpoint.pt", key, net, optimizer, scaler, ema, hooks)
-    step = state.load()
+    if kept is not None:
+        state.restore(kept)
+    del kept
     term, end = hooks.distill(net, accelerator.device, layout) if hooks.distill else (None, None)
-    stream = batches.stream(step * cfg.accumulate, accelerator.process_index, accelerator.num_processes)
     bar = Progress(title, steps, step, quiet=not accelerator.is_main_process)
     with bar, synced(net, accelerator.num_processes), checkpointed(net, cfg.checkpoint_blocks):
         for line in told:
@@ -203,6 +209,21 @@ def _autocast(kind: str, device: str) -> Any:
     return contextlib.nullcontext() if kind == "none" else torch.autocast(device, _DTYPES[kind])
 
 
+def _common_layout(
+    channels_last: bool, net: nn.Module, images: torch.Tensor, tell: Callable[[str], None]
+) -> torch.memory_format:
+    """The main process decides for all: gradients and weights are exchanged as they lie in memory."""
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    found = [False]
+    if PartialState().is_main_process:
+        images = images.to(next(net.parameters()).device)
+        found = [image_layout(channels_last, net, images, tell) == torch.channels_last]
+    broadcast_object_list(found)
+    return torch.channels_last if found[0] else torch.contiguous_format
+
+
 def _mean(loss: float) -> float:
     """Over the processes; the same in each, so that all stop alike."""
     from accelerate.utils import gather_object
@@ -231,6 +252,7 @@ class _State:
             "key": self.key,
             "step": step,
             "net": tensors_of(self.net),
+            "unsaved": unsaved_of(self.net),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "ema": self.ema.state_dict() if self.ema is not None else None,
@@ -239,17 +261,10 @@ class _State:
         }
         replace_with(self.path, lambda beside: torch.save(content, beside))
 
-    def load(self) -> int:
-        """The step to go on from; 0 where there is no checkpoint of this very run."""
-        if not self.path.exists():
-            return 0
-        try:
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
-        except Exception:  # cut off or foreign: it is only a shortcut, so begin anew
-            return 0
-        if not isinstance(content, dict) or content.get("key") != self.key:
-            return 0
+    def restore(self, content: dict[str, Any]) -> None:
+        """Put back what `save` kept."""
         load_weights(self.net, content["net"])
+        load_unsaved(self.net, content.get("unsaved", {}))
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
         if self.ema is not None:
@@ -257,4 +272,14 @@ class _State:
         if self.hooks.load_state:
             self.hooks.load_state(content["hooks"])
         self.hooks.history.extend(content["history"])
-        return int(content["step"])
+
+
+def _read(path: Path, key: str) -> dict[str, Any] | None:
+    """What `_State.save` kept; None where there is no checkpoint of this very run."""
+    if not path.exists():
+        return None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # cut off or foreign: it is only a shortcut, so begin anew
+        return None
+    return content if isinstance(content, dict) and content.get("key") == key else None

@@ -7,14 +7,18 @@ import copy
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 from edgeprune.errors import first_line
+from edgeprune.models.difference import farthest
+from edgeprune.models.outputs import Choice, floats
 
+_tried: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # a network -> does it run in NHWC?
+_TOLD = ("can't allocate memory", "not enough memory", "ALLOC_FAILED")  # of memory that ran out, by torch
 _ALIKE = 1e-3  # of the largest output: kernels of the two layouts add up in another order
 
 
@@ -60,46 +64,63 @@ def why_not_nhwc(net: nn.Module, images: torch.Tensor) -> str | None:
     """Why `net` cannot be trained on `images` (B, 3, H, W) laid out as NHWC, though it can as NCHW; None where it can.
 
     `view` of a map as a row fails where channels come last; what reads strides itself answers otherwise. Tried on a copy without
-    hooks, so that whatever watches the network sees nothing of it.
+    hooks, so that whatever watches the network sees nothing of it; only the choice of the output that ships is kept.
+
+    Raises:
+        MemoryError, torch.OutOfMemoryError, RuntimeError: memory runs out, which says nothing about either layout.
     """
     try:
         tried = copy.deepcopy(net)
     except Exception:  # whoever has to copy it says so
         return None
     for module in nn.Module.modules(tried):
-        module._forward_hooks.clear()
+        for key in [k for k, hook in module._forward_hooks.items() if not isinstance(hook, Choice)]:
+            del module._forward_hooks[key]
         module._forward_pre_hooks.clear()
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
         try:
             plain = _answered(lie(tried, torch.contiguous_format), images)
-        except Exception:  # in no layout
+        except Exception as error:  # in no layout
+            _no_memory(error)
             return None
         laid = images.to(memory_format=torch.channels_last)
         try:
             found = _answered(lie(tried, torch.channels_last), laid)
             _learnt(tried, laid)
         except Exception as error:
-            with contextlib.suppress(Exception):
+            _no_memory(error)
+            try:
                 _learnt(lie(tried, torch.contiguous_format), images)
-                return f"{type(error).__name__}: {first_line(error)[:160]}"
-            return None
-    worst = max((float((a - b).abs().max() / a.abs().max().clamp_min(1e-6)) for a, b in zip(plain, found, strict=True)))
+            except Exception as other:
+                _no_memory(other)
+                return None
+            return f"{type(error).__name__}: {first_line(error)[:160]}"
+    worst = farthest(found, plain)
     return None if worst <= _ALIKE else f"its answers differ by {worst:.0e} of the largest"
+
+
+def runs_in_nhwc(net: nn.Module, images: torch.Tensor) -> bool:
+    """Whether there is no reason against it (`why_not_nhwc`); tried once a network and kept."""
+    if net not in _tried:
+        _tried[net] = why_not_nhwc(net, images) is None
+    return _tried[net]
+
+
+def _no_memory(error: Exception) -> None:
+    """Raise it again where memory ran out; on a CPU, torch says so by a plain RuntimeError."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(s in str(error) for s in _TOLD):
+        raise error
 
 
 def _answered(net: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
     net.eval()
     with torch.no_grad():
-        return _floats(net(images))
+        return floats(net(images))
 
 
 def _learnt(net: nn.Module, images: torch.Tensor) -> None:
     net.train()
-    torch.stack([t.float().square().mean() for t in _floats(net(images))]).sum().backward()
-
-
-def _floats(output: Any) -> list[torch.Tensor]:
-    return [t for t in tree_leaves(output) if isinstance(t, torch.Tensor) and t.is_floating_point()]
+    torch.stack([t.float().square().mean() for t in floats(net(images))]).sum().backward()
 
 
 def lie(net: nn.Module, layout: torch.memory_format) -> nn.Module:

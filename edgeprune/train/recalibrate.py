@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Iterable
 from itertools import islice
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from edgeprune.models.modes import evaluating
+from edgeprune.models.modes import evaluating, modes_kept
 from edgeprune.progress import doing
 
 
@@ -47,14 +46,15 @@ def recalibrate(
 
 def adapting(net: nn.Module) -> set[str]:
     """Names of the batch norms whose statistics training moves: neither frozen nor kept in evaluation by the network's own `train()`."""
-    return {
-        name
-        for name, m in copy.deepcopy(net).train().named_modules()
-        if isinstance(m, _BatchNorm)
-        and m.training
-        and m.track_running_stats
-        and (not m.affine or any(p.requires_grad for p in m.parameters()))
-    }
+    with modes_kept(net):
+        return {
+            name
+            for name, m in net.train().named_modules()
+            if isinstance(m, _BatchNorm)
+            and m.training
+            and m.track_running_stats
+            and (not m.affine or any(p.requires_grad for p in m.parameters()))
+        }
 
 
 def disturbed(before: nn.Module, after: nn.Module, example: torch.Tensor) -> list[str]:
@@ -80,13 +80,17 @@ def _read(net: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
     found: dict[str, list[torch.Tensor]] = {}
 
     def watch(name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            flat = args[0].detach().transpose(0, 1).flatten(1).double()
+        def hook(module: nn.Module, args: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]) -> None:
+            flat = (args[0] if args else named["input"]).detach().transpose(0, 1).flatten(1).double()
             found.setdefault(name, []).append(torch.stack([flat.mean(1), flat.square().mean(1)]))
 
         return hook
 
-    hooks = [m.register_forward_pre_hook(watch(n)) for n, m in net.named_modules() if isinstance(m, _BatchNorm)]
+    hooks = [
+        m.register_forward_pre_hook(watch(n), with_kwargs=True)
+        for n, m in net.named_modules()
+        if isinstance(m, _BatchNorm)
+    ]
     try:
         with evaluating(net), torch.no_grad():
             net(images.to(next(net.parameters()).device))

@@ -10,6 +10,7 @@ import pytest
 
 from edgeprune import progress
 from edgeprune.devices import agent, lease
+from edgeprune.errors import DeviceError
 from edgeprune.progress import console, doing
 from tests.test_progress import until
 
@@ -62,6 +63,35 @@ def test_who_waits_says_for_whom(held, monkeypatch):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert re.search(rf"^{agent._WAITING.decode()}{who}: 0 s so far$", done.stderr, re.M), done.stderr
     assert f"another measurement holds the device: process {held.pid} (" in done.stderr
+
+
+def test_a_lease_that_never_ends_is_not_waited_for_for_ever(held, monkeypatch):
+    """A training says so once and goes on; a measurement, which would be worth nothing, ends."""
+    for name in ("_STANDS_STILL", "_PATIENCE", "_OFTEN"):
+        monkeypatch.setattr(lease, name, 0.01)
+    said = io.StringIO()
+    monkeypatch.setattr(lease, "console", lambda: console(file=said))
+    monkeypatch.setattr(lease, "_beside", False)
+    for _ in range(3):
+        lease.give_way()
+    assert said.getvalue().count(f"the training goes on beside process {held.pid} (") == 1
+    with pytest.raises(DeviceError, match=f"process {held.pid} .* has held the lease"), lease.lease():
+        pass
+    held.communicate("\n")
+    lease.give_way()
+    assert not lease._beside, "the next one is waited for again"
+
+
+def test_a_lease_in_a_folder_that_is_not_there_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    for name, why in (("no/lease", "No such file"), ("file/lease", "Not a directory"), ("link", "it is a link")):
+        monkeypatch.setenv("EDGEPRUNE_LEASE", str(tmp_path / name))
+        with pytest.raises(DeviceError, match=f"cannot be opened for the lease: {why}"), lease.lease():
+            pass
+        code = "import sys; sys.path.insert(0, 'deploy/on_device'); import lease; lease.lease(0).__enter__()"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert f"RuntimeError: {tmp_path / name}: cannot be opened for the lease: {why}" in done.stderr
 
 
 def test_all_users_find_the_same_file(monkeypatch, tmp_path):

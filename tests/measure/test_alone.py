@@ -92,12 +92,32 @@ class Asked(nn.Module):
 
 
 def test_judging_is_in_whole_f32_and_in_evaluation_mode():
-    net, before = Asked().train(), torch.backends.cudnn.allow_tf32
+    net = Asked().train()
     predict = task_of("segmentation").predictor(net)
     with torch.autocast("cpu", torch.bfloat16):
         predict(IMAGES)
     assert net.found == [(1, torch.float32, False, False, False)] * 4
-    assert torch.backends.cudnn.allow_tf32 == before
+
+
+def test_judging_leaves_the_switches_of_the_backends(monkeypatch):
+    switches = torch.backends.cudnn
+    monkeypatch.setattr(switches, "benchmark", True)
+    monkeypatch.setattr(switches, "deterministic", True)
+    monkeypatch.setattr(switches, "allow_tf32", True)
+    products, seen = torch.get_float32_matmul_precision(), []
+
+    def now():
+        products = torch.get_float32_matmul_precision()
+        return switches.benchmark, switches.deterministic, switches.allow_tf32, products
+
+    net = Asked()
+    net.a.register_forward_hook(lambda *args: seen.append(now()))
+    torch.set_float32_matmul_precision("medium")
+    try:
+        task_of("segmentation").predictor(net)(IMAGES[:1])
+        assert seen == [(True, True, False, "highest")] and now() == (True, True, True, "medium")
+    finally:
+        torch.set_float32_matmul_precision(products)
 
 
 def test_the_yardstick_sees_one_image_at_a_time():

@@ -1,4 +1,4 @@
-"""SHA256SUMS that is not what sha256sum writes is a fault of one line, and runs nothing."""
+"""SHA256SUMS that is not what sha256sum writes, or does not list all that lies there, is a fault of one line, and runs nothing."""
 
 import hashlib
 
@@ -28,7 +28,33 @@ def test_a_folder_of_that_name(tmp_path):
         manifest.verify(str(tmp_path))
 
 
-def test_sums_that_are_right(tmp_path):
-    (tmp_path / "a b.bin").write_bytes(b"x")
-    (tmp_path / "SHA256SUMS").write_text(f"{DIGEST}  a b.bin\n")
-    assert manifest.verify(str(tmp_path)) == {"a b.bin": DIGEST}
+@pytest.fixture
+def bundle(tmp_path):
+    """The least that a bundle holds, and a file whose name has a space."""
+    names = [*manifest._LEAST, "a b.bin"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "SHA256SUMS").write_text("".join(f"{DIGEST}  {name}\n" for name in names))
+    return tmp_path
+
+
+def test_sums_that_are_right(bundle):
+    (bundle / "engines").mkdir()
+    for name in ("result.json", "result.zip", "engines/pruned.engine", "SHA256SUMS.sig"):
+        (bundle / name).write_bytes(b"made here")
+    assert manifest.verify(str(bundle))["a b.bin"] == DIGEST
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3, len(manifest._LEAST) - 1])
+def test_sums_that_were_cut_at_a_lines_end(bundle, kept):
+    lines = (bundle / "SHA256SUMS").read_text().splitlines(keepends=True)
+    (bundle / "SHA256SUMS").write_text("".join(lines[:kept]))
+    with pytest.raises(manifest.Fault, match=f"does not list {manifest._LEAST[kept]}"):
+        manifest.verify(str(bundle))
+
+
+@pytest.mark.parametrize("name", ["extra.npz", "README.txt", "gates.json", "results", "x.SHA256SUMS.sig"])
+def test_a_file_that_is_not_listed(bundle, name):
+    (bundle / name).write_bytes(b"x")
+    with pytest.raises(manifest.Fault, match=f"{name} is no part of the bundle"):
+        manifest.verify(str(bundle))

@@ -1,3 +1,5 @@
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from edgeprune.prune.allocate import allocate, floors
 from edgeprune.prune.criteria.members import from_norms
 from edgeprune.prune.groups import find_groups, grouped
 from edgeprune.prune.plan import Plan, compose, make_plan, read_plan, save_plan
-from edgeprune.prune.proof import at_fault, prove
+from edgeprune.prune.proof import _difference, at_fault, prove
 from edgeprune.prune.surgery import fold_constants, shrink
 from edgeprune.prune.worth import candidates
 from tests.prune import nets
@@ -362,3 +364,22 @@ def test_a_unit_of_several_channels_is_a_step_by_itself():
     price = cost.total(cost.channels(graph))
     widths = allocate(scores, price, 0.6 * price(graph.widths()), how="uniform", step=graph.steps(8))
     assert widths == {"a.0": 2, "g.0": 4}
+
+
+def test_the_proof_compares_what_is_floating_point_and_refuses_where_nothing_is():
+    @dataclass
+    class Fields:
+        first: torch.Tensor
+        classes: torch.Tensor
+
+    def answering(form):
+        net = nn.Identity()
+        net.forward = lambda x: form(x.mean(1))
+        return net
+
+    both, one = answering(lambda y: Fields(y, y > 0)), answering(lambda y: Fields(y + 1, y > 1))
+    assert _difference(both, both, [EXAMPLE + 1], "test") == 0.0 < _difference(both, one, [EXAMPLE + 1], "test")
+    with pytest.raises(SurgeryError, match="of 0 floating-point outputs the pruned network gives 0"):
+        _difference(*[answering(lambda y: {"classes": y > 0})] * 2, [EXAMPLE], "test")
+    with pytest.raises(SurgeryError, match="of 1 floating-point outputs the pruned network gives 2"):
+        _difference(both, answering(lambda y: [y, y]), [EXAMPLE], "test")

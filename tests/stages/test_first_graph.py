@@ -47,8 +47,9 @@ def test_another_target_takes_what_openvino_gets_wrong():
     )
 
 
-def test_a_view_of_a_map_ships():
-    check(unusual.Viewed())
+@pytest.mark.parametrize("kind", [unusual.Viewed, unusual.MasksAClass])
+def test_an_unusual_network_ships(kind):
+    check(kind())
 
 
 def test_a_graph_is_rehearsed_once_a_process(monkeypatch):

@@ -132,6 +132,27 @@ def test_the_rehearsal_is_on_smaller_images_where_the_network_takes_them(monkeyp
     assert rehearsed == [(64, 256), (256, 1024), (192, 256), (256, 256)]
 
 
+def test_nothing_runs_the_network_at_full_size_and_a_fault_there_is_still_found(monkeypatch):
+    monkeypatch.setattr(fits.rehearsal, "STEPS", ())
+    ran = []
+
+    class Sized(nn.Sequential):
+        most = 9999
+
+        def forward(self, x):
+            if not torch.compiler.is_exporting():
+                ran.append(x.shape[-1])
+            assert x.shape[-1] <= self.most, "too wide"
+            return super().forward(x)
+
+    net = Sized(nn.Conv2d(3, 2, 1, 8), nn.ReLU(), nn.Conv2d(2, 5, 1))
+    fits.check(net, torch.zeros(1, 3, 512, 1024), "segmentation", CLASSES, ())
+    assert set(ran) == {256}
+    net.most = 512
+    with pytest.raises(ModelError, match=r"does not run on \(1, 3, 512, 1024\): AssertionError: too wide"):
+        fits.check(net, torch.zeros(1, 3, 512, 1024), "segmentation", CLASSES, ())
+
+
 def test_rehearsing_draws_no_random_numbers_of_the_training():
     net = nets.Residual()
     before = torch.get_rng_state()

@@ -199,10 +199,21 @@ def test_the_plan_keeps_the_choice(done):
     assert list(net.state_dict()) == list(net_of("hrnet_ocr").state_dict()), "names are the user's"
 
 
+@pytest.mark.parametrize("made", [{"out": 64, "aux": 5}, {"logits": 4, "seg": 5}, {"out": {"a": 3}, "aux": 5}])
+def test_a_main_output_that_does_not_fit_is_not_replaced_in_silence(made):
+    def answer(made):
+        return {k: answer(v) if isinstance(v, dict) else torch.zeros(2, v, 4, 6) for k, v in made.items()}
+
+    last = list(made)[-1]
+    with pytest.raises(ModelError, match=f"^model\\.output: .*main output is .*--set model.output={last}"):
+        choose(answer(made), answer(made), "segmentation", 5)
+    assert choose(answer(made), answer(made), "segmentation", 5, last) == Choice(last, last)
+
+
 @pytest.mark.parametrize("output", [5, "1", ["1"], [1, 1], {"a": 1}])
 def test_a_plan_whose_choice_was_changed_is_refused(done, tmp_path, output):
     plan = read_json(done.folder / "finetune" / "plan.json")
     plan["network"]["output"] = output
     write_json(tmp_path / "plan.json", plan)
-    with pytest.raises(EdgepruneError, match=r"plan\.json: does not fit its network"):
+    with pytest.raises(EdgepruneError, match=r"plan\.json: not a plan of schema 1 \(network\.output"):
         edgeprune.load(tmp_path, "tests.models.several_outputs:build")

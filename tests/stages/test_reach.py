@@ -232,7 +232,7 @@ def test_a_run_is_refused_before_it_trains_and_a_broken_network_is_left_to_the_s
     monkeypatch.setattr(reach, "check", broken)
     run, said = job(tmp_path)
     pipeline._told_early(run)
-    assert "not known yet" in said.export_text()
+    assert "not known yet (RuntimeError: no such thing)" in said.export_text()
 
 
 def test_asking_leaves_the_training_as_it_was(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import torch
 
 from edgeprune.errors import ModelError, SurgeryError
 from edgeprune.models.attributes import check_attributes
-from edgeprune.stages import fits
+from edgeprune.stages import fits, load
 from tests.stages import unusual
 
 X, CLASSES = torch.zeros(1, 3, 32, 48), ["a", "b", "c", "d", "e"]
@@ -17,6 +17,17 @@ X, CLASSES = torch.zeros(1, 3, 32, 48), ["a", "b", "c", "d", "e"]
 @pytest.fixture(autouse=True)
 def without_a_graph(monkeypatch):
     monkeypatch.setattr(fits, "ship", lambda *args: None)
+
+
+KINDS = [
+    unusual.Plain,
+    unusual.Merges,
+    unusual.Stamped,
+    unusual.Viewed,
+    unusual.MasksAClass,
+    unusual.IndexInAParameter,
+    unusual.AnswersClassesToo,
+]
 
 
 def notes(net):
@@ -59,9 +70,12 @@ def test_a_hook_that_has_seen_an_image_before_is_found_too():
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("kind", [unusual.Plain, unusual.Merges, unusual.Stamped, unusual.Viewed])
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_can_be_trained_and_pruned_passes_and_is_left_as_it_was(kind, training):
-    net = kind().train(training)
+    net = kind()
+    if kind is unusual.Merges:
+        torch.nn.init.normal_(net.c.offset)
+    net.train(training)
     before = {name: value.clone() for name, value in net.state_dict().items() if isinstance(value, torch.Tensor)}
     notes(net)
     assert all(m.training == training for m in net.modules())
@@ -78,6 +92,9 @@ def test_modes_of_frozen_parts_are_left_as_they_were():
 def test_what_only_has_to_be_known_is_a_note():
     assert notes(unusual.Plain()) == []
     assert ["b.1 has no running statistics" in line for line in notes(unusual.NormOfTheBatch())] == [True]
+    normed = unusual.NormOfTheBatch()
+    normed.a.append(torch.nn.InstanceNorm2d(16, affine=True))
+    assert ["b.1 has no running statistics" in line for line in notes(normed)] == [True]
     assert ["does not run in NHWC" in line and "trained in NCHW" in line for line in notes(unusual.Viewed())] == [True]
 
 
@@ -128,3 +145,9 @@ def test_a_callable_in_the_place_of_a_method_is_the_networks_own_matter():
     net = unusual.Plain()
     net.zero_grad = lambda set_to_none=True: None
     check_attributes(net)
+
+
+def test_made_up_labels_are_of_classes_that_can_be_answered():
+    with torch.no_grad():
+        assert load._unmasked(unusual.MasksAClass()(X), 5).tolist() == [0, 1, 2, 4]
+    assert load._unmasked(torch.full((2, 5), torch.nan), 5).tolist() == [0, 1, 2, 3, 4]

@@ -181,3 +181,29 @@ class Antialiased(Plain):
 class Fourier(Plain):
     def between(self, y):
         return torch.fft.irfft2(torch.fft.rfft2(y) * 2, s=y.shape[2:])
+
+
+class MasksAClass(Plain):
+    """One of its classes is never answered."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mask", torch.tensor([0.0, 0.0, 0.0, -torch.inf, 0.0]).view(1, 5, 1, 1))
+
+    def forward(self, x):
+        return super().forward(x) + self.mask
+
+
+class IndexInAParameter(Plain):
+    def __init__(self):
+        super().__init__()
+        self.order = nn.Parameter(torch.arange(11, -1, -1), requires_grad=False)
+
+    def between(self, y):
+        return y[:, self.order]
+
+
+class AnswersClassesToo(Plain):
+    def forward(self, x):
+        y = super().forward(x)
+        return {"out": y, "classes": y.argmax(1), "mask": y > 0}

@@ -5,10 +5,13 @@ import torch
 from torch import nn
 
 from edgeprune import models
+from edgeprune.models.outputs import Choice, carry
 from edgeprune.recipe import Train
+from edgeprune.train.imitate import imitate
 from edgeprune.train.loop import Hooks, train
 from edgeprune.train.losses import make_loss
 from edgeprune.train.memory import checkpointed, image_layout, why_not_nhwc
+from tests.models.several_outputs import Fields
 
 
 class Batches:
@@ -125,6 +128,12 @@ class Strided(nn.Conv2d):
         return super().forward(torch.as_strided(x, x.shape, (x[0].numel(), x[0, 0].numel(), x.shape[3], 1)))
 
 
+class StridedFields(Strided):
+    def forward(self, x):
+        y = super().forward(x)
+        return Fields(y, y)
+
+
 def test_where_nhwc_breaks_a_network_it_is_trained_in_nchw_and_that_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -144,6 +153,7 @@ def test_where_nhwc_breaks_a_network_it_is_trained_in_nchw_and_that_is_said(
 def test_other_answers_in_nhwc_are_noticed_without_an_error():
     images = torch.randn(2, 3, 16, 16)
     assert "answers differ" in str(why_not_nhwc(Strided(3, 5, 1), images))
+    assert "answers differ" in str(why_not_nhwc(StridedFields(3, 5, 1), images))
     assert why_not_nhwc(nn.Conv2d(3, 5, 3), images) is None
     assert why_not_nhwc(nn.Conv2d(4, 5, 3), images) is None, "what runs in neither layout is not NHWC's fault"
 
@@ -158,4 +168,58 @@ def test_the_trial_in_nhwc_is_seen_by_no_hook_and_moves_nothing():
         == torch.channels_last
     )
     assert not seen and torch.equal(torch.get_rng_state(), state)
+    with pytest.MonkeyPatch.context() as patch:  # the choice of what ships is no onlooker
+        patch.setattr(Choice, "__call__", lambda self, net, args, output: seen.append(output))
+        why_not_nhwc(carry(net, Choice("", "")), torch.randn(2, 3, 16, 16))
+    assert seen
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+    ids=lambda e: type(e).__name__,
+)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_memory_that_runs_out_is_no_reason_against_a_layout(error: Exception, layout: torch.memory_format):
+    class Large(nn.Conv2d):
+        def forward(self, x):
+            if x.is_contiguous(memory_format=layout):
+                raise error
+            return super().forward(x)
+
+    with pytest.raises(type(error)):
+        why_not_nhwc(Large(3, 5, 3), torch.randn(2, 3, 16, 16))
+
+
+def test_a_training_starts_its_loader_once_and_sees_the_first_batch(tmp_path: Path):
+    class Counted(Batches):
+        starts = 0
+
+        def stream(self, first: int = 0, rank: int = 0, world: int = 1):
+            self.starts += 1
+            for number, batch in enumerate(super().stream()):
+                yield batch if number else (torch.full_like(batch[0], 7.0), batch[1])
+
+    batches, seen = Counted(), []
+    net = nn.Sequential(nn.Conv2d(3, 5, 1))
+    hooks = Hooks(distill=lambda *_: (lambda images, *_: seen.append(float(images.mean())) or torch.zeros(()), None))
+    cfg = Train.model_validate({"steps": 1, "batch": 4})
+    train(net, batches, cfg, tmp_path, loss=make_loss(cfg.loss, None), seed=0, title="t", hooks=hooks)
+    assert batches.starts == 1 and seen == [7.0]
+
+
+def test_a_network_is_tried_in_nhwc_once_for_all_that_imitate_it(monkeypatch: pytest.MonkeyPatch):
+    tried = []
+    monkeypatch.setattr("edgeprune.train.memory.why_not_nhwc", lambda net, images: tried.append(net) or "it says so")
+    teacher = nn.Sequential(nn.Conv2d(3, 5, 1))
+    laid = []
+    for _ in range(3):
+        student = nn.Sequential(nn.Conv2d(3, 5, 1))
+        student.register_forward_pre_hook(lambda m, args: laid.append(args[0].is_contiguous()))
+        imitate(student, teacher, Batches().stream(), 1, Train.model_validate({"steps": 1, "batch": 4}))
+    assert tried == [teacher] and laid == [True] * 3

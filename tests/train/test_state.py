@@ -17,7 +17,7 @@ from edgeprune.prune.surgery import fold_constants
 from edgeprune.recipe import Train
 from edgeprune.train import sparse
 from edgeprune.train.average import Average
-from edgeprune.train.loop import Hooks, train
+from edgeprune.train.loop import Hooks, _State, train
 from edgeprune.train.memory import lie
 from edgeprune.train.recalibrate import adapting, disturbed, recalibrate
 
@@ -155,6 +155,21 @@ def test_norms_behind_a_cut_are_those_that_read_something_else(cut, behind):
     assert disturbed(net, small, EXAMPLE) == behind
 
 
+def test_norms_that_are_called_by_keyword_are_read():
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.bn = nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8)
+
+        def forward(self, x):
+            return self.bn(input=self.a(x))
+
+    before = Named()
+    after = copy.deepcopy(before)
+    nn.init.ones_(after.a.weight)
+    assert disturbed(before, after, EXAMPLE) == ["bn"]
+
+
 def test_nothing_is_behind_a_cut_that_did_not_happen():
     net = Frozen().eval()
     assert disturbed(net, copy.deepcopy(net), EXAMPLE) == []
@@ -239,3 +254,38 @@ def test_a_validation_on_the_way_changes_no_weight(tmp_path: Path, ema):
     without, with_some = trained(0), trained(1)
     assert all(torch.equal(v, with_some[n]) for n, v in without.items())
     assert torch.equal(without["order"], torch.arange(7, -1, -1)) and int(without["calls"]) == 4
+
+
+class Recent(nn.Module):
+    """Learns with what its state_dict leaves out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 5, 1)
+        self.register_buffer("mean", torch.zeros(5), persistent=False)
+
+    def forward(self, x):
+        y = self.a(x)
+        if self.training:
+            self.mean.lerp_(y.detach().mean((0, 2, 3)), 0.5)
+        return y - self.mean[None, :, None, None]
+
+
+def test_a_checkpoint_holds_what_the_state_dict_leaves_out(tmp_path: Path):
+    def state_of(net):
+        optimizer, scaler = torch.optim.SGD(net.parameters(), lr=0.1), torch.amp.GradScaler("cpu", enabled=False)
+        return _State(tmp_path / "c.pt", "key", net, optimizer, scaler, average, Hooks())
+
+    net, fresh = Recent(), Recent()
+    average = Average(net, 0.9)
+    stepped(net, 2, average.update)
+    state_of(net).save(2, None)
+    wanted, average = average.module.mean, Average(fresh, 0.9)
+    assert state_of(fresh).load() == 2
+    assert torch.equal(fresh.mean, net.mean) and torch.equal(average.module.mean, wanted) and fresh.mean.any()
+
+
+def test_a_parameter_of_integers_is_no_hindrance_to_the_count():
+    net = nn.Conv2d(3, 5, 1)
+    net.order = nn.Parameter(torch.arange(5), requires_grad=False)
+    assert count_params(net, SIZE) == 3 * 5 + 5

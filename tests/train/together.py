@@ -1,5 +1,6 @@
 """Train in one process or in each of several; leaves history.json and weights in a folder."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from edgeprune.data import open_dataset
 from edgeprune.data.loader import train_loader
 from edgeprune.files import save_tensors
 from edgeprune.recipe import Augment, Distill, Finetune, Loss
+from edgeprune.train import loop
 from edgeprune.train.distill import make_term
 from edgeprune.train.loop import Hooks, train
 from edgeprune.train.losses import make_loss
@@ -37,6 +39,9 @@ def main(home: Path, batch: int) -> None:
 
 
 def in_team(home: Path, batch: int) -> None:
+    """The second process would choose another layout for itself."""
+    if os.environ["RANK"] != "0":
+        loop.image_layout = lambda *_: torch.contiguous_format
     main(home, batch)
     PartialState().wait_for_everyone()
     PartialState().destroy_process_group()

@@ -7,6 +7,7 @@ all there and nothing else is. Where two fit, one of which is called an average,
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ _USUAL = {
     "_orig_mod",
 }
 _DEPTH = 8  # wrappers and prefixes inside each other that are looked into
+_MOST = 10_000  # dicts that are looked into; no trainer writes a hundredth of them
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,11 @@ def chosen(
     Raises:
         CheckpointError: no tensors with names; nothing at `key`; several sets, of which none is the one that is meant.
     """
-    parts = list(_parts(content, ()))
+    parts = _parts(path, content)
     if key is not None:
         parts = [inner for part in parts for inner in _inside(part, 1) if inner.name == key][:1]
         if not parts:
-            there = few(dict.fromkeys(p.name for p in _parts(content, ())))
+            there = few(dict.fromkeys(p.name for p in _parts(path, content)))
             raise CheckpointError(f"{path}: model.checkpoint_key: no weights under {key}; there are {there}")
     if not parts:
         name = next(iter(content))
@@ -135,12 +137,29 @@ def _lost_average(fits: list[Fit], is_average: Callable[[Part], bool]) -> Part |
     return next((f.part for f in fits if is_average(f.part) and len(f.part.tensors) >= many), None)
 
 
-def _parts(content: Any, where: tuple[str, ...]) -> Iterator[Part]:
-    """Every dict of named tensors; a list of tensors, as some averages are kept, has numbers for names."""
+def _parts(path: Path, content: dict[Any, Any]) -> list[Part]:
+    """Every dict of named tensors.
+
+    Raises:
+        CheckpointError: more dicts than in any checkpoint, such as many that refer to each other.
+    """
+    visits = itertools.count(1)
+
+    def visit() -> None:
+        if next(visits) > _MOST:
+            raise CheckpointError(f"{path}: more than {_MOST:,} dicts inside each other, which no checkpoint has")
+
+    return list(_below(content, (), (), visit))
+
+
+def _below(content: Any, where: tuple[str, ...], around: tuple[int, ...], visit: Callable[[], None]) -> Iterator[Part]:
+    """The parts in `content`; a list of tensors, as some averages are kept, has numbers for names. A dict that refers to one around
+    it (`around`: their ids) is not gone round in."""
     if isinstance(content, list) and content and all(isinstance(v, torch.Tensor) for v in content):
         yield Part(where, {str(n): v for n, v in enumerate(content)})
-    if not isinstance(content, dict) or len(where) > _DEPTH:
+    if not isinstance(content, dict) or len(where) > _DEPTH or id(content) in around:
         return
+    visit()
     tensors = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
     twins = {k: f"ema_{k.replace('.', '_')}" for k in tensors}  # mmcv's averages lie among the weights, as buffers
     if average := {k: tensors[twin] for k, twin in twins.items() if twin in tensors}:
@@ -149,7 +168,7 @@ def _parts(content: Any, where: tuple[str, ...]) -> Iterator[Part]:
     if tensors:
         yield Part(where, tensors)
     for key, value in content.items():
-        yield from _parts(value, (*where, str(key)))
+        yield from _below(value, (*where, str(key)), (*around, id(content)), visit)
 
 
 def _unusual(part: Part) -> str | None:
