@@ -87,7 +87,12 @@ def test_a_lease_in_a_folder_that_is_not_there_is_one_line(tmp_path, monkeypatch
     (tmp_path / "link").symlink_to(tmp_path / "file")
     for name, why in (("no/lease", "No such file"), ("file/lease", "Not a directory"), ("link", "it is a link")):
         monkeypatch.setenv("EDGEPRUNE_LEASE", str(tmp_path / name))
-        with pytest.raises(DeviceError, match=f"cannot be opened for the lease, which EDGEPRUNE_LEASE may put elsewhere: {why}"), lease.lease():
+        with (
+            pytest.raises(
+                DeviceError, match=f"cannot be opened for the lease, which EDGEPRUNE_LEASE may put elsewhere: {why}"
+            ),
+            lease.lease(),
+        ):
             pass
         code = "import sys; sys.path.insert(0, 'deploy/on_device'); import lease; lease.lease(0).__enter__()"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
