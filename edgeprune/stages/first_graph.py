@@ -6,7 +6,9 @@ import copy
 import tempfile
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -14,22 +16,23 @@ import onnx
 import torch
 from torch import nn
 
+import edgeprune
 from edgeprune.deploy import culprit
 from edgeprune.deploy.export import Heads, export
 from edgeprune.deploy.plain import plain
 from edgeprune.deploy.simplify import simplify
 from edgeprune.devices import Device, device_of
 from edgeprune.devices.local import Local
-from edgeprune.errors import EngineError, ExportError, first_line
-from edgeprune.files import hash_obj
+from edgeprune.errors import EdgepruneError, EngineError, ExportError, first_line
+from edgeprune.files import hash_obj, write_atomic
 from edgeprune.models.difference import apart
 from edgeprune.models.state import tensors_of
+from edgeprune.profile.table import default_path
 from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
 from edgeprune.target import Target, load_target
 
 _ALIKE = 1e-2  # of the largest logit: GPUs round products to TF32
-# graphs that this process has been through: comparisons and searches build the same network often
-_rehearsed: set[str] = set()
+_PACKAGES = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class Shipping:
 def ship(net: nn.Module, example: torch.Tensor, shipped: Callable[[nn.Module], Heads], how: Shipping) -> None:
     """Do once what export, simplify and compile do, in f32, and compare with PyTorch.
 
-    INT8 and half precision are left to the stages that make them.
+    INT8 and half precision are left to the stages that make them. A graph that has passed is remembered in the user's cache, beside
+    the latency table, with the versions that it passed in: comparisons, searches and changed schedules build the same one again.
 
     Args:
         example: (1, 3, h, w); only its size counts.
@@ -57,15 +61,20 @@ def ship(net: nn.Module, example: torch.Tensor, shipped: Callable[[nn.Module], H
     image = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
     whole = shipped(plain(copy.deepcopy(net).eval(), example)).eval()
     captured = _captured(whole, torch.from_numpy(image))
+    device = device_of(how.target)
+    here = isinstance(device, Local) and how.target.backend != "inductor" and device.why_not() is None
     key = captured and hash_obj(
         [
             captured.graph_module.code,
             [(n, list(t.shape)) for n, t in tensors_of(whole).items()],
             how.target.model_dump(mode="json"),
             [how.opset, how.simplify, height, width],
+            [version(name) for name in _PACKAGES],
+            [edgeprune.__version__, [device.version(), device.identity()] if here else None],
         ]
     )
-    if key in _rehearsed:
+    known = key and default_path().parent / "rehearsed" / key
+    if known and known.exists():
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
@@ -83,11 +92,11 @@ def ship(net: nn.Module, example: torch.Tensor, shipped: Callable[[nn.Module], H
             )
         if how.simplify:
             simplify(path, path, image)
-        device = device_of(how.target)
-        if isinstance(device, Local) and how.target.backend != "inductor" and device.why_not() is None:
+        if here:
             _compile(device, path, model, image, wanted)
-    if key:
-        _rehearsed.add(key)
+    if known:
+        with suppress(EdgepruneError):  # a cache that cannot be written costs seconds
+            write_atomic(known, b"")
 
 
 def _captured(whole: nn.Module, image: torch.Tensor) -> torch.export.ExportedProgram | None:

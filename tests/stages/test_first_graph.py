@@ -52,7 +52,8 @@ def test_an_unusual_network_ships(kind):
     check(kind())
 
 
-def test_a_graph_is_rehearsed_once_a_process(monkeypatch):
+def test_a_graph_that_has_passed_is_remembered(monkeypatch, tmp_path):
+    monkeypatch.setenv("EDGEPRUNE_TABLE", str(tmp_path / "latency.sqlite"))
     check(unusual.Plain(), Shipping())
     monkeypatch.setattr(first_graph, "export", lambda *args: pytest.fail("again"))
     check(unusual.Plain(), Shipping())
