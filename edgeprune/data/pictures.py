@@ -6,12 +6,14 @@ lossy compression, grey values that reading scales or inverts, colours, 16 bits.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from edgeprune.data.matlab import read_matrix
 from edgeprune.errors import DataError, first_line
 
 _LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")  # always, or so that the file does not tell
@@ -129,17 +131,14 @@ def _keeps_values(path: Path, image: Image.Image) -> None:
 
 def _opened_mat(path: Path) -> Image.Image:
     """COCO-Stuff's label map `S` out of a MATLAB file."""
-    from scipy.io import loadmat
-
     try:
-        values = np.asarray(loadmat(path, variable_names=["S"])["S"])
+        values = read_matrix(path.read_bytes(), "S")
     except FileNotFoundError as error:
         raise DataError(f"{path}: label is missing") from error
     except KeyError as error:
         raise DataError(f"{path}: label holds no map S") from error
-    except Exception as error:  # in a damaged file the reader stumbles in every way
-        raise DataError(f"{path}: label cannot be read ({first_line(error) or type(error).__name__})") from error
-    whole = values.ndim == 2 and values.size > 0 and np.issubdtype(values.dtype, np.integer)
-    if not whole or values.min() < 0 or values.max() > 255:
-        raise DataError(f"{path}: label's S is {values.dtype} of shape {values.shape}; ids of 0 to 255 are wanted")
+    except (OSError, ValueError, zlib.error) as error:
+        raise DataError(f"{path}: label cannot be read ({first_line(error)})") from error
+    if values.min() < 0 or values.max() > 255:
+        raise DataError(f"{path}: label's S holds {values.min()} to {values.max()}; ids of 0 to 255 are wanted")
     return Image.fromarray(values.astype(np.uint8))
