@@ -69,6 +69,8 @@ def why_not_nhwc(net: nn.Module, images: torch.Tensor) -> str | None:
     Raises:
         MemoryError, torch.OutOfMemoryError, RuntimeError: memory runs out, which says nothing about either layout.
     """
+    if _breaks(net):  # it is trained in NCHW in any case, and the trial itself would write beyond its memory
+        return None
     try:
         tried = copy.deepcopy(net)
     except Exception:  # whoever has to copy it says so

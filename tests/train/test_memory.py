@@ -7,6 +7,7 @@ from torch import nn
 from edgeprune import models
 from edgeprune.models.outputs import Choice, carry
 from edgeprune.recipe import Train
+from edgeprune.train import memory
 from edgeprune.train.imitate import imitate
 from edgeprune.train.loop import Hooks, train
 from edgeprune.train.losses import make_loss
@@ -223,3 +224,10 @@ def test_a_network_is_tried_in_nhwc_once_for_all_that_imitate_it(monkeypatch: py
         student.register_forward_pre_hook(lambda m, args: laid.append(args[0].is_contiguous()))
         imitate(student, teacher, Batches().stream(), 1, Train.model_validate({"steps": 1, "batch": 4}))
     assert tried == [teacher] and laid == [True] * 3
+
+
+def test_what_onednn_would_break_is_not_even_tried_in_nhwc(monkeypatch):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 5, 1, stride=2))  # few channels into a strided 1x1
+    monkeypatch.setattr(memory, "_learnt", lambda *args: pytest.fail("its gradient in NHWC ends the process"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert memory.why_not_nhwc(net, torch.randn(2, 3, 16, 16)) is None
