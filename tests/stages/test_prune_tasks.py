@@ -86,7 +86,7 @@ def test_the_knapsack_measures_how_far_answers_move(tmp_path, task):
         ("classification", "deploy.head=coarse", "deploy.head: is for task: segmentation"),
         ("classification", "deploy.logits=true", "gives its logits anyway"),
         ("classification", "deploy.gates.min_miou=50", "min_miou: not of task: classification, which has top1_drop"),
-        ("classification", "model.args.stem=vgg", "stem 'vgg' is neither imagenet nor cifar"),
+        ("classification", "model.args.stem=vgg", "model.args.stem: input should be 'imagenet' or 'cifar', not 'vgg'"),
         ("detection", "train.loss.kind=ce", "detection is learnt by focal, not ce"),
         ("detection", "train.loss.class_weights=median", "focal loss has none"),
         ("detection", "train.augment.crop=[32, 32]", "leave crop out"),
