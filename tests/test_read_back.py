@@ -151,6 +151,18 @@ def test_any_change_of_a_plan_is_one_line_or_a_network(pruned):
     change()
 
 
+@pytest.mark.parametrize("change", [{"classes": 60_000}, {"args": {"widths": [[4, 60_000], [60_000, 8]]}}])
+def test_no_memory_is_taken_for_what_a_changed_plan_claims(pruned, change, monkeypatch):
+    folder, good = pruned
+    (folder / "plan.json").write_text(json.dumps(good | {"network": good["network"] | change}))
+    built = models.build
+    on_what = []
+    monkeypatch.setattr(models, "build", lambda *a: on_what.append(torch.empty(0).device.type) or built(*a))
+    with pytest.raises(EdgepruneError, match="another structure"):
+        edgeprune.load(folder)
+    assert on_what == ["meta"]
+
+
 ROWS = [
     "ms = 'quick'",
     "ms = -1.0",

@@ -8,11 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgeprune.errors import CheckpointError, SurgeryError, first_line
+from edgeprune.arguments import check_arguments
+from edgeprune.errors import CheckpointError, RecipeError, SurgeryError, first_line
 from edgeprune.files import load_tensors, save_tensors
 from edgeprune.models.state import load_weights, weights_of
 from edgeprune.prune.plan import Plan, read_plan, save_plan
-from edgeprune.prune.surgery import shrink
+from edgeprune.prune.surgery import check_structure, shrink
+
+_GIVEN = {"classes": "network.classes"}
 
 
 def save_pruned(folder: Path, net: nn.Module, plan: Plan, network: dict[str, Any]) -> None:
@@ -61,11 +64,23 @@ def load_pruned(folder: str | Path, factory: str | None = None) -> nn.Module:
             f"{home / 'plan.json'}: its network is built by the code {named!r}; if you trust that, load(…, factory={named!r})"
         )
     try:
-        dense = models.build(
-            network.get("network"), network.get("args", {}), named, network["classes"], network.get("output")
-        )
+        made = (network.get("network"), network.get("args", {}), named, network["classes"], network.get("output"))
+        if not named:  # a file can claim any width: the structure is compared before memory is taken for weights
+            if call := models.NETWORKS.get(name := str(made[0])):
+                check_arguments(call, made[1], where="network.args", whose=name, given=_GIVEN)
+            with torch.device("meta"):
+                check_structure(models.build(*made), plan)
+        dense = models.build(*made)
         return restore(dense, plan, home / "weights.safetensors")
-    except (IndexError, KeyError, AttributeError, RuntimeError, TypeError, ValueError) as error:  # changed by hand
+    except (
+        RecipeError,
+        IndexError,
+        KeyError,
+        AttributeError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:  # changed by hand
         raise SurgeryError(
             f"{home / 'plan.json'}: does not fit its network ({type(error).__name__}: {first_line(error)}); make it again"
         ) from error

@@ -27,14 +27,23 @@ from edgeprune.prune.readings import Example, Reading, read
 _WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
+def check_structure(net: nn.Module, plan: Plan) -> None:
+    """The tensors of `net` have the names and shapes that the plan was made for.
+
+    Raises:
+        SurgeryError: they have not.
+    """
+    if structure_hash(net) != plan.source:
+        raise SurgeryError("plan: it was made for a network of another structure (tensor names or shapes differ)")
+
+
 def shrink(net: nn.Module, plan: Plan) -> nn.Module:
     """A copy of `net` with the plan's channels only.
 
     Raises:
         SurgeryError: the plan was made for another structure.
     """
-    if structure_hash(net) != plan.source:
-        raise SurgeryError("plan: it was made for a network of another structure (tensor names or shapes differ)")
+    check_structure(net, plan)
     small = copy.deepcopy(net)
     owners: dict[int, list[tuple[nn.Module, str]]] = {}  # a tied parameter has several owners
     for module in small.modules():
