@@ -26,7 +26,7 @@ from rich.markup import escape
 
 import edgeprune
 from edgeprune import progress
-from edgeprune.errors import BudgetError, DeviceError, EngineError, kind_and_line
+from edgeprune.errors import DeviceError, EngineError
 from edgeprune.files import hash_obj, lock, read_json, sha256, write_json
 from edgeprune.progress import doing
 from edgeprune.recipe import Recipe
@@ -35,6 +35,7 @@ from edgeprune.stages import (
     brought,
     bundle,
     deploy,
+    early,
     environment,
     finetune,
     load,
@@ -42,7 +43,6 @@ from edgeprune.stages import (
     precision,
     profile,
     prune,
-    reach,
     report,
     results,
     verify,
@@ -109,12 +109,7 @@ def run(
     """
     team = _team()
     console = console or progress.console(quiet=not team.is_main_process)
-    folder = Path(runs_dir) / f"{recipe.name}@{target.name}"
-    torch.manual_seed(recipe.seed)
-    if recipe.threads:
-        torch.set_num_threads(recipe.threads)
-    torch.set_flush_denormal(True)  # near-zero weights of a pruned network otherwise cost up to 35x on CPUs
-    job = Run(recipe, target, folder, console)
+    job = _job(recipe, target, runs_dir, console)
     if not team.is_main_process:
         for stage in (s for s in STAGES if s.trains and not as_it_stands):
             _follow(job, stage)
@@ -123,42 +118,32 @@ def run(
         raise DeviceError(f"{target.name}: {missing}; its engines are code, compiled and run on one machine")
     if not as_it_stands:
         environment.check(job)
-    with lock(folder):
-        if not as_it_stands and (told := another_variant(folder, recipe)):
-            console.print(told, style="yellow", markup=False, highlight=False, soft_wrap=True)
-        key = _first_key(job, team.num_processes)
-        if not as_it_stands:
-            _told_early(job)
-        made = len(list(takewhile(lambda s: not s.brought, STAGES))) if as_it_stands else 0
-        for stage in STAGES[:made]:
-            key = _standing(job, stage)
+    with lock(job.folder):
+        key, made = _first_key(job, team.num_processes), 0
+        if as_it_stands:
+            made = len(list(takewhile(lambda s: not s.brought, STAGES)))
+            for stage in STAGES[:made]:
+                key = _standing(job, stage)
+        else:
+            if told := another_variant(job.folder, recipe):
+                console.print(told, style="yellow", markup=False, highlight=False, soft_wrap=True)
+            done = [_by_these_keys(job, stage) for stage in STAGES[:3]]  # up to the cut
+            if not all(done):
+                early.check(job, rehearsed=done[0])
+            write_json(job.folder / "recipe.json", recipe.model_dump(mode="json"))
+            write_json(job.folder / "target.json", target.model_dump(mode="json"))
         if result:
             brought.check(job, result)
-        if not as_it_stands:  # else what lies there is what the stages were done by
-            write_json(folder / "recipe.json", recipe.model_dump(mode="json"))
-            write_json(folder / "target.json", target.model_dump(mode="json"))
         with brought.kept(job, result) if result else nullcontext():
             for stage in STAGES[made:]:
                 key = _one(job, stage, key)
         return int(job.facts["report"]["exit_status"])
 
 
-def _told_early(job: Run) -> None:
-    """Refuse a budget that is out of reach before anything is trained; not asked again where the cut was made by the same keys.
-
-    Raises:
-        BudgetError: it is.
-    """
-    done = {s.name: manifest.record(job.folder, s.name) for s in STAGES[:3]}
-    if all((kept := done[s.name]) and kept["recipe"] == hash_obj(_parts(job, s)) for s in STAGES[:3]):
-        return
-    try:
-        reach.check(job)
-    except BudgetError:
-        raise
-    except Exception as error:  # of a network, data or a device: the stages say better what is wrong
-        why = f"whether the budget can be reached is not known yet ({kind_and_line(error)})"
-        job.console.print(why, style="dim", markup=False, highlight=False, soft_wrap=True)
+def _by_these_keys(job: Run, stage: Stage) -> bool:
+    """Was the stage done, by the same keys of the recipe?"""
+    record = manifest.record(job.folder, stage.name)
+    return record is not None and record["recipe"] == hash_obj(_parts(job, stage))
 
 
 def dense(recipe: Recipe, target: Target, runs_dir: Path, console: Console) -> Path:
@@ -167,15 +152,18 @@ def dense(recipe: Recipe, target: Target, runs_dir: Path, console: Console) -> P
     Raises:
         EdgepruneError: one clear line.
     """
-    folder = Path(runs_dir) / f"{recipe.name}@{target.name}"
+    job = _job(recipe, target, runs_dir, console)
+    with lock(job.folder):
+        _one(job, STAGES[0], _first_key(job, _team().num_processes))
+    return job.folder / "load" / "weights.safetensors"
+
+
+def _job(recipe: Recipe, target: Target, runs_dir: Path, console: Console) -> Run:
     torch.manual_seed(recipe.seed)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
-    torch.set_flush_denormal(True)
-    job = Run(recipe, target, folder, console)
-    with lock(folder):
-        _one(job, STAGES[0], _first_key(job, _team().num_processes))
-    return folder / "load" / "weights.safetensors"
+    torch.set_flush_denormal(True)  # near-zero weights of a pruned network otherwise cost up to 35x on CPUs
+    return Run(recipe, target, Path(runs_dir) / f"{recipe.name}@{target.name}", console)
 
 
 def _team() -> PartialState:

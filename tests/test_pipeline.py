@@ -66,6 +66,7 @@ def done(monkeypatch, board, tmp_path):
         stage("report", lambda: {"exit_status": 0}, always=True),
     ]  # fmt: skip
     monkeypatch.setattr(pipeline, "STAGES", stages)
+    monkeypatch.setattr(pipeline.early, "check", lambda run, rehearsed: None)
 
     def go(*settings, as_it_stands=False, result=None, **changes):
         worked.clear()

@@ -49,7 +49,7 @@ def place(node: onnx.NodeProto) -> str:
 
 
 def first_wrong(model: onnx.ModelProto, correct: Callable[[onnx.ModelProto], bool]) -> onnx.NodeProto | None:
-    """The first node whose value is computed wrongly; None where no single value can be blamed.
+    """The first node on the way to the graph's first output whose value is computed wrongly; None where no single one can be blamed.
 
     Found by halves, then back along what it reads, since of two branches the other may be at fault.
 
@@ -64,7 +64,8 @@ def first_wrong(model: onnx.ModelProto, correct: Callable[[onnx.ModelProto], boo
     floats = {
         v.name for v in (*told.value_info, *told.output) if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     }
-    able = [i for i, node in enumerate(graph.node) if node.output[0] in floats]
+    needed, _ = _needed(graph, graph.output[0].name)
+    able = [i for i in needed if graph.node[i].output[0] in floats]
     known: dict[int, bool] = {}
 
     def wrong(i: int) -> bool:
@@ -89,17 +90,24 @@ def first_wrong(model: onnx.ModelProto, correct: Callable[[onnx.ModelProto], boo
 def _until(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     """The graph up to one value, its only output."""
     part = onnx.ModelProto.FromString(model.SerializeToString())
-    wanted, kept = {name}, []
-    for node in reversed(part.graph.node):
-        if wanted & set(node.output):
-            wanted |= set(node.input) - {""}  # an input that is left out
-            kept.append(onnx.NodeProto.FromString(node.SerializeToString()))
-    del part.graph.node[:], part.graph.output[:]
-    part.graph.node.extend(reversed(kept))
+    needed, wanted = _needed(part.graph, name)
+    for i in sorted(set(range(len(part.graph.node))) - set(needed), reverse=True):
+        del part.graph.node[i]
+    del part.graph.output[:]
     part.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     for unused in [i for i in part.graph.initializer if i.name not in wanted]:
         part.graph.initializer.remove(unused)
     return part
+
+
+def _needed(graph: onnx.GraphProto, name: str) -> tuple[list[int], set[str]]:
+    """The nodes that a value hangs on, in order, and the names of all that they read."""
+    wanted, found = {name}, []
+    for i in reversed(range(len(graph.node))):
+        if wanted & set(graph.node[i].output):
+            wanted |= set(graph.node[i].input) - {""}  # an input that is left out
+            found.append(i)
+    return found[::-1], wanted
 
 
 def _captured(net: nn.Module, image: torch.Tensor, operator: str) -> str:

@@ -73,21 +73,17 @@ def floats(output: Any) -> list[torch.Tensor]:
     return [t for _, t in tensors(output) if t.is_floating_point()]
 
 
-def at(output: Any, path: str) -> Any:
-    """What lies at a path; indices count from the end where they are negative.
-
-    Raises:
-        KeyError: nothing does.
-    """
+def tensor_at(output: Any, path: str) -> torch.Tensor | None:
+    """The tensor at a path, if there is one; indices count from the end where they are negative."""
     if not path:
-        return output
+        return output if isinstance(output, torch.Tensor) else None
     parts = _parts(output) or {}
     if isinstance(output, (list, tuple)):
         parts = parts | {str(n - k): output[n] for k in (0, len(output)) for n in range(len(output))}
     for name, part in parts.items():
         if path == name or path.startswith(f"{name}."):  # a key may have dots itself
-            return at(part, path[len(name) + 1 :])
-    raise KeyError(path)
+            return tensor_at(part, path[len(name) + 1 :])
+    return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,11 +101,8 @@ class Choice:
         if _parts(output) is None:
             return output
         path = self.training if net.training else self.evaluation
-        try:
-            main = at(output, path)
-        except KeyError:
-            main = None
-        if not isinstance(main, torch.Tensor):
+        main = tensor_at(output, path)
+        if main is None:
             raise ModelError(
                 f"model.output: there is no tensor at {path!r} of what the network gives now: {_listed(dict(tensors(output)))}"
             )
@@ -155,11 +148,8 @@ def _path(output: Any, how: str, task: str, classes: int, asked: str | None) -> 
     found = dict(tensors(output))
     fitting = {path: t for path, t in found.items() if fits(tuple(t.shape), classes)}
     if asked is not None and _parts(output) is not None:
-        try:
-            main = at(output, asked)
-        except KeyError:
-            main = None
-        if not isinstance(main, torch.Tensor):
+        main = tensor_at(output, asked)
+        if main is None:
             raise ModelError(
                 f"model.output: there is no tensor at {asked!r}; the network answers {_listed(found)} {how}"
             )
@@ -189,7 +179,7 @@ def _path(output: Any, how: str, task: str, classes: int, asked: str | None) -> 
 def tells(output: Any, path: str) -> bool:
     """Is what lies at the path what `logits_of` finds by itself?"""
     try:
-        return logits_of(output) is at(output, path)
+        return logits_of(output) is tensor_at(output, path)
     except (KeyError, ModelError):
         return False
 

@@ -161,7 +161,7 @@ def _read_through(run: Run, split: str, most: int = 2000) -> None:
     training; and say which classes no label holds.
 
     Raises:
-        DataError: a faulty file; a split in which nothing is judged, or only one of several classes is ever there.
+        DataError: a faulty file; a split in which nothing is judged; a training set in which only one of several classes is.
     """
     data = dataset(run, split)
     count, holders = min(len(data), most), np.zeros(len(data.classes), np.int64)
@@ -244,9 +244,13 @@ def _unlike(taught: Sequence[str], judged: Sequence[str]) -> str:
     return f"{len(taught)} and {len(judged)} of them" if number is None else f"the first that differs is class {number}"
 
 
-def load(run: Run) -> dict[str, Any]:
-    """Train or read the dense network; writes `load/weights.safetensors` and `load/dense.json`."""
-    recipe, home = run.recipe, run.folder / "load"
+def rehearse(run: Run) -> None:
+    """Read the data through and send the untrained network the whole way once: what would fail only after hours fails now.
+
+    Raises:
+        DataError, ModelError, SurgeryError, ExportError, RecipeError: it would.
+    """
+    recipe = run.recipe
     for split in ("train", "val"):
         _read_through(run, split)
     taught, judged = (dataset(run, split).classes for split in ("train", "val"))
@@ -255,13 +259,21 @@ def load(run: Run) -> dict[str, Any]:
             f"data: training has the classes {few(taught)}, validation {few(judged)} ({_unlike(taught, judged)}); both must number "
             "them alike"
         )
-    net = build(run)
-    for line in fits.check(net, example(run), recipe.task, taught, recipe.prune.never, _wanted(run)):
+    for line in fits.check(build(run), example(run), recipe.task, taught, recipe.prune.never, _wanted(run)):
         run.console.print(line, style="yellow", markup=False, soft_wrap=True)
     if run.kept["output"]:
         run.console.print(
             f"of the network's outputs ships: {run.kept['output'][0] or 'the one of evaluation'}", markup=False
         )
+    run.kept["rehearsed"] = True
+
+
+def load(run: Run) -> dict[str, Any]:
+    """Train or read the dense network; writes `load/weights.safetensors` and `load/dense.json`."""
+    recipe, home = run.recipe, run.folder / "load"
+    if "rehearsed" not in run.kept:
+        rehearse(run)
+    net = build(run)
     _weights(run, net)
     if recipe.train is not None:
         loader = batches(run, recipe.train, recipe.seed)

@@ -30,3 +30,12 @@ def test_what_an_operator_leaves_out_is_no_value(outputs, found):
         return False
 
     assert first_wrong(lstm(outputs), correct).name == found
+
+
+def test_only_what_the_first_output_hangs_on_is_blamed():
+    """A class map behind the logits may agree by chance, or differ by its rounding."""
+    nodes = [helper.make_node("Relu", ["x"], ["y"], "wrong"), helper.make_node("Abs", ["y"], ["logits"], "logits")]
+    nodes += [helper.make_node("Floor", ["logits"], ["map"], "map")]
+    x, logits, classes = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 3]) for n in ("x", "logits", "map"))
+    model = helper.make_model(helper.make_graph(nodes, "g", [x], [logits, classes]))
+    assert first_wrong(model, lambda part: part.graph.output[0].name == "map").name == "wrong"

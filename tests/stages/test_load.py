@@ -103,10 +103,7 @@ def test_large_sets_are_read_all_over_and_still_refused_where_only_one_class_is_
     assert read == [0, 2, 4, 6, 8]
 
 
-@pytest.mark.parametrize(
-    ("value", "said"), [(255, "nothing that is judged lies in 3"), (1, "is of one class; never there: dark")]
-)
-def test_validation_that_judges_nothing_is_refused_before_training(tmp_path, monkeypatch, value, said):
+def test_validation_that_judges_nothing_is_refused_before_training(tmp_path, monkeypatch):
     run = runs_of(tmp_path)
     whole = load.dataset(run, "train")
 
@@ -117,11 +114,11 @@ def test_validation_that_judges_nothing_is_refused_before_training(tmp_path, mon
             return 3
 
         def __getitem__(self, index):
-            return np.zeros((4, 4, 3), np.uint8), np.full((4, 4), value, np.uint8)
+            return np.zeros((4, 4, 3), np.uint8), np.full((4, 4), 255, np.uint8)
 
     monkeypatch.setattr(load, "dataset", lambda run, split: Blank() if split == "val" else whole)
     monkeypatch.setattr(load, "train", lambda *args, **kwargs: pytest.fail("it was trained"))
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match="nothing that is judged lies in 3"):
         load.load(run)
 
 

@@ -18,7 +18,7 @@ from edgeprune.profile.context import Context
 from edgeprune.prune.groups import find_groups
 from edgeprune.recipe import Budget, load_recipe
 from edgeprune.recipe.units import amount, asked
-from edgeprune.stages import load, reach
+from edgeprune.stages import early, load, reach
 from edgeprune.stages.asked import in_units
 from edgeprune.stages.run import Run
 from edgeprune.target import load_target
@@ -231,7 +231,7 @@ def test_a_run_is_refused_before_it_trains_and_a_broken_network_is_left_to_the_s
 
     monkeypatch.setattr(reach, "check", broken)
     run, said = job(tmp_path)
-    pipeline._told_early(run)
+    early.check(run, rehearsed=True)
     assert "not known yet (RuntimeError: no such thing)" in said.export_text()
 
 
