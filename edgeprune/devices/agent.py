@@ -6,7 +6,6 @@ The same agent runs on another machine (`ssh.Ssh`) and on this one (`here.Here`)
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import threading
 import time
@@ -16,9 +15,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from edgeprune.devices.pairs import Pairs, meanwhile, sound, watched
+from edgeprune.devices.answers import array, checked
+from edgeprune.devices.pairs import Pairs, meanwhile, watched
 from edgeprune.errors import DeviceError, EngineError
-from edgeprune.files import hash_obj, parse_json
+from edgeprune.files import hash_obj
 from edgeprune.progress import doing, passed_on
 from edgeprune.runtime import openvino
 from edgeprune.runtime.engine import Layer, built_of, flagged, typed
@@ -162,8 +162,9 @@ class Agent:
             "pairs", model=a.model, other=b.model, image=self.link.put_array(image), precision=a.asked, runs=runs,
             other_precision=b.asked, seconds=self.target.run_seconds,
         )  # fmt: skip
-        warm = [(int(n), bool(steady)) for n, steady in found["warm"]]
-        return watched(Pairs(*sound(found["a"], found["b"]), warm, *meanwhile(found["during"])), self.link.name)
+        warm = [(calls, steady) for calls, steady in found["warm"]]
+        times = (np.array(found[key], dtype=float) for key in "ab")
+        return watched(Pairs(*times, warm, *meanwhile(found["during"])), self.link.name)
 
     def doctor(self) -> list[dict[str, str]]:
         """What is missing there, in plain words: [{"level", "what", "todo"}]; only Python is needed for that."""
@@ -186,7 +187,7 @@ class Agent:
             "predict", model=engine.model, image=source, out=f"{source}.{by}.npy", precision=engine.asked,
             seconds=self.target.run_seconds,
         )  # fmt: skip
-        return np.load(io.BytesIO(self.link.take(found["out"])), allow_pickle=False)
+        return array(self.link.take(found["out"]), len(images), self.link.name)
 
     def _job(self, name: str, *, seconds: int, keep: str = "", **told: Any) -> dict[str, Any]:
         t = self.target
@@ -200,22 +201,7 @@ class Agent:
             "wait": max(t.build_seconds, t.run_seconds) + cooling + 60,  # for another job, as long as that may take
         }
         with doing(f"{name} on {self.link.name}"):
-            return self.link.job(name, common | told, seconds, keep)
-
-
-def answered(text: bytes, name: str) -> dict[str, Any]:
-    """The answer of an agent's job.
-
-    Raises:
-        EngineError: it is none.
-    """
-    try:
-        found = parse_json(text)
-    except ValueError as error:
-        raise EngineError(f"{name}: the agent's answer is not whole JSON ({error}); is the disk full there?") from error
-    if not isinstance(found, dict):
-        raise EngineError(f"{name}: the agent's answer is a {type(found).__name__}, and not what a job answers")
-    return found
+            return checked(self.link.job(name, common | told, seconds, keep), name, self.link.name)
 
 
 def patience(told: dict[str, Any], seconds: int) -> int:

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.devices.agent import answered, overheard, patience
+from edgeprune.devices.agent import overheard, patience
+from edgeprune.devices.answers import parsed
 from edgeprune.errors import DeviceError, EngineError
 from edgeprune.files import sha256, write_atomic
 from edgeprune.shipped import shipped
@@ -88,7 +89,7 @@ class Here:
             except subprocess.TimeoutExpired as error:
                 raise DeviceError(f"the agent gave no answer within {error.timeout:.0f} s") from error
         if process.returncode == 0:
-            return answered(out, self.name)
+            return parsed(out, self.name)
         if process.returncode == -signal.SIGALRM:
             raise DeviceError("the job took longer than it may; build_seconds, run_seconds of the target")
         lines = [x for x in b"".join(said).decode(errors="replace").splitlines() if x.strip()]

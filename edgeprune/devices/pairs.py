@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edgeprune import progress
-from edgeprune.errors import EngineError
 from edgeprune.runtime.quiet import SHARE, undisturbed, waited
 
 Call = Callable[[], Any]
@@ -34,21 +33,6 @@ class Pairs(NamedTuple):
 def meanwhile(during: dict[str, Any]) -> tuple[int, int, tuple[str, ...]]:
     """The last three of `Pairs`, of what a device says it did meanwhile."""
     return int(during.get("disturbed", 0)), int(during.get("busy", 0)), tuple(map(str, during.get("throttled", ())))
-
-
-def sound(slow: Any, fast: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Two times of each pair in milliseconds, as a device has told them.
-
-    Raises:
-        EngineError: they are not as many, or not all above zero and finite.
-    """
-    try:
-        found = np.array([slow, fast], dtype=float)
-    except (TypeError, ValueError):
-        found = np.zeros((2, 0))
-    if found.ndim != 2 or not found.size or not np.isfinite(found).all() or found.min() <= 0:
-        raise EngineError("the device's pairs are not two equally long series of milliseconds above zero")
-    return found[0], found[1]
 
 
 def watched(pairs: Pairs, where: str) -> Pairs:

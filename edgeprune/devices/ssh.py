@@ -24,7 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from edgeprune.devices.agent import SCRIPTS, answered, overheard, patience
+from edgeprune.devices.agent import SCRIPTS, overheard, patience
+from edgeprune.devices.answers import parsed
 from edgeprune.errors import DeviceError, EngineError
 from edgeprune.files import hash_obj, sha256, write_atomic
 from edgeprune.shipped import shipped
@@ -77,7 +78,7 @@ class Ssh:
         check = " && ".join(f"(cd {shlex.quote(d)} && sha256sum -c --quiet SHA256SUMS)" for d in sorted(checks))
         python = self.target.python.removeprefix("~/")  # it is run in the home folder
         line = shlex.join([python, scripts, name, *words])
-        return answered(self._ssh(f"mkdir -p {ROOT}/answers && {check} && {line}", patience(told, seconds)), self.name)
+        return parsed(self._ssh(f"mkdir -p {ROOT}/answers && {check} && {line}", patience(told, seconds)), self.name)
 
     def put(self, files: Sequence[Path]) -> str:
         """Put files into a folder named by their checksums; gives the first one's path there."""

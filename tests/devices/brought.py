@@ -17,9 +17,10 @@ def whole(times: list[float] | None = None, **changes: Any) -> dict[str, Any]:
     times = times or [2.0, 2.5]
     state = {"power_mode": "MAXN", "gpu_clock": {"now": 918.0, "least": 306.0, "most": 918.0}, "hottest_c": 51.5, "throttling": {"oc1": 0}, "locked": False}  # fmt: skip
     during = {"before": state, "after": state, "samples": {"samples": 3, "gpu_mhz": [306, 918], "hottest_c": 52.0, "milliwatts": {"VDD_IN": 5000}}, "throttled": []}  # fmt: skip
+    p50, p90, p95, p99 = np.percentile(times, [50, 90, 95, 99]).tolist()
     series = {
-        "count": len(times), "p50": 2.25, "p90": 2.45, "p95": 2.475, "p99": 2.495, "min": 2.0, "mean": 2.25, "cv": 0.11,
-        "times_ms": times, "boundary": "image to mask", "warmup": 12, "steady": True,
+        "count": len(times), "p50": p50, "p90": p90, "p95": p95, "p99": p99, "min": min(times), "mean": float(np.mean(times)),
+        "cv": 0.11, "times_ms": times, "boundary": "image to mask", "warmup": 12, "steady": True,
     }  # fmt: skip
     paced = series | {"boundary": "paced", "warnings": ["unsteady"], "fps": 30.0, "late": 0}
     measured = {"settings": {"batch": 1, "percentiles": [50, 90]}, "boundaries": {"paced": paced}, "during": during}
