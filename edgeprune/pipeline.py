@@ -8,9 +8,7 @@ skipped, so a killed run goes on behind its last whole stage, and in a stage tha
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
 from itertools import takewhile
@@ -31,67 +29,13 @@ from edgeprune.files import hash_obj, lock, read_json, sha256, write_json
 from edgeprune.progress import doing
 from edgeprune.recipe import Recipe
 from edgeprune.runtime import BACKENDS
-from edgeprune.stages import (
-    brought,
-    bundle,
-    deploy,
-    early,
-    environment,
-    finetune,
-    load,
-    manifest,
-    precision,
-    profile,
-    prune,
-    report,
-    results,
-    verify,
-)  # fmt: skip
+from edgeprune.stages import brought, deploy, early, environment, manifest, results
 from edgeprune.stages.inputs import inputs, known_then, of_target, plain
 from edgeprune.stages.run import Run
+from edgeprune.stages.table import STAGES, Stage
 from edgeprune.stages.variant import another_variant
 from edgeprune.target import Target
 from edgeprune.tasks import METRICS
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A stage's name, its work, and what it depends on besides the stages before it: keys of the recipe, packages."""
-
-    name: str
-    work: Callable[[Run], dict[str, Any]]
-    depends: tuple[str, ...] = ()
-    packages: tuple[str, ...] = ()
-    also: Callable[[Recipe], tuple[str, ...]] = lambda recipe: ()  # more keys that it hangs on in some recipes
-    always: bool = False  # done again in every run
-    plans: bool = False  # what follows hangs on what it found, not on who was asked
-    brought: str | None = None  # a file in the run's folder that users bring, and that the stage reads
-    asks: bool = False  # the device: done again where that is within reach at last, or runs another version
-    trains: bool = False  # all processes of `accelerate launch` take part; the others only in the first one
-
-
-STAGES = [
-    Stage("load", load.load, ("seed", "task", "model", "data", "train"), ("torch", "kornia"), trains=True),
-    Stage(
-        "profile", profile.profile,
-        ("budget", "deploy.planned", "deploy.opset", "deploy.head", "deploy.logits", "deploy.route", "deploy.gates", "prune.step",
-         "prune.never"),
-        ("openvino",), asks=True, plans=True,
-    ),
-    Stage(
-        "prune", prune.prune,
-        ("prune", "budget", "finetune.batch", "finetune.augment", "finetune.resample", "finetune.loss"),
-        also=prune.heals_by, trains=True,
-    ),
-    Stage("finetune", finetune.finetune, ("finetune",), trains=True),
-    Stage("export", deploy.export, ("deploy",), ("onnx", "onnxscript")),
-    Stage("simplify", deploy.simplify, (), ("onnxsim", "onnxruntime")),
-    Stage("precision", precision.choose, (), ("openvino", "nncf", "onnxruntime"), asks=True, brought=deploy.RESULT),
-    Stage("compile", deploy.compile, (), ("openvino", "nncf", "onnxruntime"), asks=True, brought=deploy.RESULT),
-    Stage("verify", verify.verify),
-    Stage("bundle", bundle.bundle),
-    Stage("report", report.report, always=True),
-]  # fmt: skip
 
 
 def run(
@@ -192,7 +136,7 @@ def _standing(job: Run, stage: Stage) -> str:
     results.bring_back(home)
     old = manifest.earlier(job.folder, stage.name) if record is None else None
     if old:
-        record, parts = old, known_then(parts, read_json(job.folder / "recipe.json"))
+        record, parts = old, known_then(_parts(job, stage, then=True), read_json(job.folder / "recipe.json"))
     if record is None:
         wrong = manifest.changed(job.folder, stage.name) or "has not been done"
     elif damaged := results.damaged(job.folder, record["files"]):
@@ -226,9 +170,10 @@ def _stage_key(job: Run, stage: Stage, key: str) -> str:
     return hash_obj([key, stage.name, parts, {name: version(name) for name in stage.packages}])
 
 
-def _parts(job: Run, stage: Stage) -> dict[str, Any]:
-    """The keys of the recipe that a stage hangs on."""
-    return {name: plain(attrgetter(name)(job.recipe)) for name in (*stage.depends, *stage.also(job.recipe))}
+def _parts(job: Run, stage: Stage, then: bool = False) -> dict[str, Any]:
+    """The keys of the recipe that a stage hangs on; `then`: in the version before."""
+    known = stage.then if then and stage.then is not None else (*stage.depends, *stage.also(job.recipe))
+    return {name: plain(attrgetter(name)(job.recipe)) for name in known}
 
 
 def _asking_key(job: Run, stage: Stage, key: str) -> str:

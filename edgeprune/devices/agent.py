@@ -163,8 +163,8 @@ class Agent:
             other_precision=b.asked, seconds=self.target.run_seconds,
         )  # fmt: skip
         warm = [(calls, steady) for calls, steady in found["warm"]]
-        times = (np.array(found[key], dtype=float) for key in "ab")
-        return watched(Pairs(*times, warm, *meanwhile(found["during"])), self.link.name)
+        slow, fast = (np.array(found[key], dtype=float) for key in "ab")
+        return watched(Pairs(slow, fast, warm, *meanwhile(found["during"])), self.link.name)
 
     def doctor(self) -> list[dict[str, str]]:
         """What is missing there, in plain words: [{"level", "what", "todo"}]; only Python is needed for that."""

@@ -14,12 +14,19 @@ from edgeprune.deploy.parity import parity
 from edgeprune.deploy.plain import plain
 from edgeprune.errors import ExportError
 from edgeprune.measure.miou import Evaluation
-from edgeprune.recipe import Gates
+from edgeprune.recipe import Gates, Recipe
 from edgeprune.runtime.onnxruntime import OnnxRuntimeEngine
 from edgeprune.stages import load
 from edgeprune.stages.run import Run
 
 _IMAGES = 8  # that decide whether a coarse head may be tried
+_GATES = ("miou_drop", "class_drop", "boundary_drop", "pixel_agreement")  # that it must pass
+
+
+def judged_by(recipe: Recipe) -> tuple[str, ...]:
+    """The gates that have a say in which head ships."""
+    asked = recipe.deploy.head == "auto" and recipe.task == "segmentation"
+    return tuple(f"deploy.gates.{name}" for name in _GATES) if asked else ()
 
 
 def coarse_step(run: Run, net: nn.Module, home: Path) -> tuple[int, int] | None:

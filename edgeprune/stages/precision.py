@@ -23,6 +23,7 @@ from edgeprune.errors import EngineError, ExportError
 from edgeprune.files import write_atomic, write_json
 from edgeprune.measure.race import Race, race
 from edgeprune.progress import Progress
+from edgeprune.recipe import Recipe
 from edgeprune.runtime import Engine
 from edgeprune.stages import latency, load
 from edgeprune.stages.deploy import (
@@ -38,6 +39,11 @@ from edgeprune.stages.deploy import (
     with_types,
 )
 from edgeprune.stages.run import Run
+
+
+def judged_by(recipe: Recipe) -> tuple[str, ...]:
+    """The keys that have a say in which precision is the fastest to pass."""
+    return ("deploy.gates",) if recipe.deploy.precision == "fastest" else ()
 
 
 def choose(run: Run) -> dict[str, Any]:

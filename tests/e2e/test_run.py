@@ -125,7 +125,7 @@ def test_the_fastest_precision_ships(finished: Path, tmp_path):
     assert rows["int8"]["found"] == "int8" and rows["int8"]["gates"] and rows["int8"]["ci95"]
     for c in rows.values():
         assert c["left_out"] or {g["name"] for g in c["gates"]} >= {"miou_drop", "class_drop", "pixel_agreement"}
-    assert [s["name"] for s in r["stages"] if s["skipped"]] == ["load", "profile", "prune", "finetune"]
+    assert [s["name"] for s in r["stages"] if s["skipped"]] == ["load", "profile", "prune", "finetune", "export", "simplify"]
     assert not (tmp_path / "runs" / "quickstart@cpu" / "precision" / "int8").exists(), "only what ships is kept"
     assert "<h2>Precisions</h2>" in (tmp_path / "runs" / "quickstart@cpu" / "report.html").read_text()
     again = run(tmp_path / "runs", "deploy.precision=fastest")
@@ -144,6 +144,8 @@ def test_a_gate_that_fails_is_exit_3(finished: Path, tmp_path):
     done = run(tmp_path / "runs", "deploy.gates.min_miou=99.5")
     assert done.returncode == 3 and "FAILED" in done.stderr
     assert (tmp_path / "runs" / "quickstart@cpu" / "report.html").exists()
+    again = [s["name"] for s in report(tmp_path / "runs")["stages"] if not s["skipped"]]
+    assert again == ["verify", "bundle"], "what is judged by has changed, and not what is judged"
 
 
 def test_killed_at_any_moment_it_goes_on(finished: Path, tmp_path):
