@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.exporter import parse_once
+from tests.graphs_once import capture_once
 from tests.patience import run_short
 
 REPOSITORY = Path(__file__).parents[1]
@@ -30,6 +31,7 @@ def camvid() -> Path:
 _OWN = tempfile.TemporaryDirectory(prefix="edgeprune-tests-", ignore_cleanup_errors=True)
 os.environ["EDGEPRUNE_TABLE"], os.environ["EDGEPRUNE_LEASE"] = f"{_OWN.name}/latency.sqlite", f"{_OWN.name}/lease"
 os.environ.setdefault("EDGEPRUNE_PATIENCE", "5")
+capture_once()
 parse_once()
 run_short()
 

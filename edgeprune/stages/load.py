@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import PartialState
+from rich.console import Console
 from torch import nn
 
 from edgeprune import models
@@ -251,6 +253,7 @@ def rehearse(run: Run) -> None:
         DataError, ModelError, SurgeryError, ExportError, RecipeError: it would.
     """
     recipe = run.recipe
+    _weights(replace(run, console=Console(quiet=True)), build(run))  # seconds, before what takes more
     for split in ("train", "val"):
         _read_through(run, split)
     taught, judged = (dataset(run, split).classes for split in ("train", "val"))

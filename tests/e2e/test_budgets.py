@@ -12,9 +12,8 @@ WIDER = ["model.args={width: 16}", "prune.step=null", "prune.allocate=auto", "pr
 
 def test_a_latency_budget_goes_all_the_way(tmp_path: Path):
     """With a budget that anything meets: what is asserted must not hang on how busy this machine is."""
-    done = run(tmp_path, "budget.latency_ms=10000", "deploy.head=auto", *WIDER)
+    done = run(tmp_path, "budget.latency_ms=10000", *WIDER)
     assert done.returncode == 0, done.stderr
-    assert "head: coarse" in done.stderr or "head: argmax" in done.stderr or "head: chain" in done.stderr
     r, home = report(tmp_path), tmp_path / "quickstart@cpu"
     b = r["budget"]
     assert b["kind"] == "latency_ms" and b["measured"] and b["met"] and b["unit"] == "ms" and b["ci95"][1] <= b["limit"]
@@ -26,7 +25,7 @@ def test_a_latency_budget_goes_all_the_way(tmp_path: Path):
     assert {row["name"] for row in r["layers"]["rows"]} >= {"stem.0.0"} or len(r["layers"]["rows"]) > 3
     page = (home / "report.html").read_text()
     assert "Milliseconds that MACs promised" in page and "of the budget" in page
-    again = run(tmp_path, "budget.latency_ms=10000", "deploy.head=auto", *WIDER)
+    again = run(tmp_path, "budget.latency_ms=10000", *WIDER)
     assert again.returncode == 0 and again.stderr.count("skipped") == len(STAGES)
 
 

@@ -16,6 +16,8 @@ from edgeprune.files import files_below, sha256
 from tests.devices.brought import write
 from tests.e2e.running import called, check_bundle, report, run
 
+IN_ONNX_RUNTIME = ["--backend", "onnxruntime", "--precision", "f32", "--runs", "6", "--seconds", "0"]
+
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory) -> Path:
@@ -43,9 +45,7 @@ def test_the_fastest_precision_of_a_board_that_is_not_here(bundle: Path, tmp_pat
 
 
 def test_the_bundles_checker_passes_in_onnx_runtime(bundle: Path, tmp_path):
-    done = check_bundle(
-        bundle, "--backend", "onnxruntime", "--precision", "f32", "--runs", "6", "--out", str(tmp_path / "r.json")
-    )
+    done = check_bundle(bundle, *IN_ONNX_RUNTIME, "--out", str(tmp_path / "r.json"))
     assert done.returncode == 0, done.stderr
     r = json.loads((tmp_path / "r.json").read_text())
     assert r["pixel_agreement"] > 0.999 and r["images"] == 3 and r["latency"]["count"] == 6
@@ -72,7 +72,7 @@ def test_the_checker_notices_a_wrong_engine(bundle: Path, tmp_path):
     dense = next(line.split()[0] for line in sums if line.endswith("dense.onnx"))
     fixed = [f"{dense}  pruned.onnx" if line.endswith("pruned.onnx") else line for line in sums]
     (tmp_path / "b" / "SHA256SUMS").write_text("\n".join(fixed) + "\n")
-    done = check_bundle(tmp_path / "b", "--backend", "onnxruntime", "--precision", "f32", "--runs", "5")
+    done = check_bundle(tmp_path / "b", *IN_ONNX_RUNTIME)
     assert done.returncode == 3 and "FAIL pixel_agreement" in done.stdout
 
 
@@ -80,19 +80,7 @@ def test_the_checker_notices_a_wrong_engine(bundle: Path, tmp_path):
 def brought(bundle: Path, tmp_path_factory) -> tuple[Path, dict[str, Any], np.ndarray]:
     """(a run's folder, what a result tells, its answers), as if the bundle had run on a Jetson."""
     home = tmp_path_factory.mktemp("brought")
-    ran = check_bundle(
-        bundle,
-        "--backend",
-        "onnxruntime",
-        "--precision",
-        "f32",
-        "--runs",
-        "6",
-        "--seconds",
-        "0",
-        "--out",
-        str(home / "r.json"),
-    )
+    ran = check_bundle(bundle, *IN_ONNX_RUNTIME, "--out", str(home / "r.json"))
     assert ran.returncode == 0, ran.stderr
     with zipfile.ZipFile(home / "r.zip") as whole:
         told, answers = json.loads(whole.read("result.json")), np.load(io.BytesIO(whole.read("answers.npy")))

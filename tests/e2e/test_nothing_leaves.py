@@ -48,18 +48,22 @@ def watched(home: Path, line: list[str], **more: str) -> tuple[list[str], set[st
         "HOME": str(home / "home"), "TMPDIR": str(home / "tmp"), "TOLD": str(home / "told"),
         "PYTHONPATH": f"{home / 'site'}:{os.environ.get('PYTHONPATH', '')}:{Path(__file__).parents[2]}", **more,
     }  # fmt: skip
-    traced = traces(home)
-    before = ["strace", "-f", "-qq", "-e", "trace=network", "-o", str(home / "calls")] if traced else []
-    done = subprocess.run([*before, *line], env=environment, capture_output=True, text=True)
-    sent = (home / "told").read_text().splitlines() + (left((home / "calls").read_text()) if traced else [])
+    strace = tracer(home)
+    done = subprocess.run([*strace, *line], env=environment, capture_output=True, text=True)
+    sent = (home / "told").read_text().splitlines() + (left((home / "calls").read_text()) if strace else [])
     found = {str(p.relative_to(home)) for name in ("home", "tmp") for p in (home / name).rglob("*") if p.is_file()}
     return sent, found, done
 
 
-def traces(home: Path) -> bool:
-    """Is strace here, and may it trace?"""
-    line = ["strace", "-qq", "-o", str(home / "try"), "true"]
-    return shutil.which("strace") is not None and subprocess.run(line, capture_output=True).returncode == 0
+def tracer(home: Path) -> list[str]:
+    """The command before a command that writes its system calls to `home / "calls"`; none where strace is not here, or may not trace."""
+    line = ["strace", "-f", "-qq", "-e", "trace=network", "-o", str(home / "calls")]
+    for tried in (
+        ([*line, "--seccomp-bpf"], line) if shutil.which("strace") else ()
+    ):  # the first stops at these calls only
+        if subprocess.run([*tried, "true"], capture_output=True).returncode == 0:
+            return tried
+    return []
 
 
 def reports(files: set[str]) -> set[str]:

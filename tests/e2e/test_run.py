@@ -19,7 +19,7 @@ from edgeprune.files import lock, read_json
 from edgeprune.recipe import load_recipe
 from edgeprune.target import load_target
 from edgeprune.train import sparse
-from tests.e2e.running import OWN, SETTINGS, STAGES, check_bundle, command, report, run, started, together
+from tests.e2e.running import SETTINGS, STAGES, check_bundle, command, report, run, started, together
 from tests.forks import ranks
 
 FACTORY = "tests.e2e.tiny:build"
@@ -125,7 +125,14 @@ def test_the_fastest_precision_ships(finished: Path, tmp_path):
     assert rows["int8"]["found"] == "int8" and rows["int8"]["gates"] and rows["int8"]["ci95"]
     for c in rows.values():
         assert c["left_out"] or {g["name"] for g in c["gates"]} >= {"miou_drop", "class_drop", "pixel_agreement"}
-    assert [s["name"] for s in r["stages"] if s["skipped"]] == ["load", "profile", "prune", "finetune", "export", "simplify"]
+    assert [s["name"] for s in r["stages"] if s["skipped"]] == [
+        "load",
+        "profile",
+        "prune",
+        "finetune",
+        "export",
+        "simplify",
+    ]
     assert not (tmp_path / "runs" / "quickstart@cpu" / "precision" / "int8").exists(), "only what ships is kept"
     assert "<h2>Precisions</h2>" in (tmp_path / "runs" / "quickstart@cpu" / "report.html").read_text()
     again = run(tmp_path / "runs", "deploy.precision=fastest")
@@ -166,7 +173,8 @@ def test_killed_at_any_moment_it_goes_on(finished: Path, tmp_path):
     assert (home / "finetune" / "weights.safetensors").read_bytes() == whole
 
 
-def test_cap_trains_under_its_sparsity_term(tmp_path):
+def test_cap_trains_under_its_sparsity_term(finished: Path, tmp_path):
+    shutil.copytree(finished / "quickstart@cpu", tmp_path / "quickstart@cpu")
     done = run(tmp_path, "prune.method=cap", "prune.args={strength: 0.01}", "prune.sparsity={steps: 3, batch: 4}")
     assert done.returncode == 0, done.stderr
     assert "sparsity: step 3 of 3" in done.stderr
@@ -197,7 +205,7 @@ def test_your_own_network_needs_no_change_of_ours(tmp_path, monkeypatch):
 
 def test_real_images(camvid: Path, tmp_path):
     data = f"data={{name: camvid, root: {camvid}, size: [96, 128], train_images: 12, val_images: 4}}"
-    done = run(tmp_path, *OWN, data, "prune.method=l1")
+    done = run(tmp_path, data, "prune.method=l1")
     assert done.returncode == 0, done.stderr
     assert "bicyclist" in report(tmp_path)["dense"]["iou_per_class"]
 

@@ -1,9 +1,12 @@
 """Classification and detection through every stage, and their bundle's own check; tiny."""
 
+import functools
 import html
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,6 +34,20 @@ def run(runs: Path, task: str, target: str, *more: str) -> subprocess.CompletedP
     return called([*line, *settings])
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Callable[[str], tuple[Path, subprocess.CompletedProcess]]:
+    """task -> (the run's folder, what the run on this CPU said)."""
+
+    @functools.cache
+    def of(task: str) -> tuple[Path, subprocess.CompletedProcess]:
+        runs = tmp_path_factory.mktemp(task)
+        done = run(runs, task, "cpu")
+        assert done.returncode == 0, done.stderr
+        return runs / f"quickstart_{task}@cpu", done
+
+    return of
+
+
 @pytest.mark.parametrize(
     ("task", "key", "words"),
     [
@@ -38,11 +55,9 @@ def run(runs: Path, task: str, target: str, *more: str) -> subprocess.CompletedP
         ("detection", "map50", ("mAP@0.5", "AP@0.5 per class", "boxes like PyTorch's")),
     ],
 )
-def test_every_stage_and_the_report(tmp_path, task, key, words):
-    done = run(tmp_path, task, "cpu")
-    assert done.returncode == 0, done.stderr
+def test_every_stage_and_the_report(finished, task, key, words):
+    home, done = finished(task)
     assert f"dense: {words[0]}" in done.stderr and "mIoU" not in done.stderr
-    home = tmp_path / f"quickstart_{task}@cpu"
     r = json.loads((home / "report.json").read_text())
     assert r["task"] == task and r["metric"]["key"] == key and r["metric"]["name"] == words[0]
     for row in ("dense", "pruned", "engine"):
@@ -62,7 +77,10 @@ def test_every_stage_and_the_report(tmp_path, task, key, words):
     ("task", "agreement", "answer"),
     [("classification", "top1_agreement", "logits"), ("detection", "box_agreement", "raw heads")],
 )
-def test_the_bundle_is_checked_without_edgeprune_and_its_result_brought_back(tmp_path, task, agreement, answer, cli):
+def test_the_bundle_is_checked_without_edgeprune_and_its_result_brought_back(
+    finished, tmp_path, task, agreement, answer, cli
+):
+    shutil.copytree(finished(task)[0], tmp_path / f"quickstart_{task}@intel-gpu")  # the dense network is the same
     done = run(tmp_path, task, "intel-gpu", "deploy.precision=f32")  # its bundle can be run on this CPU
     assert done.returncode == 4, done.stderr
     home = tmp_path / f"quickstart_{task}@intel-gpu"
