@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgeprune.prune import groups
-
 _OURS = ("edgeprune.models.", "torch.nn.modules.")
 _PLAIN = (bool, int, float, str, tuple, list, type(None))
 
 
 def capture_once() -> None:
     """Before any test file is imported. Networks of tests' own, and such as hold what cannot be compared, are captured every time."""
+    from edgeprune.prune import groups
+
     capture: Any = groups.find_groups
     known: dict[Any, Any] = {}
 

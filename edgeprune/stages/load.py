@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from rich.console import Console
 from torch import nn
 
 from edgeprune import models
@@ -27,7 +26,7 @@ from edgeprune.measure.miou import evaluate
 from edgeprune.models.outputs import choose, logits_of
 from edgeprune.models.state import load_weights, weights_of
 from edgeprune.profile.macs import count_macs, count_params
-from edgeprune.progress import Progress, doing
+from edgeprune.progress import Progress, console, doing
 from edgeprune.stages import fits, rehearsal
 from edgeprune.stages.first_graph import Shipping
 from edgeprune.stages.run import Run
@@ -253,7 +252,7 @@ def rehearse(run: Run) -> None:
         DataError, ModelError, SurgeryError, ExportError, RecipeError: it would.
     """
     recipe = run.recipe
-    _weights(replace(run, console=Console(quiet=True)), build(run))  # seconds, before what takes more
+    _weights(replace(run, console=console(quiet=True)), build(run))  # seconds, before what takes more
     for split in ("train", "val"):
         _read_through(run, split)
     taught, judged = (dataset(run, split).classes for split in ("train", "val"))

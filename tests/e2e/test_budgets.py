@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.e2e.running import SETTINGS, STAGES, called, report, run, started, together
 
-WIDER = ["model.args={width: 16}", "prune.step=null", "prune.allocate=auto", "prune.sensitivity_images=2"]
+WIDER = ["model.args={width: 16}", "prune.step=8", "prune.allocate=auto", "prune.sensitivity_images=2"]
 
 
 def test_a_latency_budget_goes_all_the_way(tmp_path: Path):

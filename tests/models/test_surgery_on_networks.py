@@ -17,7 +17,7 @@ CASES = {
     "deeplabv3-r18": ("deeplabv3", {"depth": 18}),
     "deeplabv3-r50": ("deeplabv3", {"depth": 50}),
     "deeplabv3plus-r18": ("deeplabv3plus", {"depth": 18}),
-    "segnet": ("segnet", {}),
+    "segnet": ("segnet", {"widths": ((32, 32), (64, 64), (128, 128, 128))}),
 }
 FULL = {network for network, _ in CASES.values()}
 CASES["resnet50"] = ("resnet", {"depth": 50, "width": 8})

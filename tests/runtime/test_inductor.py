@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import torch._inductor.config
 from torch import nn
 
 from edgeprune import pipeline
@@ -38,7 +39,9 @@ SHIPPED = Shipped(Two(), *IMAGENET)
 
 @needs_compiler
 def test_an_engine_agrees_with_pytorch_and_is_loaded_only_as_it_was_compiled(tmp_path):
-    made = inductor.package(program(SHIPPED, SIZE, "f32", "cpu"), tmp_path, precision="f32", threads=1)
+    quick = {"aot_inductor.compile_wrapper_opt_level": "O0", "aot_inductor.precompile_headers": False}
+    with torch._inductor.config.patch(quick):  # half the time, for what is run once
+        made = inductor.package(program(SHIPPED, SIZE, "f32", "cpu"), tmp_path, precision="f32", threads=1)
     engine = inductor.InductorEngine(made)
     with torch.no_grad():
         wanted = torch.cat([SHIPPED(torch.from_numpy(image[None])) for image in IMAGES]).numpy()

@@ -28,7 +28,10 @@ from tests.models.small import SMALL
 NETWORKS = {
     "streetnet": ["model.args={width: 8, blocks: 1}"],
     "segnet": ["model.network=segnet", "model.args={widths: [[8, 8], [12, 12]]}"],
-    "bisenetv2": ["model.network=bisenetv2", "model.args={width: 16, semantic: 4, head: 32, aux: false}"],
+    "fastscnn": [
+        "model.network=fastscnn",
+        "model.args={shallow: [8, 8, 16], deep: [16, 16, 32], expand: 2, head: 16, aux: false}",
+    ],
 }  # residual, unpooling, several branches
 SCHEDULE = "{steps: 4, batch: 2, lr: 0.01, checkpoint_every: 1}"
 TAUGHT = [n for n, made in CRITERIA.items() if made.training == "must"]
