@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 import edgeprune
-from edgeprune import boards, datasets, interrupt, planning, progress
+from edgeprune import boards, datasets, interrupt, own_loop, planning, progress
 from edgeprune.documents import shown
 from edgeprune.errors import EdgepruneError, UsageError, first_line
 from edgeprune.options import HostOpt, RecipeArg, RunsOpt, SetOpt, TargetOpt
@@ -185,6 +185,7 @@ def targets() -> None:
 
 app.add_typer(datasets.app, name="data")
 boards.add_to(app)
+own_loop.add_to(app, lambda *args: _checked(*args))
 
 
 @app.callback(invoke_without_command=True)

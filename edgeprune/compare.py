@@ -62,6 +62,10 @@ def own_steps(recipe: Recipe) -> int:
     """
     prune = recipe.prune
     parts = [prune.sparsity, *(s for r in prune.rounds for s in (r.sparsity or prune.sparsity, r.finetune))]
+    if recipe.finetune is None or recipe.finetune.elsewhere:
+        raise RecipeError(
+            f"--equal-steps: {recipe.name} is not fine-tuned by our own training; leave finetune.command out"
+        )
     if any(s is not None and s.steps is None for s in [*parts, recipe.finetune]):
         raise RecipeError(f"--equal-steps: {recipe.name} has a schedule in epochs; give prune.* and finetune as steps")
     return sum(s.steps or 0 for s in parts if s is not None)
@@ -76,6 +80,7 @@ def with_equal_steps(wanted: dict[str, Recipe]) -> dict[str, Recipe]:
     most = max(own_steps(r) for r in wanted.values())
     found = {}
     for name, r in wanted.items():
+        assert r.finetune is not None  # `own_steps` has looked
         steps = (r.finetune.steps or 0) + most - own_steps(r)
         found[name] = r.model_copy(update={"finetune": r.finetune.model_copy(update={"steps": steps})})
     return found

@@ -139,7 +139,7 @@ def _task(recipe: Recipe) -> None:
         raise RecipeError(f"deploy.head: {only}; an engine of {task} ends in its logits")
     if recipe.deploy.logits:
         raise RecipeError(f"deploy.logits: {only}; an engine of {task} gives its logits anyway")
-    if recipe.finetune.distill is not None and recipe.finetune.distill.features:
+    if recipe.finetune and recipe.finetune.distill is not None and recipe.finetune.distill.features:
         raise RecipeError(f"finetune.distill.features: {only}")
 
 

@@ -40,13 +40,14 @@ from edgeprune.tasks import METRICS
 
 def run(
     recipe: Recipe, target: Target, runs_dir: Path, console: Console | None = None, as_it_stands: bool = False,
-    result: Path | None = None,
+    result: Path | None = None, until: str = "report",
 ) -> int:  # fmt: skip
     """Run every stage; returns the exit status (0 gates met, 3 a gate failed, 4 no device to measure on).
 
     Args:
         as_it_stands: the networks are those that lie there, whatever program made them; nothing is trained, cut or exported.
         result: a result.zip that was brought from the device; it is kept in the run's folder once all of it fits.
+        until: the last stage that is done.
 
     Raises:
         EdgepruneError: one clear line; finished stages stay finished.
@@ -81,7 +82,9 @@ def run(
         with brought.kept(job, result) if result else nullcontext():
             for stage in STAGES[made:]:
                 key = _one(job, stage, key)
-        return int(job.facts["report"]["exit_status"])
+                if stage.name == until:
+                    break
+        return int(job.facts[until].get("exit_status", 0))
 
 
 def _by_these_keys(job: Run, stage: Stage) -> bool:
@@ -163,6 +166,8 @@ def _first_key(job: Run, processes: int) -> str:
 
 def _stage_key(job: Run, stage: Stage, key: str) -> str:
     parts = _parts(job, stage)
+    if files := stage.files(job.recipe):
+        parts["files"] = [sha256(Path(path).expanduser()) for path in files]
     if stage.brought and (job.folder / stage.brought).exists():
         parts[stage.brought] = sha256(job.folder / stage.brought)
     if stage.asks:

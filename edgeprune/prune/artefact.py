@@ -30,7 +30,10 @@ def restore(dense: nn.Module, plan: Plan, weights: Path) -> nn.Module:
     Raises:
         CheckpointError: the weights belong to another plan.
     """
+    mode = [(m, m.training) for m in dense.modules()]
     small = shrink(dense.train(), plan)
+    for module, training in mode:  # weights are read in training mode; the caller's network keeps its own
+        module.training = training
     tensors = load_tensors(weights)
     for name, value in tensors.items():  # biases that folding has added
         path, _, leaf = name.rpartition(".")
@@ -45,8 +48,11 @@ def restore(dense: nn.Module, plan: Plan, weights: Path) -> nn.Module:
     return small.eval()
 
 
-def load_pruned(folder: str | Path, factory: str | None = None) -> nn.Module:
+def load_pruned(folder: str | Path, factory: str | None = None, into: nn.Module | None = None) -> nn.Module:
     """The pruned network of a run's folder (or of the folder that holds `plan.json`), in evaluation mode.
+
+    Args:
+        factory: see above; `into`: the dense network, as it was cut. It is left as it is; what comes back is a copy of it, narrower.
 
     One of several outputs of which the recipe or its shape said which ships gives {"out": that one, "aux.<path>": each other}.
 
@@ -57,8 +63,15 @@ def load_pruned(folder: str | Path, factory: str | None = None) -> nn.Module:
     from edgeprune import models
 
     folder = Path(folder)
-    home = next((f for f in (folder, folder / "finetune") if (f / "plan.json").exists()), folder)
+    home = next((f for f in (folder, folder / "finetune", folder / "prune") if (f / "plan.json").exists()), folder)
     plan, network = read_plan(home / "plan.json")
+    if into is not None:
+        try:
+            return restore(into, plan, home / "weights.safetensors")
+        except SurgeryError as error:
+            raise SurgeryError(
+                f"{home / 'plan.json'}: {error}; `into` has to be the dense network that was cut"
+            ) from error
     if (named := network.get("factory")) and named != factory:
         raise CheckpointError(
             f"{home / 'plan.json'}: its network is built by the code {named!r}; if you trust that, load(…, factory={named!r})"

@@ -13,11 +13,11 @@ from edgeprune.recipe.deploying import TASK_GATES, Deploy, Gates
 from edgeprune.recipe.files import check_files, drawn_instead
 from edgeprune.recipe.inputs import DRAWN, Data, Evaluate, Model
 from edgeprune.recipe.pruning import Budget, Prune, Round
-from edgeprune.recipe.training import Augment, Distill, Finetune, Loss, Train
+from edgeprune.recipe.training import Augment, Dense, Distill, Finetune, Loss, Train
 from edgeprune.shipped import shipped
 
 __all__ = [
-    "DRAWN", "TASK_GATES", "Augment", "Budget", "Data", "Deploy", "Distill", "Evaluate", "Finetune", "Gates", "Loss", "Model",
+    "DRAWN", "TASK_GATES", "Augment", "Budget", "Data", "Dense", "Deploy", "Distill", "Evaluate", "Finetune", "Gates", "Loss", "Model",
     "Prune", "Recipe", "Round", "Train", "check_files", "drawn_instead", "load_recipe",
 ]  # fmt: skip
 
@@ -39,12 +39,12 @@ class Recipe(Section):
     )
     model: Model
     data: Data
-    train: Train | None = Field(
+    train: Dense | None = Field(
         default=None, description="training of the dense network; null where there is a checkpoint"
     )
     prune: Prune
     budget: Budget
-    finetune: Finetune
+    finetune: Finetune | None = Field(description="training of the cut network; null: none")
     deploy: Deploy = Deploy()
 
     @model_validator(mode="after")
@@ -64,6 +64,11 @@ class Recipe(Section):
                 "once: --set prune.rounds=[]"
             )
         return self
+
+    @property
+    def calibration(self) -> Train:
+        """How the batches are drawn, and what their loss is, that judge channels before anything is fine-tuned."""
+        return self.finetune or Finetune(steps=1)
 
     def from_weights(self, weights: Path) -> Recipe:
         """The recipe without training of the dense network, whose weights are in the file: its own checkpoint, or what it trained."""

@@ -40,10 +40,13 @@ def check_files(recipe: Recipe) -> None:
             raise RecipeError(f"data.root: {root} cannot be read ({error.strerror})") from error
         if empty:
             raise RecipeError(f"data.root: {root} is empty; is the disk mounted?")
-    for key in ("checkpoint", "backbone_checkpoint"):
-        path = getattr(recipe.model, key)
+    tuned = recipe.finetune and recipe.finetune.checkpoint
+    for key, path in (
+        ("model.checkpoint", recipe.model.checkpoint), ("model.backbone_checkpoint", recipe.model.backbone_checkpoint),
+        ("finetune.checkpoint", tuned),
+    ):  # fmt: skip
         if path is not None and not os.path.exists(os.path.expanduser(path)):
-            raise RecipeError(f"model.{key}: {path} does not exist")
+            raise RecipeError(f"{key}: {path} does not exist")
         if path is not None:
             checkpoint_format(Path(os.path.expanduser(path)))
     if recipe.model.factory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -101,9 +102,42 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _length(self) -> Train:
-        if self.epochs is None and self.steps is None:
+        if self.epochs is None and self.steps is None and not self.elsewhere:
             raise ValueError("give the length as epochs or steps")
         return self
+
+    @property
+    def elsewhere(self) -> bool:
+        """Does something else than our own loop train?"""
+        return False
+
+
+def _naming(*names: str) -> AfterValidator:
+    """A command in which each of these stands as `{name}`."""
+
+    def check(command: str) -> str:
+        if missing := [name for name in names if f"{{{name}}}" not in command]:
+            raise ValueError(
+                f"the command has to be told where: write {' and '.join(f'{{{n}}}' for n in missing)} in it"
+            )
+        shlex.split(command)
+        return command
+
+    return AfterValidator(check)
+
+
+class Dense(Train):
+    """The dense network's training."""
+
+    command: Annotated[str, _naming("trained")] | None = Field(
+        default=None,
+        description="your own training instead of ours; it leaves the weights in the file {trained} (safetensors, or as "
+        "torch.save has them)",
+    )
+
+    @property
+    def elsewhere(self) -> bool:
+        return self.command is not None
 
 
 class Distill(Section):
@@ -122,6 +156,13 @@ class Distill(Section):
 class Finetune(Train):
     """Recovery after pruning."""
 
+    command: Annotated[str, _naming("pruned", "tuned")] | None = Field(
+        default=None,
+        description="your own training instead of ours: {pruned} is the folder of the cut network, which `edgeprune.load` reads, "
+        "and {tuned} the file where the tuned weights are wanted (safetensors, or as torch.save has them)",
+    )
+    checkpoint: str | None = Field(default=None, description="weights of the cut network that you have tuned already")
+
     recalibrate_batches: Whole = Field(
         default=20,
         description="batches that set the statistics of the norms behind the cut anew; frozen ones stay",
@@ -132,3 +173,15 @@ class Finetune(Train):
         description="2of4: of each four weights over the input channels the smaller two are set to zero and stay it, for the sparse "
         "tensor cores of GPUs from compute capability 8.0 on (no gain elsewhere; not run on hardware yet)",
     )
+
+    @property
+    def elsewhere(self) -> bool:
+        return self.command is not None or self.checkpoint is not None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Finetune:
+        if self.command is not None and self.checkpoint is not None:
+            raise ValueError("command and checkpoint are two ways to the tuned weights; give one")
+        if self.elsewhere and self.weights == "2of4":
+            raise ValueError("weights: 2of4 is kept by our own training only; leave command and checkpoint out")
+        return self

@@ -1,21 +1,27 @@
-"""Fine-tune: recalibrate the pruned network's norms, train it again, and say what it scores."""
+"""Fine-tune: recalibrate the pruned network's norms, train it again, here or by the user's own command, and say what it scores."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from torch import nn
 
+from edgeprune import models
+from edgeprune.errors import CheckpointError
 from edgeprune.files import save_tensors, write_json
 from edgeprune.models.state import weights_of
-from edgeprune.prune.artefact import restore
+from edgeprune.prune.artefact import restore, save_pruned
 from edgeprune.prune.plan import read_plan, save_plan
+from edgeprune.recipe import Distill, Finetune, Recipe
 from edgeprune.stages import load
 from edgeprune.stages.run import Run
 from edgeprune.train import sparse
+from edgeprune.train.command import trained_by
 from edgeprune.train.distill import make_term
 from edgeprune.train.loop import train
 from edgeprune.train.memory import lie
@@ -28,26 +34,27 @@ def pruned(run: Run, stage: str = "pruned") -> nn.Module:
     return restore(load.build(run), plan, run.folder / stage / "weights.safetensors")
 
 
+def read_by(recipe: Recipe) -> tuple[str, ...]:
+    """The files that the stage reads by the recipe."""
+    return (recipe.finetune.checkpoint,) if recipe.finetune and recipe.finetune.checkpoint else ()
+
+
 def finetune(run: Run) -> dict[str, Any]:
     """Writes `finetune/weights.safetensors`, `finetune/plan.json` (what `edgeprune.load` reads) and `pruned.json`."""
     recipe, home = run.recipe, run.folder / "finetune"
-    cfg = recipe.finetune
-    net = pruned(run, "prune")
-    task = load.task(run)
-    loader = load.batches(run, cfg, recipe.seed + 1)
+    net, task = pruned(run, "prune"), load.task(run)
     cut = load.score(run, net)
-    hold = _two_of_four(run, net) if cfg.weights == "2of4" else None
-    if cfg.recalibrate_batches:
-        behind = run.facts.get("prune", {}).get("disturbed_norms")
-        recalibrate(net.to(PartialState().device), loader.stream(), cfg.recalibrate_batches, behind)
-    recalibrated = load.score(run, net)
-    key, name = task.metric.key, task.metric.name
-    run.console.print(f"pruned: {name} {100 * cut.score:.2f}, after recalibration {100 * recalibrated.score:.2f}")
-    train(
-        net, loader, cfg, home, loss=task.loss(cfg.loss, loader.data), seed=recipe.seed + 1, title="finetune",
-        hooks=load.hooks(run, distill=_taught(run) if cfg.distill else None, after_backward=hold), context=run.key,
-    )  # fmt: skip
     plan, network = read_plan(run.folder / "prune" / "plan.json")
+    hold = _two_of_four(run, net) if recipe.finetune and recipe.finetune.weights == "2of4" else None
+    recalibrated = _recalibrated(run, net, cut, recipe.finetune) if recipe.finetune else cut
+    key, name = task.metric.key, task.metric.name
+    if recipe.finetune is None:
+        run.console.print("finetune: null: the cut network ships as it is")
+    elif recipe.finetune.elsewhere:
+        save_pruned(home / "start", net.cpu(), plan, network)
+        _tuned_elsewhere(run, net, recipe.finetune)
+    else:
+        _train(run, net, recipe.finetune, hold)
     save_tensors(home / "weights.safetensors", weights_of(net))
     save_plan(home / "plan.json", plan, network)
     net = pruned(run, "finetune")  # what is told is of the weights that were stored
@@ -59,6 +66,53 @@ def finetune(run: Run) -> dict[str, Any]:
     return facts
 
 
+def _recalibrated(run: Run, net: nn.Module, cut: Any, cfg: Finetune) -> Any:
+    """The evaluation with new statistics in the norms; `net` has them then."""
+    name = load.task(run).metric.name
+    if cfg.recalibrate_batches:
+        loader = load.batches(run, cfg, run.recipe.seed + 1)
+        behind = run.facts.get("prune", {}).get("disturbed_norms")
+        recalibrate(net.to(PartialState().device), loader.stream(), cfg.recalibrate_batches, behind)
+    found = load.score(run, net)
+    run.console.print(f"pruned: {name} {100 * cut.score:.2f}, after recalibration {100 * found.score:.2f}")
+    return found
+
+
+def _train(run: Run, net: nn.Module, cfg: Finetune, hold: Callable[[], None] | None) -> None:
+    """By our own loop."""
+    loader, seed = load.batches(run, cfg, run.recipe.seed + 1), run.recipe.seed + 1
+    train(
+        net, loader, cfg, run.folder / "finetune", loss=load.task(run).loss(cfg.loss, loader.data), seed=seed, title="finetune",
+        hooks=load.hooks(run, distill=_taught(run, cfg.distill) if cfg.distill else None, after_backward=hold), context=run.key,
+    )  # fmt: skip
+
+
+def _tuned_elsewhere(run: Run, net: nn.Module, cfg: Finetune) -> None:
+    """By the user's command, which starts from `finetune/start/`, or by weights that are there already.
+
+    Raises:
+        UsageError, CheckpointError: the command failed; the weights do not fit the cut network, or are no numbers.
+    """
+    home = run.folder / "finetune"
+    if cfg.command:
+        load.alone("finetune.command")
+        places = {"pruned": home / "start", "tuned": home / "tuned.safetensors"}
+        path = trained_by(cfg.command, places, "tuned", "finetune.command")
+    else:
+        path = Path(str(cfg.checkpoint)).expanduser()
+    try:
+        found = models.load_checkpoint(net, path)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"tuned weights: {error}. They have to be of the network that was cut here, {home.parent / 'prune'}"
+        ) from error
+    for note in found.notes:
+        run.console.print(f"of {path}: {note}", markup=False, soft_wrap=True)
+    shutil.rmtree(home / "start")
+    if cfg.command:
+        path.unlink()  # what it held is in the stage's own files
+
+
 def _two_of_four(run: Run, net: nn.Module) -> Callable[[], None]:
     """Zero two of each four weights; what is returned keeps them so in training."""
     found, all_of_them = sparse.layers(net), [m for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
@@ -68,12 +122,12 @@ def _two_of_four(run: Run, net: nn.Module) -> Callable[[], None]:
     return sparse.apply(net)
 
 
-def _taught(run: Run) -> Any:
+def _taught(run: Run, cfg: Distill) -> Any:
     """The dense network as teacher, for the training loop's hooks."""
     teacher, task = load.dense(run), load.task(run)
 
     def begin(student: nn.Module, device: torch.device, layout: torch.memory_format) -> Any:
         laid = lie(teacher.to(device), layout)
-        return make_term(run.recipe.finetune.distill, student, laid, len(task.classes), task.apart)
+        return make_term(cfg, student, laid, len(task.classes), task.apart)
 
     return begin

@@ -19,7 +19,7 @@ from edgeprune.data.dataset import Size
 from edgeprune.data.labels import KINDS, unfit
 from edgeprune.data.loader import Batches, train_loader
 from edgeprune.data.transforms import Normalisation
-from edgeprune.errors import DataError, RecipeError, few
+from edgeprune.errors import DataError, RecipeError, UsageError, few
 from edgeprune.files import load_tensors, save_tensors, write_json
 from edgeprune.measure import protocol
 from edgeprune.measure.miou import evaluate
@@ -31,6 +31,7 @@ from edgeprune.stages import fits, rehearsal
 from edgeprune.stages.first_graph import Shipping
 from edgeprune.stages.run import Run
 from edgeprune.tasks import TASKS, Task
+from edgeprune.train.command import trained_by
 from edgeprune.train.loop import Hooks, train
 
 
@@ -206,6 +207,17 @@ def _weights(run: Run, net: nn.Module) -> None:
         _noted(run, model.backbone_checkpoint, found)
 
 
+def alone(key: str) -> None:
+    """
+    Raises:
+        UsageError: several processes would each start the user's command.
+    """
+    if PartialState().num_processes > 1:
+        raise UsageError(
+            f"{key}: started once by each of several processes; run edgeprune as one, and let the command start its own"
+        )
+
+
 def _noted(run: Run, path: str, found: models.Loaded) -> None:
     for note in found.notes:
         run.console.print(f"of {path}: {note}", markup=False, soft_wrap=True)
@@ -214,7 +226,7 @@ def _noted(run: Run, path: str, found: models.Loaded) -> None:
 def _wanted(run: Run) -> fits.Wanted:
     """What the network is rehearsed for, on labels that are made up."""
     recipe, asked = run.recipe, task(run)
-    cfg, count = recipe.train or recipe.finetune, len(asked.classes)
+    cfg, count = recipe.train or recipe.calibration, len(asked.classes)
     loss = rehearsal.mean_square
     if recipe.task != "detection":  # whose anchors are those of data.size
         spared = asked.loss(cfg.loss.model_copy(update={"class_weights": "none"}), dataset(run, "train"))
@@ -277,7 +289,14 @@ def load(run: Run) -> dict[str, Any]:
         rehearse(run)
     net = build(run)
     _weights(run, net)
-    if recipe.train is not None:
+    if recipe.train is not None and recipe.train.command:
+        alone("train.command")
+        trained = trained_by(
+            recipe.train.command, {"trained": home / "trained.safetensors"}, "trained", "train.command"
+        )
+        _noted(run, str(trained), models.load_checkpoint(net, trained))
+        trained.unlink()  # what it held is in the stage's own file
+    elif recipe.train is not None:
         loader = batches(run, recipe.train, recipe.seed)
         loss = task(run).loss(recipe.train.loss, loader.data)
         train(

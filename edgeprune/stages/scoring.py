@@ -122,7 +122,7 @@ def _teach(run: Run, net: nn.Module, criterion: Criterion, cfg: Train, home: Pat
 def _batches(run: Run) -> Any:
     """The calibration batches, the same in every process."""
     recipe = run.recipe
-    return islice(load.batches(run, recipe.finetune, recipe.seed).stream(), recipe.prune.batches)
+    return islice(load.batches(run, recipe.calibration, recipe.seed).stream(), recipe.prune.batches)
 
 
 def _watch(run: Run, net: nn.Module) -> None:
@@ -152,7 +152,7 @@ def _differentiate(run: Run, net: nn.Module, criterion: Any) -> None:
     filters have no first-order effect on the loss at all (see `criteria.taylor`).
     """
     device = PartialState().device
-    loss_of = load.task(run).loss(run.recipe.finetune.loss, load.dataset(run, "train"))
+    loss_of = load.task(run).loss(run.recipe.calibration.loss, load.dataset(run, "train"))
     before = {p: p.grad for p in net.parameters()}
     net.to(device)
     torch.manual_seed(run.recipe.seed)  # a loss may draw

@@ -21,6 +21,7 @@ class Stage:
     packages: tuple[str, ...] = ()
     also: Callable[[Recipe], tuple[str, ...]] = lambda recipe: ()  # more keys that it hangs on in some recipes
     then: tuple[str, ...] | None = None  # the same where a record is of the version before, if it hung on others
+    files: Callable[[Recipe], tuple[str, ...]] = lambda recipe: ()  # whose content it hangs on, besides
     always: bool = False  # done again in every run
     plans: bool = False  # what follows hangs on what it found, not on who was asked
     brought: str | None = None  # a file in the run's folder that users bring, and that the stage reads
@@ -39,10 +40,11 @@ STAGES = [
     ),
     Stage(
         "prune", prune.prune,
-        ("prune", "budget", "finetune.batch", "finetune.augment", "finetune.resample", "finetune.loss"),
+        ("prune", "budget", "calibration.batch", "calibration.augment", "calibration.resample", "calibration.loss"),
         also=prune.heals_by, trains=True,
+        then=("prune", "budget", "finetune.batch", "finetune.augment", "finetune.resample", "finetune.loss"),
     ),
-    Stage("finetune", finetune.finetune, ("finetune",), trains=True),
+    Stage("finetune", finetune.finetune, ("finetune",), files=finetune.read_by, trains=True),
     Stage(
         "export", deploy.export, ("deploy.opset", "deploy.head", "deploy.logits"), ("onnx", "onnxscript"), also=heads.judged_by,
         then=("deploy",),
