@@ -95,8 +95,7 @@ def _tuned_elsewhere(run: Run, net: nn.Module, cfg: Finetune) -> None:
     """
     home = run.folder / "finetune"
     if cfg.command:
-        load.alone("finetune.command")
-        places = {"pruned": home / "start", "tuned": home / "tuned.safetensors"}
+        places = {"pruned": home / "start", "tuned": home / "tuned.weights"}
         path = trained_by(cfg.command, places, "tuned", "finetune.command")
     else:
         path = Path(str(cfg.checkpoint)).expanduser()

@@ -19,7 +19,7 @@ from edgeprune.data.dataset import Size
 from edgeprune.data.labels import KINDS, unfit
 from edgeprune.data.loader import Batches, train_loader
 from edgeprune.data.transforms import Normalisation
-from edgeprune.errors import DataError, RecipeError, UsageError, few
+from edgeprune.errors import DataError, RecipeError, few
 from edgeprune.files import load_tensors, save_tensors, write_json
 from edgeprune.measure import protocol
 from edgeprune.measure.miou import evaluate
@@ -207,17 +207,6 @@ def _weights(run: Run, net: nn.Module) -> None:
         _noted(run, model.backbone_checkpoint, found)
 
 
-def alone(key: str) -> None:
-    """
-    Raises:
-        UsageError: several processes would each start the user's command.
-    """
-    if PartialState().num_processes > 1:
-        raise UsageError(
-            f"{key}: started once by each of several processes; run edgeprune as one, and let the command start its own"
-        )
-
-
 def _noted(run: Run, path: str, found: models.Loaded) -> None:
     for note in found.notes:
         run.console.print(f"of {path}: {note}", markup=False, soft_wrap=True)
@@ -290,10 +279,7 @@ def load(run: Run) -> dict[str, Any]:
     net = build(run)
     _weights(run, net)
     if recipe.train is not None and recipe.train.command:
-        alone("train.command")
-        trained = trained_by(
-            recipe.train.command, {"trained": home / "trained.safetensors"}, "trained", "train.command"
-        )
+        trained = trained_by(recipe.train.command, {"trained": home / "trained.weights"}, "trained", "train.command")
         _noted(run, str(trained), models.load_checkpoint(net, trained))
         trained.unlink()  # what it held is in the stage's own file
     elif recipe.train is not None:

@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from accelerate import PartialState
+
 from edgeprune.errors import CheckpointError, UsageError
 
 
@@ -20,10 +22,14 @@ def trained_by(command: str, places: Mapping[str, Path], wanted: str, key: str) 
         key: of the recipe, for messages.
 
     Raises:
-        UsageError: it cannot be started.
+        UsageError: it cannot be started, or several processes would each start it.
         CheckpointError: it ended with another status than 0, or wrote no file.
     """
-    words = split(command)
+    if PartialState().num_processes > 1:
+        raise UsageError(
+            f"{key}: each of several processes would start it; run edgeprune as one, and let the command start its own"
+        )
+    words = shlex.split(command)
     for name, path in places.items():
         words = [word.replace(f"{{{name}}}", str(path.resolve())) for word in words]
     places[wanted].unlink(missing_ok=True)
@@ -38,15 +44,3 @@ def trained_by(command: str, places: Mapping[str, Path], wanted: str, key: str) 
     if not places[wanted].is_file():
         raise CheckpointError(f"{key}: the command ended well, and {places[wanted]} ({{{wanted}}}) is not there")
     return places[wanted]
-
-
-def split(command: str) -> list[str]:
-    """Its words.
-
-    Raises:
-        ValueError: a quotation without end, or no word.
-    """
-    words = shlex.split(command)
-    if not words:
-        raise ValueError("the command is empty")
-    return words

@@ -82,7 +82,7 @@ def test_a_command_tunes(cut: Path, tmp_path, capfd):
     home = tmp_path / "runs" / "quickstart@cpu"
     start, tuned = (load_file(home / name / "weights.safetensors") for name in ("prune", "finetune"))
     torch.testing.assert_close(tuned["classifier.bias"], start["classifier.bias"] + 0.125)
-    assert not (home / "finetune" / "start").exists() and not (home / "finetune" / "tuned.safetensors").exists()
+    assert not (home / "finetune" / "start").exists() and not (home / "finetune" / "tuned.weights").exists()
 
 
 FAULTS = {
