@@ -82,7 +82,8 @@ def heals_by(recipe: Recipe) -> tuple[str, ...]:
     """The recipe's keys by which pruning trains before it decides: where losses are measured, recovery and contest follow the
     fine-tuning's schedule."""
     measures = recipe.budget.is_latency or recipe.prune.allocate == "knapsack"
-    return ("finetune",) if measures else ()
+    keys = ("steps", "epochs", "accumulate", "lr", "optimizer", "autocast", "channels_last")
+    return tuple(f"calibration.{key}" for key in keys) if measures else ()
 
 
 def _write_widths(run: Run, graph: ChannelGraph, widths: Widths, small: nn.Module) -> None:

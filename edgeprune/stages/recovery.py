@@ -59,7 +59,9 @@ def judged(run: Run) -> bool:
 
 def finetuning(run: Run) -> int:
     """Optimiser steps of the fine-tuning."""
-    cfg = run.recipe.finetune
+    cfg = run.recipe.calibration
+    if run.recipe.finetune is None or (cfg.steps is None and cfg.epochs is None):
+        return 0  # none, or elsewhere
     return total_steps(cfg, load.batches(run, cfg, 0).per_epoch / cfg.accumulate)
 
 
@@ -115,13 +117,13 @@ def _trained(run: Run, cutter: Cutter, yard: worth.Yardstick, steps: int, cuts: 
     """The losses of cut networks, each trained for `steps` on the same batches."""
     known = _Notes(run, "recovery", cutter, steps)
     count(run, steps * len(cuts))
-    batches = load.batches(run, run.recipe.finetune, run.recipe.seed + 2)
+    batches = load.batches(run, run.recipe.calibration, run.recipe.seed + 2)
     done = sum(name in known.loss for name in cuts)
     with Progress("recovery", steps * len(cuts), steps * done, unit="steps") as bar:
         for name, widths in cuts.items():
             if name not in known.loss:
                 cut = _cut(run, cutter, widths)
-                apart, cfg = load.task(run).apart, run.recipe.finetune
+                apart, cfg = load.task(run).apart, run.recipe.calibration
                 imitate(cut, cutter.net, batches.stream(), steps, cfg, apart, bar.advance, GENTLE)
                 yard.settle(cut)
                 known.add(name, yard.loss(cut.eval()))
@@ -136,7 +138,7 @@ def contest(run: Run, cutter: Cutter, contestants: dict[str, Widths], steps: int
     """
     lost = _Notes(run, "contest", cutter, [steps, contestants])
     count(run, steps * len(contestants))
-    batches = load.batches(run, run.recipe.finetune, run.recipe.seed + 3)
+    batches = load.batches(run, run.recipe.calibration, run.recipe.seed + 3)
     with Progress("contest", steps * len(contestants), steps * len(lost.loss), unit="steps") as bar:
         for name, widths in contestants.items():
             if name not in lost.loss:
@@ -144,7 +146,13 @@ def contest(run: Run, cutter: Cutter, contestants: dict[str, Widths], steps: int
                 lost.add(
                     name,
                     imitate(
-                        cut, cutter.net, batches.stream(), steps, run.recipe.finetune, load.task(run).apart, bar.advance
+                        cut,
+                        cutter.net,
+                        batches.stream(),
+                        steps,
+                        run.recipe.calibration,
+                        load.task(run).apart,
+                        bar.advance,
                     ),
                 )
         lost.tell(contestants)
@@ -170,7 +178,11 @@ class _Notes:
 
     def __init__(self, run: Run, title: str, cutter: Cutter, more: object) -> None:
         self._path: Path = notes.home(run) / f"{title}.json"
-        about = [run.recipe.finetune.model_dump(mode="json"), run.recipe.seed, more]
+        about = [
+            run.recipe.calibration.model_dump(mode="json", exclude={"command", "checkpoint"}),
+            run.recipe.seed,
+            more,
+        ]
         self._key = notes.key_of(run, cutter, about)
         self.loss: dict[str, float] = notes.told(self._path, self._key).get("loss", {})
 
