@@ -82,6 +82,8 @@ def search(
     from edgeprune import search as searching
 
     interrupt.raise_again()
+    if parsed.finetune and parsed.finetune.checkpoint:
+        raise UsageError("search: finetune.checkpoint is of one cut, and these are several; leave it out")
     names = _names(methods) or [parsed.prune.method]
     if not _names(budgets):
         raise UsageError("--budgets: give one or more, such as 0.7x,0.5x or macs=0.5x")
@@ -120,6 +122,8 @@ def compare(
     from edgeprune import compare as comparing
 
     interrupt.raise_again()
+    if any(r.finetune and r.finetune.checkpoint for r, _ in parsed):
+        raise UsageError("compare: finetune.checkpoint is of one cut, and these are several; leave it out")
     wanted = comparing.entries([r for r, _ in parsed], _names(methods), parsed[0][1])
     raise typer.Exit(comparing.compare(wanted, parsed[0][1], runs_dir, seeds=numbers, out=out, equal_steps=equal_steps))
 

@@ -63,9 +63,7 @@ def own_steps(recipe: Recipe) -> int:
     prune = recipe.prune
     parts = [prune.sparsity, *(s for r in prune.rounds for s in (r.sparsity or prune.sparsity, r.finetune))]
     if recipe.finetune is None or recipe.finetune.elsewhere:
-        raise RecipeError(
-            f"--equal-steps: {recipe.name} is not fine-tuned by our own training; leave finetune.command out"
-        )
+        raise RecipeError(f"--equal-steps: {recipe.name} is not fine-tuned by our own training")
     if any(s is not None and s.steps is None for s in [*parts, recipe.finetune]):
         raise RecipeError(f"--equal-steps: {recipe.name} has a schedule in epochs; give prune.* and finetune as steps")
     return sum(s.steps or 0 for s in parts if s is not None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -9,8 +11,9 @@ from typing import Annotated
 import typer
 
 from edgeprune import interrupt, progress
+from edgeprune.errors import UsageError
 from edgeprune.options import HostOpt, RecipeArg, RunsOpt, SetOpt, TargetOpt
-from edgeprune.recipe import Finetune, Recipe, check_files
+from edgeprune.recipe import Recipe
 from edgeprune.target import Target
 
 Checked = Callable[..., tuple[Recipe, Target]]
@@ -38,12 +41,26 @@ def add_to(app: typer.Typer, checked: Checked) -> None:
 
         interrupt.raise_again()
         status = pipeline.run(parsed, device, runs_dir, until="prune")
-        home = runs_dir / f"{parsed.name}@{device.name}" / "prune"
+        cut = runs_dir / f"{parsed.name}@{device.name}" / "prune"
         named = f", {parsed.model.factory!r}" if parsed.model.factory else ""
-        progress.console().print(
-            f"cut network: edgeprune.load({str(home)!r}{named}), or into=your own; then: edgeprune deploy {recipe} --weights FILE",
-            markup=False, highlight=False, soft_wrap=True,
-        )  # fmt: skip
+        settings = [word for s in set for word in ("--set", s)] + (["--host", host] if host else [])
+        line = [
+            "edgeprune",
+            "deploy",
+            recipe,
+            "--target",
+            target,
+            "--runs-dir",
+            str(runs_dir),
+            *settings,
+            "--weights",
+            "FILE",
+        ]
+        for told in (
+            f"cut network: edgeprune.load({str(cut)!r}{named}), or into=your own; when it is tuned:",
+            shlex.join(line),
+        ):
+            progress.console().print(told, markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(status)
 
     @app.command()
@@ -57,20 +74,16 @@ def add_to(app: typer.Typer, checked: Checked) -> None:
     ) -> None:
         """Take weights that you have tuned, and go on to the engine: export, compile, verify, report.
 
-        What `edgeprune prune` has left in the run's folder is used as it is.
+        What `edgeprune prune` has left in the run's folder is used as it is; nothing is trained or cut.
 
         edgeprune deploy mine.yaml --weights tuned.safetensors
         """
-        parsed, device = checked(recipe, target, set, host)
-        parsed = with_weights(parsed, weights)
-        check_files(parsed)
+        if not weights.expanduser().exists():
+            raise UsageError(f"--weights: {weights} does not exist")
+        told = json.dumps(str(weights.expanduser().resolve()))
+        instead = [f"finetune.checkpoint={told}", "finetune.command=null", "finetune.weights=dense"]
+        parsed, device = checked(recipe, target, [*set, *instead], host)
         from edgeprune import pipeline
 
         interrupt.raise_again()
-        raise typer.Exit(pipeline.run(parsed, device, runs_dir))
-
-
-def with_weights(recipe: Recipe, weights: Path) -> Recipe:
-    """The recipe with tuned weights instead of its fine-tuning; what pruning goes by stays."""
-    told = {"command": None, "checkpoint": str(weights.expanduser().resolve()), "weights": "dense"}
-    return recipe.model_copy(update={"finetune": (recipe.finetune or Finetune(checkpoint="")).model_copy(update=told)})
+        raise typer.Exit(pipeline.run(parsed, device, runs_dir, since="finetune"))

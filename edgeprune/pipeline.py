@@ -29,7 +29,7 @@ from edgeprune.files import hash_obj, lock, read_json, sha256, write_json
 from edgeprune.progress import doing
 from edgeprune.recipe import Recipe
 from edgeprune.runtime import BACKENDS
-from edgeprune.stages import brought, deploy, early, environment, manifest, results
+from edgeprune.stages import brought, deploy, early, environment, finetune, manifest, results
 from edgeprune.stages.inputs import inputs, known_then, of_target, plain
 from edgeprune.stages.run import Run
 from edgeprune.stages.table import STAGES, Stage
@@ -40,13 +40,14 @@ from edgeprune.tasks import METRICS
 
 def run(
     recipe: Recipe, target: Target, runs_dir: Path, console: Console | None = None, as_it_stands: bool = False,
-    result: Path | None = None, until: str = "report",
+    result: Path | None = None, since: str | None = None, until: str = "report",
 ) -> int:  # fmt: skip
     """Run every stage; returns the exit status (0 gates met, 3 a gate failed, 4 no device to measure on).
 
     Args:
         as_it_stands: the networks are those that lie there, whatever program made them; nothing is trained, cut or exported.
         result: a result.zip that was brought from the device; it is kept in the run's folder once all of it fits.
+        since: the first stage that is done; those before are taken as they stand.
         until: the last stage that is done.
 
     Raises:
@@ -69,14 +70,21 @@ def run(
             made = len(list(takewhile(lambda s: not s.brought, STAGES)))
             for stage in STAGES[:made]:
                 key = _standing(job, stage)
+        elif since:
+            made = [s.name for s in STAGES].index(since)
+            for stage in STAGES[:made]:
+                key = _standing(job, stage, "edgeprune prune, by the same recipe and settings, makes it")
+            finetune.tuned(job)  # refused before anything is replaced
+            _asked_for(job)
         else:
-            if told := another_variant(job.folder, recipe):
-                console.print(told, style="yellow", markup=False, highlight=False, soft_wrap=True)
             done = [_by_these_keys(job, stage) for stage in STAGES[:3]]  # up to the cut
+            told = another_variant(job.folder, recipe)
+            if told and not (until == "prune" and all(done)):
+                console.print(told, style="yellow", markup=False, highlight=False, soft_wrap=True)
             if not all(done):
                 early.check(job, rehearsed=done[0])
-            write_json(job.folder / "recipe.json", recipe.model_dump(mode="json"))
-            write_json(job.folder / "target.json", target.model_dump(mode="json"))
+            if not (until == "prune" and all(done)):  # what was made of the cut since stands
+                _asked_for(job)
         if result:
             brought.check(job, result)
         with brought.kept(job, result) if result else nullcontext():
@@ -85,6 +93,12 @@ def run(
                 if stage.name == until:
                     break
         return int(job.facts[until].get("exit_status", 0))
+
+
+def _asked_for(job: Run) -> None:
+    """Note what the folder's results are of."""
+    write_json(job.folder / "recipe.json", job.recipe.model_dump(mode="json"))
+    write_json(job.folder / "target.json", job.target.model_dump(mode="json"))
 
 
 def _by_these_keys(job: Run, stage: Stage) -> bool:
@@ -129,7 +143,7 @@ def _one(job: Run, stage: Stage, key: str) -> str:
     return hash_obj([key, files])
 
 
-def _standing(job: Run, stage: Stage) -> str:
+def _standing(job: Run, stage: Stage, remedy: str = "edgeprune run makes it again, and a new bundle") -> str:
     """Take a stage as it was done; as `_one`, but by its record alone.
 
     Raises:
@@ -155,7 +169,7 @@ def _standing(job: Run, stage: Stage) -> str:
             )  # fmt: skip
         _take_over(job, stage, record)
         return hash_obj([record["key"], record["files"]])
-    raise EngineError(f"{job.folder}: stage {stage.name}: {wrong}; edgeprune run makes it again, and a new bundle")
+    raise EngineError(f"{job.folder}: stage {stage.name}: {wrong}; {remedy}")
 
 
 def _first_key(job: Run, processes: int) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from edgeprune.arguments import check_arguments
-from edgeprune.errors import CheckpointError, RecipeError, SurgeryError, first_line
+from edgeprune.errors import CheckpointError, RecipeError, SurgeryError, UsageError, first_line
 from edgeprune.files import load_tensors, save_tensors
 from edgeprune.models.state import load_weights, weights_of
 from edgeprune.prune.plan import Plan, read_plan, save_plan
@@ -48,6 +48,24 @@ def restore(dense: nn.Module, plan: Plan, weights: Path) -> nn.Module:
     return small.eval()
 
 
+def _into(dense: nn.Module, plan: Plan, home: Path, factory: str | None) -> nn.Module:
+    """A copy of the caller's network, cut and with the folder's weights."""
+    if not isinstance(dense, nn.Module) or factory is not None:
+        what = "and factory are two ways to the network; give one" if factory else "has to be a network, an nn.Module"
+        raise UsageError(f"load: into {what}")
+    if any(t.is_meta for t in dense.state_dict().values()):
+        raise UsageError("load: into lies on the meta device, without memory; build it on the CPU")
+    try:
+        return restore(dense, plan, home / "weights.safetensors")
+    except SurgeryError as error:
+        raise SurgeryError(
+            f"{home / 'plan.json'}: {error}; `into` has to be the dense network that was cut (of DataParallel its .module, of a "
+            "compiled one its ._orig_mod)"
+        ) from error
+    except (RuntimeError, TypeError) as error:
+        raise SurgeryError(f"load: no copy can be made of into ({first_line(error)}); give a fresh network") from error
+
+
 def load_pruned(folder: str | Path, factory: str | None = None, into: nn.Module | None = None) -> nn.Module:
     """The pruned network of a run's folder (or of the folder that holds `plan.json`), in evaluation mode.
 
@@ -66,12 +84,7 @@ def load_pruned(folder: str | Path, factory: str | None = None, into: nn.Module 
     home = next((f for f in (folder, folder / "finetune", folder / "prune") if (f / "plan.json").exists()), folder)
     plan, network = read_plan(home / "plan.json")
     if into is not None:
-        try:
-            return restore(into, plan, home / "weights.safetensors")
-        except SurgeryError as error:
-            raise SurgeryError(
-                f"{home / 'plan.json'}: {error}; `into` has to be the dense network that was cut"
-            ) from error
+        return _into(into, plan, home, factory)
     if (named := network.get("factory")) and named != factory:
         raise CheckpointError(
             f"{home / 'plan.json'}: its network is built by the code {named!r}; if you trust that, load(…, factory={named!r})"

@@ -68,7 +68,7 @@ class Recipe(Section):
     @property
     def calibration(self) -> Train:
         """How the batches are drawn, and what their loss is, that judge channels before anything is fine-tuned."""
-        return self.finetune or Finetune(steps=1)
+        return self.finetune or Finetune(checkpoint="none")
 
     def from_weights(self, weights: Path) -> Recipe:
         """The recipe without training of the dense network, whose weights are in the file: its own checkpoint, or what it trained."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +24,11 @@ _DRAWN_FOR = {  # task -> data set that is drawn, and a size for it
 _SHORT = 200  # steps of a trial
 
 
-def check_files(recipe: Recipe) -> None:
-    """Refuse a recipe whose files, or whose network's module, are not there, before anything long begins.
+def check_files(recipe: Recipe, tuned: bool = True) -> None:
+    """Refuse a recipe whose files, commands, or network's module, are not there, before anything long begins.
+
+    Args:
+        tuned: fine-tuned weights are still to be read.
 
     Raises:
         RecipeError: names the key and the path.
@@ -40,10 +45,9 @@ def check_files(recipe: Recipe) -> None:
             raise RecipeError(f"data.root: {root} cannot be read ({error.strerror})") from error
         if empty:
             raise RecipeError(f"data.root: {root} is empty; is the disk mounted?")
-    tuned = recipe.finetune and recipe.finetune.checkpoint
     for key, path in (
         ("model.checkpoint", recipe.model.checkpoint), ("model.backbone_checkpoint", recipe.model.backbone_checkpoint),
-        ("finetune.checkpoint", tuned),
+        ("finetune.checkpoint", recipe.finetune.checkpoint if recipe.finetune and tuned else None),
     ):  # fmt: skip
         if path is not None and not os.path.exists(os.path.expanduser(path)):
             raise RecipeError(f"{key}: {path} does not exist")
@@ -51,6 +55,18 @@ def check_files(recipe: Recipe) -> None:
             checkpoint_format(Path(os.path.expanduser(path)))
     if recipe.model.factory:
         _check_factory(recipe.model.factory)
+    for key, schedule in (("train", recipe.train), ("finetune", recipe.finetune)):
+        if schedule is not None and schedule.command:
+            _check_command(f"{key}.command", shlex.split(schedule.command))
+
+
+def _check_command(key: str, words: list[str]) -> None:
+    if shell := [w for w in words if w in ("&&", "||", "|", ";", ">", "<", "&")] or [
+        w for w in words[:1] if w == "cd" or "=" in w
+    ]:
+        raise RecipeError(f"{key}: {shell[0]} is for a shell, and none is started; write bash -c '…', or name a script")
+    if shutil.which(words[0]) is None:
+        raise RecipeError(f"{key}: there is no program {words[0]}; write its path, or install it")
 
 
 def _what_to_do(recipe: Recipe) -> str:

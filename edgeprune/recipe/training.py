@@ -120,6 +120,10 @@ def _naming(*names: str) -> AfterValidator:
             raise ValueError(
                 f"the command has to be told where: write {' and '.join(f'{{{n}}}' for n in missing)} in it"
             )
+        if other := [n for n in ("pruned", "tuned", "trained") if n not in names and f"{{{n}}}" in command]:
+            raise ValueError(
+                f"{{{other[0]}}} is not known here; {' and '.join(f'{{{n}}}' for n in names)} can be written"
+            )
         shlex.split(command)
         return command
 

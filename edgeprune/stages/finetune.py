@@ -46,13 +46,17 @@ def finetune(run: Run) -> dict[str, Any]:
     cut = load.score(run, net)
     plan, network = read_plan(run.folder / "prune" / "plan.json")
     hold = _two_of_four(run, net) if recipe.finetune and recipe.finetune.weights == "2of4" else None
-    recalibrated = _recalibrated(run, net, cut, recipe.finetune) if recipe.finetune else cut
+    recalibrated = (
+        _recalibrated(run, net, cut, recipe.finetune) if recipe.finetune and not recipe.finetune.checkpoint else cut
+    )
     key, name = task.metric.key, task.metric.name
     if recipe.finetune is None:
         run.console.print("finetune: null: the cut network ships as it is")
-    elif recipe.finetune.elsewhere:
+    elif recipe.finetune.checkpoint:
+        net = tuned(run)
+    elif recipe.finetune.command:
         save_pruned(home / "start", net.cpu(), plan, network)
-        _tuned_elsewhere(run, net, recipe.finetune)
+        _by_command(run, net, recipe.finetune.command)
     else:
         _train(run, net, recipe.finetune, hold)
     save_tensors(home / "weights.safetensors", weights_of(net))
@@ -87,29 +91,42 @@ def _train(run: Run, net: nn.Module, cfg: Finetune, hold: Callable[[], None] | N
     )  # fmt: skip
 
 
-def _tuned_elsewhere(run: Run, net: nn.Module, cfg: Finetune) -> None:
-    """By the user's command, which starts from `finetune/start/`, or by weights that are there already.
+def tuned(run: Run) -> nn.Module:
+    """The cut network with the weights of `finetune.checkpoint`.
 
     Raises:
-        UsageError, CheckpointError: the command failed; the weights do not fit the cut network, or are no numbers.
+        CheckpointError: they are not of that network, or no numbers.
+    """
+    net, cfg = pruned(run, "prune"), run.recipe.finetune
+    assert cfg and cfg.checkpoint
+    _take(run, net, Path(cfg.checkpoint).expanduser())
+    return net
+
+
+def _by_command(run: Run, net: nn.Module, command: str) -> None:
+    """By the user's command, which starts from `finetune/start/`.
+
+    Raises:
+        UsageError, CheckpointError: it failed, or left no weights of the cut network.
     """
     home = run.folder / "finetune"
-    if cfg.command:
-        places = {"pruned": home / "start", "tuned": home / "tuned.weights"}
-        path = trained_by(cfg.command, places, "tuned", "finetune.command")
-    else:
-        path = Path(str(cfg.checkpoint)).expanduser()
+    places = {"pruned": home / "start", "tuned": home / "tuned.weights"}
+    try:
+        path = trained_by(command, places, "tuned", "finetune.command")
+    finally:
+        shutil.rmtree(home / "start", ignore_errors=True)  # the command may have moved it
+    _take(run, net, path)
+    path.unlink()  # what it held is in the stage's own files
+
+
+def _take(run: Run, net: nn.Module, path: Path) -> None:
     try:
         found = models.load_checkpoint(net, path)
     except CheckpointError as error:
-        raise CheckpointError(
-            f"tuned weights: {error}. They have to be of the network that was cut here, {home.parent / 'prune'}"
-        ) from error
+        of = run.folder / "prune"
+        raise CheckpointError(f"tuned weights, which have to be of the network that was cut ({of}): {error}") from error
     for note in found.notes:
         run.console.print(f"of {path}: {note}", markup=False, soft_wrap=True)
-    shutil.rmtree(home / "start")
-    if cfg.command:
-        path.unlink()  # what it held is in the stage's own files
 
 
 def _two_of_four(run: Run, net: nn.Module) -> Callable[[], None]:

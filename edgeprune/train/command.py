@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,6 +33,8 @@ def trained_by(command: str, places: Mapping[str, Path], wanted: str, key: str) 
     words = shlex.split(command)
     for name, path in places.items():
         words = [word.replace(f"{{{name}}}", str(path.resolve())) for word in words]
+    if places[wanted].is_dir():
+        shutil.rmtree(places[wanted])
     places[wanted].unlink(missing_ok=True)
     places[wanted].parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -40,7 +43,9 @@ def trained_by(command: str, places: Mapping[str, Path], wanted: str, key: str) 
         raise UsageError(f"{key}: {words[0]} does not start: {error.strerror}") from error
     if status:
         how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
-        raise CheckpointError(f"{key}: {words[0]} {how}; see what it printed. The same command goes on from here")
+        raise CheckpointError(f"{key}: {words[0]} {how}; see what it printed")
+    if places[wanted].is_dir():
+        raise CheckpointError(f"{key}: {{{wanted}}} has become a folder; one file of weights is wanted")
     if not places[wanted].is_file():
         raise CheckpointError(f"{key}: the command ended well, and {places[wanted]} ({{{wanted}}}) is not there")
     return places[wanted]
