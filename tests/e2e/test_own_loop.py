@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import edgeprune
-from edgeprune.errors import SurgeryError
+from edgeprune.errors import EdgepruneError, SurgeryError
+from edgeprune.files import read_json
 from edgeprune.recipe import load_recipe
 from tests.e2e import tiny
 from tests.e2e.running import SETTINGS, called, report, run
@@ -39,10 +40,9 @@ def cut(tmp_path_factory) -> Path:
     done = called(command("prune", "quickstart", runs))
     assert done.returncode == 0, done.stderr
     home = runs / "quickstart@cpu" / "prune"
-    assert (
-        f"edgeprune.load({str(home)!r}, {FACTORY!r})" in done.stderr
-        and not (runs / "quickstart@cpu" / "export").exists()
-    )
+    assert f"edgeprune.load({str(home)!r}, {FACTORY!r})" in done.stderr
+    assert "edgeprune deploy quickstart --target cpu --runs-dir" in done.stderr and "--weights FILE" in done.stderr
+    assert not (runs / "quickstart@cpu" / "export").exists()
     return runs
 
 
@@ -69,6 +69,17 @@ def test_prune_train_deploy(cut: Path, tmp_path):
     save_file(net.state_dict(), tmp_path / "tuned.safetensors")
     again = called(line)
     assert again.returncode == 0 and again.stderr.count("skipped") == 3, "other weights in the same file"
+    page = (tmp_path / "runs" / "quickstart@cpu" / "report.html").read_bytes()
+    of_dense = str(cut / "quickstart@cpu" / "load" / "weights.safetensors")
+    for more, said in (
+        (("--weights", of_dense), "tuned weights, which have to be of the network"),
+        (("--set", "prune.method=l1"), "stage prune: was done with other keys of the recipe; edgeprune prune"),
+    ):
+        refused = called([*line, *more])
+        assert refused.returncode == 1 and said in refused.stderr, refused.stderr
+    assert called(command("prune", "quickstart", tmp_path / "runs")).returncode == 0
+    assert (tmp_path / "runs" / "quickstart@cpu" / "report.html").read_bytes() == page, "what was refused replaced it"
+    assert read_json(tmp_path / "runs" / "quickstart@cpu" / "recipe.json")["finetune"]["checkpoint"], "a cut did"
 
 
 def test_a_command_tunes(cut: Path, tmp_path, capfd):
@@ -85,11 +96,22 @@ def test_a_command_tunes(cut: Path, tmp_path, capfd):
     assert not (home / "finetune" / "start").exists() and not (home / "finetune" / "tuned.weights").exists()
 
 
+def test_what_was_not_cut_is_not_deployed(cut: Path, tmp_path, cli):
+    weights = cut / "quickstart@cpu" / "prune" / "weights.safetensors"
+    code, _, err = cli(*command("deploy", "quickstart", tmp_path, "--weights", str(weights))[3:])
+    assert code == 1 and err.count("\n") == 1 and "stage load: has not been done; edgeprune prune" in err
+    assert not (tmp_path / "quickstart@cpu" / "load").exists()
+
+
 FAULTS = {
+    "folder": ("import os, sys; os.makedirs(sys.argv[2])", "has become a folder"),
     "status": ("import sys; sys.exit(7)", "ended with status 7"),
     "nothing": ("pass", "is not there"),
     "nan": (TUNES.replace("add_(0.125)", "fill_(float('nan'))"), "NaN"),
-    "shape": (TUNES.replace("net = edgeprune.load(sys.argv[1], into=build(9))", "net = build(9)"), "tuned weights: "),
+    "shape": (
+        TUNES.replace("net = edgeprune.load(sys.argv[1], into=build(9))", "net = build(9)"),
+        "tuned weights, which have to be",
+    ),
     "junk": ("import sys; open(sys.argv[2], 'w').write('junk')", "neither safetensors nor a torch file"),
 }
 
@@ -106,6 +128,10 @@ def test_a_command_that_fails_is_one_line_and_loses_nothing(cut: Path, tmp_path,
         done.stderr
     )
     assert (tmp_path / "runs" / "quickstart@cpu" / "prune" / "weights.safetensors").exists()
+    if fault != "folder":
+        return
+    (tmp_path / "tune.py").write_text(TUNES + "import shutil; shutil.rmtree(sys.argv[1])\n")  # it tidies up too much
+    assert run(tmp_path / "runs", f"finetune.command={words!r}").returncode == 0
 
 
 def test_nothing_is_fine_tuned_where_the_recipe_says_so(cut: Path, tmp_path):
@@ -144,6 +170,7 @@ def test_a_network_that_is_not_the_one_that_was_cut(cut: Path):
         ("finetune={command: 'python {pruned} {tuned} \"'}", "finetune.command: "),
         ("finetune={command: 'a {pruned} {tuned}', checkpoint: x}", "two ways"),
         ("finetune={checkpoint: x, weights: 2of4}", "2of4"),
+        ("train={command: 'a {pruned} {trained}'}", r"\{pruned\} is not known here"),
         ("finetune={}", "give the length as epochs or steps"),
     ],
 )
@@ -154,4 +181,34 @@ def test_recipes(setting, said):
 
 def test_weights_that_are_not_there(cut: Path, cli):
     code, _, err = cli(*command("deploy", "quickstart", cut, "--weights", "/nowhere.pt")[3:])
-    assert code == 2 and err.count("\n") == 1 and "finetune.checkpoint: /nowhere.pt does not exist" in err
+    assert code == 2 and err.count("\n") == 1 and "--weights: /nowhere.pt does not exist" in err
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ("no-such-program {pruned} {tuned}", "there is no program no-such-program"),
+        ("cd /tmp && python {pruned} {tuned}", "&& is for a shell"),
+        ("A=1 python {pruned} {tuned}", "A=1 is for a shell"),
+    ],
+)
+def test_commands_that_cannot_start_are_refused_before_anything_is_trained(cli, told, said):
+    code, _, err = cli("check", "quickstart", "--set", f"finetune.command={told!r}")
+    assert code == 2 and err.count("\n") == 1 and f"finetune.command: {said}" in err
+
+
+@pytest.mark.parametrize(
+    ("into", "said"),
+    [
+        (lambda: tiny.Tiny, "has to be a network"),
+        (lambda: tiny.build(9).to("meta"), "meta device"),
+        (lambda: torch.nn.DataParallel(tiny.build(9)), "of DataParallel its .module"),
+    ],
+)
+def test_what_nothing_can_be_loaded_into(cut: Path, into, said):
+    with pytest.raises(EdgepruneError, match=said):
+        edgeprune.load(cut / "quickstart@cpu", into=into())
+    caches = tiny.build(9)
+    caches.seen = caches(torch.zeros(1, 3, 32, 32))
+    with pytest.raises(EdgepruneError, match="no copy can be made"):
+        edgeprune.load(cut / "quickstart@cpu", into=caches)
