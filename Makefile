@@ -33,8 +33,8 @@ $(VENV)/.tensorrt: $(STAMP)
 
 rtx: $(VENV)/.tensorrt-rtx  ## TensorRT for RTX (95 MB), which its tests need; `make target=rtx4090` gets it by itself
 
-test: $(STAMP)  ## all tests, in three processes of one thread each (runs wait for files and devices)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+test: $(STAMP)  ## all tests, in two processes of one thread each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)  ## ruff, format, types, import contract
 	$(BIN)/ruff check edgeprune tests deploy benchmarks docs
