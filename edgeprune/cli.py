@@ -189,7 +189,6 @@ def targets() -> None:
 
 app.add_typer(datasets.app, name="data")
 boards.add_to(app)
-own_loop.add_to(app, lambda *args: _checked(*args))
 
 
 @app.callback(invoke_without_command=True)
@@ -215,6 +214,9 @@ def _checked(
     for line in parsed.data.warnings():
         progress.console().print(f"{parsed.name}: {line}", style="yellow", markup=False)
     return parsed, device
+
+
+own_loop.add_to(app, _checked)
 
 
 def _to_measure(recipe: str, target: str, settings: list[str], host: str | None) -> tuple[Recipe, Target]:

@@ -44,23 +44,11 @@ def add_to(app: typer.Typer, checked: Checked) -> None:
         cut = runs_dir / f"{parsed.name}@{device.name}" / "prune"
         named = f", {parsed.model.factory!r}" if parsed.model.factory else ""
         settings = [word for s in set for word in ("--set", s)] + (["--host", host] if host else [])
-        line = [
-            "edgeprune",
-            "deploy",
-            recipe,
-            "--target",
-            target,
-            "--runs-dir",
-            str(runs_dir),
-            *settings,
-            "--weights",
-            "FILE",
-        ]
-        for told in (
-            f"cut network: edgeprune.load({str(cut)!r}{named}), or into=your own; when it is tuned:",
-            shlex.join(line),
-        ):
-            progress.console().print(told, markup=False, highlight=False, soft_wrap=True)
+        line = ["edgeprune", "deploy", recipe, "--target", target, "--runs-dir", str(runs_dir), *settings, "--weights", "FILE"]  # fmt: skip
+        said = (
+            f"cut network: edgeprune.load({str(cut)!r}{named}), or into=your own; when it is tuned:\n{shlex.join(line)}"
+        )
+        progress.console().print(said, markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(status)
 
     @app.command()

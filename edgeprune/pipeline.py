@@ -11,8 +11,6 @@ import time
 from contextlib import nullcontext
 from datetime import timedelta
 from importlib.metadata import version
-from itertools import takewhile
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +54,13 @@ def run(
     team = _team()
     console = console or progress.console(quiet=not team.is_main_process)
     job = _job(recipe, target, runs_dir, console)
+    names = [s.name for s in STAGES]
+    if as_it_stands:
+        since = next(s.name for s in STAGES if s.brought)
+    made = names.index(since) if since else 0
+    todo = STAGES[made : names.index(until) + 1]
     if not team.is_main_process:
-        for stage in (s for s in STAGES if s.trains and not as_it_stands):
+        for stage in (s for s in todo if s.trains):
             _follow(job, stage)
         return 0
     if target.backend == "inductor" and (missing := BACKENDS["inductor"].why_not(target.device)):
@@ -65,33 +68,26 @@ def run(
     if not as_it_stands:
         environment.check(job)
     with lock(job.folder):
-        key, made = _first_key(job, team.num_processes), 0
-        if as_it_stands:
-            made = len(list(takewhile(lambda s: not s.brought, STAGES)))
-            for stage in STAGES[:made]:
-                key = _standing(job, stage)
-        elif since:
-            made = [s.name for s in STAGES].index(since)
-            for stage in STAGES[:made]:
-                key = _standing(job, stage, "edgeprune prune, by the same recipe and settings, makes it")
+        key = _first_key(job, team.num_processes)
+        maker = f"edgeprune {'run makes it again, and a new bundle' if as_it_stands else 'prune makes it, by the same settings'}"
+        for stage in STAGES[:made]:
+            key = _standing(job, stage, maker)
+        if since and not as_it_stands:
             finetune.tuned(job)  # refused before anything is replaced
             _asked_for(job)
-        else:
+        elif not since:
             done = [_by_these_keys(job, stage) for stage in STAGES[:3]]  # up to the cut
-            told = another_variant(job.folder, recipe)
-            if told and not (until == "prune" and all(done)):
-                console.print(told, style="yellow", markup=False, highlight=False, soft_wrap=True)
             if not all(done):
                 early.check(job, rehearsed=done[0])
-            if not (until == "prune" and all(done)):  # what was made of the cut since stands
+            if until != "prune" or not all(done):  # else what was made of the cut since stands
+                if told := another_variant(job.folder, recipe):
+                    console.print(told, style="yellow", markup=False, highlight=False, soft_wrap=True)
                 _asked_for(job)
         if result:
             brought.check(job, result)
         with brought.kept(job, result) if result else nullcontext():
-            for stage in STAGES[made:]:
+            for stage in todo:
                 key = _one(job, stage, key)
-                if stage.name == until:
-                    break
         return int(job.facts[until].get("exit_status", 0))
 
 
@@ -143,8 +139,8 @@ def _one(job: Run, stage: Stage, key: str) -> str:
     return hash_obj([key, files])
 
 
-def _standing(job: Run, stage: Stage, remedy: str = "edgeprune run makes it again, and a new bundle") -> str:
-    """Take a stage as it was done; as `_one`, but by its record alone.
+def _standing(job: Run, stage: Stage, maker: str) -> str:
+    """Take a stage as it was done; as `_one`, but by its record alone. `maker` says what would make it.
 
     Raises:
         EngineError: it was not done by this recipe, or something of it is missing.
@@ -169,7 +165,7 @@ def _standing(job: Run, stage: Stage, remedy: str = "edgeprune run makes it agai
             )  # fmt: skip
         _take_over(job, stage, record)
         return hash_obj([record["key"], record["files"]])
-    raise EngineError(f"{job.folder}: stage {stage.name}: {wrong}; {remedy}")
+    raise EngineError(f"{job.folder}: stage {stage.name}: {wrong}; {maker}")
 
 
 def _first_key(job: Run, processes: int) -> str:
@@ -191,8 +187,15 @@ def _stage_key(job: Run, stage: Stage, key: str) -> str:
 
 def _parts(job: Run, stage: Stage, then: bool = False) -> dict[str, Any]:
     """The keys of the recipe that a stage hangs on; `then`: in the version before."""
-    known = stage.then if then and stage.then is not None else (*stage.depends, *stage.also(job.recipe))
-    return {name: plain(attrgetter(name)(job.recipe)) for name in known}
+    known = stage.then(job.recipe) if then and stage.then else (*stage.depends, *stage.also(job.recipe))
+    return {name: plain(_at(job.recipe, name)) for name in known}
+
+
+def _at(part: Any, name: str) -> Any:
+    """What stands at a dotted key; None behind a section that is null."""
+    for key in name.split("."):
+        part = getattr(part, key, None)
+    return part
 
 
 def _asking_key(job: Run, stage: Stage, key: str) -> str:

@@ -15,8 +15,8 @@ from edgeprune.errors import DataError, DeviceError, EdgepruneError, EngineError
 from edgeprune.files import SEAL, hash_obj, read_json, write_json
 from edgeprune.models import code
 from edgeprune.pipeline import Stage
-from edgeprune.recipe import Deploy, load_recipe
-from edgeprune.stages import deploy, manifest, notes, results, table
+from edgeprune.recipe import load_recipe
+from edgeprune.stages import deploy, manifest, notes, results
 from edgeprune.stages.inputs import inputs, plain
 from edgeprune.stages.run import Run
 from edgeprune.target import load_target
@@ -87,39 +87,6 @@ def test_how_a_run_is_watched_changes_nothing(done, setting, monkeypatch):
     monkeypatch.setattr(pipeline, "STAGES", [replace(s, depends=("data", "train")) for s in pipeline.STAGES])
     assert done() == EVERYTHING
     assert done(setting) == [] and done("train.lr=0.5") == EVERYTHING
-
-
-@pytest.mark.parametrize(
-    ("settings", "first"),
-    [
-        ("deploy.gates.min_miou=50", "verify"),
-        ("deploy.gates.pixel_agreement=0.9 deploy.head=argmax", "verify"),
-        ("deploy.latency_runs=9", "verify"),
-        ("deploy.parity_images=3", "bundle"),
-        ("deploy.gates.pixel_agreement=0.9", "profile"),  # it has a say in the head
-        ("deploy.gates.min_miou=50 deploy.precision=fastest", "precision"),
-        ("deploy.simplify=false", "simplify"),
-        ("deploy.calibration_images=3", "simplify"),
-        ("deploy.logits=true", "profile"),
-        ("finetune.lr=0.5", "finetune"),
-        ("prune.never=[stem]", "profile"),
-        ("model.args.width=16", "load"),
-    ],
-)
-def test_a_changed_key_does_again_what_hangs_on_it_and_nothing_before(settings, first):
-    keys = settings.split()
-    before = [*keys[1:]]  # the rest has been so before
-    run = SimpleNamespace(recipe=load_recipe("quickstart", before))
-    other = SimpleNamespace(recipe=load_recipe("quickstart", keys))
-    changed = [s.name for s in table.STAGES if pipeline._parts(run, s) != pipeline._parts(other, s)]
-    assert changed[0] == first
-
-
-@pytest.mark.parametrize("key", sorted(Deploy.model_fields))
-def test_every_key_of_the_engine_is_some_stages(key):
-    recipe = load_recipe("quickstart")
-    known = {name for s in table.STAGES for name in (*s.depends, *s.also(recipe))}
-    assert f"deploy.{key}" in known or "deploy" in known
 
 
 def test_another_patience_or_another_way_there_does_nothing_again(done):

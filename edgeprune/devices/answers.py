@@ -55,7 +55,7 @@ class Pairs(Told):
 
 
 class Measure(Measured, Told):
-    pass
+    """`measuring.measure`, and what else the agent adds."""
 
 
 class Predict(Told):

@@ -138,22 +138,15 @@ def contest(run: Run, cutter: Cutter, contestants: dict[str, Widths], steps: int
     """
     lost = _Notes(run, "contest", cutter, [steps, contestants])
     count(run, steps * len(contestants))
-    batches = load.batches(run, run.recipe.calibration, run.recipe.seed + 3)
+    cfg, apart = run.recipe.calibration, load.task(run).apart
+    batches = load.batches(run, cfg, run.recipe.seed + 3)
     with Progress("contest", steps * len(contestants), steps * len(lost.loss), unit="steps") as bar:
         for name, widths in contestants.items():
             if name not in lost.loss:
                 cut = _cut(run, cutter, widths)
                 lost.add(
                     name,
-                    imitate(
-                        cut,
-                        cutter.net,
-                        batches.stream(),
-                        steps,
-                        run.recipe.calibration,
-                        load.task(run).apart,
-                        bar.advance,
-                    ),
+                    imitate(cut, cutter.net, batches.stream(), steps, cfg, apart, bar.advance),
                 )
         lost.tell(contestants)
     return lost.loss

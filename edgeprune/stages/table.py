@@ -20,7 +20,7 @@ class Stage:
     depends: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     also: Callable[[Recipe], tuple[str, ...]] = lambda recipe: ()  # more keys that it hangs on in some recipes
-    then: tuple[str, ...] | None = None  # the same where a record is of the version before, if it hung on others
+    then: Callable[[Recipe], tuple[str, ...]] | None = None  # all of them in the version before, if others
     files: Callable[[Recipe], tuple[str, ...]] = lambda recipe: ()  # whose content it hangs on, besides
     always: bool = False  # done again in every run
     plans: bool = False  # what follows hangs on what it found, not on who was asked
@@ -35,23 +35,28 @@ STAGES = [
         "profile", profile.profile,
         ("budget", "deploy.planned", "deploy.opset", "deploy.head", "deploy.logits", "deploy.route", "prune.step", "prune.never"),
         ("openvino",), also=heads.judged_by, asks=True, plans=True,
-        then=("budget", "deploy.planned", "deploy.opset", "deploy.head", "deploy.logits", "deploy.route", "deploy.gates", "prune.step",
-              "prune.never"),
+        then=lambda recipe: (
+            "budget", "deploy.planned", "deploy.opset", "deploy.head", "deploy.logits", "deploy.route", "deploy.gates", "prune.step",
+            "prune.never",
+        ),
     ),
     Stage(
         "prune", prune.prune,
         ("prune", "budget", "calibration.batch", "calibration.augment", "calibration.resample", "calibration.loss"),
         also=prune.heals_by, trains=True,
-        then=("prune", "budget", "finetune.batch", "finetune.augment", "finetune.resample", "finetune.loss"),
+        then=lambda recipe: (
+            "prune", "budget", "finetune.batch", "finetune.augment", "finetune.resample", "finetune.loss",
+            *(("finetune",) if prune.heals_by(recipe) else ()),
+        ),
     ),
     Stage("finetune", finetune.finetune, ("finetune",), files=finetune.read_by, trains=True),
     Stage(
         "export", deploy.export, ("deploy.opset", "deploy.head", "deploy.logits"), ("onnx", "onnxscript"), also=heads.judged_by,
-        then=("deploy",),
+        then=lambda recipe: ("deploy",),
     ),
     Stage(
         "simplify", deploy.simplify, ("deploy.simplify", "deploy.planned", "deploy.route", "deploy.calibration_images"),
-        ("onnxsim", "onnxruntime"), then=(),
+        ("onnxsim", "onnxruntime"), then=lambda recipe: (),
     ),
     Stage(
         "precision", precision.choose, ("deploy.precision",), ("openvino", "nncf", "onnxruntime"), also=precision.judged_by,
