@@ -14,7 +14,8 @@ from edgeprune.errors import EdgepruneError, SurgeryError
 from edgeprune.files import read_json
 from edgeprune.recipe import load_recipe
 from tests.e2e import tiny
-from tests.e2e.running import SETTINGS, called, report, run
+from tests.e2e.running import SETTINGS, called, report, run, together
+from tests.forks import ranks
 
 FACTORY = "tests.e2e.tiny:build"
 TUNES = """
@@ -101,6 +102,15 @@ def test_what_was_not_cut_is_not_deployed(cut: Path, tmp_path, cli):
     code, _, err = cli(*command("deploy", "quickstart", tmp_path, "--weights", str(weights))[3:])
     assert code == 1 and err.count("\n") == 1 and "stage load: has not been done; edgeprune prune" in err
     assert not (tmp_path / "quickstart@cpu" / "load").exists()
+
+
+def test_of_two_processes_both_end_with_the_cut_and_with_the_engine(tmp_path):
+    """The second one takes part in what trains, and may not wait for a stage that is not done."""
+    done = together(command("prune", "quickstart", tmp_path), ranks())
+    assert [p.returncode for p in done] == [0, 0], done
+    weights = shutil.copy(tmp_path / "quickstart@cpu" / "prune" / "weights.safetensors", tmp_path / "tuned.safetensors")
+    done = together(command("deploy", "quickstart", tmp_path, "--weights", str(weights)), ranks())
+    assert [p.returncode for p in done] == [0, 0], done
 
 
 FAULTS = {
